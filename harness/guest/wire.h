@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the harness and the executor in the guest say to each other: a program as
+ * an array of operations, and what was observed of each. Both sides are x86-64
+ * little endian; cffi reads this file on the host, so keep to constants with
+ * literal values and structs of fixed-width members.
+ *
+ * Request:  struct wire_program, then @operations x struct wire_operation.
+ * Response: struct wire_outcome, then per operation struct wire_observation
+ *           followed by its @count x uint64_t.
+ */
+#ifndef HMM_HARNESS_WIRE_H
+#define HMM_HARNESS_WIRE_H
+
+#include <stdint.h>
+
+#define WIRE_MAGIC 0x484d4d31
+#define WIRE_MAX_OPERATIONS 65536
+#define WIRE_MAX_PAGES 65536
+#define WIRE_MAX_SUBJECTS 16
+#define WIRE_MAX_DEVICES 2
+
+/* wire_program.binding */
+#define WIRE_INTERVAL 1
+#define WIRE_TEST_HMM 2
+
+/* wire_operation.code: subjects */
+#define WIRE_MAP 1
+#define WIRE_UNMAP 2
+#define WIRE_PROTECT 3
+#define WIRE_REMAP 4
+#define WIRE_ADVISE 5
+#define WIRE_READ 6
+#define WIRE_WRITE 7
+#define WIRE_FORK 8
+#define WIRE_EXIT 9
+/* wire_operation.code: devices */
+#define WIRE_BIND 32
+#define WIRE_UNBIND 33
+#define WIRE_SNAPSHOT 34
+#define WIRE_FAULT 35
+#define WIRE_DEVICE_READ 36
+#define WIRE_DEVICE_WRITE 37
+#define WIRE_TO_DEVICE 38
+#define WIRE_TO_SYSTEM 39
+#define WIRE_EVICT 40
+#define WIRE_TABLE 41
+#define WIRE_USAGE 42
+
+/* WIRE_MAP, value: what backs the mapping */
+#define WIRE_ANON 1		/* MAP_PRIVATE | MAP_ANONYMOUS */
+#define WIRE_SHARED 2		/* MAP_SHARED | MAP_ANONYMOUS */
+#define WIRE_FILE 3		/* MAP_SHARED of a new file as long as the mapping */
+#define WIRE_PRIVATE_FILE 4	/* MAP_PRIVATE of a new file as long as the mapping */
+
+/* protections: WIRE_MAP and WIRE_PROTECT, argument */
+#define WIRE_PROT_READ 1
+#define WIRE_PROT_WRITE 2
+#define WIRE_PROT_EXEC 4
+
+/* wire_observation.status */
+#define WIRE_NOT_RUN 0		/* never reached: an earlier operation was the last */
+#define WIRE_DONE 1		/* carried out; @error says how it ended */
+#define WIRE_UNSUPPORTED 2	/* the binding has no such operation */
+#define WIRE_SUBJECT_DIED 3	/* the process died where it must not; @error is the signal */
+#define WIRE_STUCK 4		/* no end within the time allowed */
+
+/* Elements of WIRE_READ, WIRE_WRITE and WIRE_DEVICE_READ besides tokens */
+#define WIRE_TORN 0xffffffffffffffff	/* the page holds no one token */
+#define WIRE_SEGV 0xfffffffffffffffe	/* the access raised SIGSEGV */
+#define WIRE_BUS 0xfffffffffffffffd	/* the access raised SIGBUS */
+
+/**
+ * struct wire_program - head of a request
+ * @magic: WIRE_MAGIC
+ * @binding: WIRE_INTERVAL or WIRE_TEST_HMM
+ * @operations: how many follow
+ * @timeout_ms: time for the whole program; what runs then is WIRE_STUCK
+ */
+struct wire_program {
+	uint32_t magic;
+	uint32_t binding;
+	uint32_t operations;
+	uint32_t timeout_ms;
+};
+
+/**
+ * struct wire_operation - one step of a program
+ * @code: WIRE_MAP ... WIRE_USAGE
+ * @actor: number of the subject, or of the device for device operations
+ * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
+ * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
+ *            MADV_*; WIRE_FAULT: 1 for write; else 0
+ * @address: first address, a multiple of 4096
+ * @npages: length in pages of 4096 bytes
+ * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
+ *         first page, the next page has the next one; WIRE_REMAP: new address
+ */
+struct wire_operation {
+	uint16_t code;
+	uint8_t actor;
+	uint8_t other;
+	uint32_t argument;
+	uint64_t address;
+	uint64_t npages;
+	uint64_t value;
+};
+
+/**
+ * struct wire_outcome - head of a response
+ * @magic: WIRE_MAGIC
+ * @observations: as many as the request had operations
+ */
+struct wire_outcome {
+	uint32_t magic;
+	uint32_t observations;
+};
+
+/**
+ * struct wire_observation - what came of one step
+ * @status: WIRE_NOT_RUN ... WIRE_STUCK
+ * @error: 0 or a positive errno
+ * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
+ *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_TABLE, and WIRE_TO_DEVICE,
+ *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
+ *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
+ *         cpu_faults, invalidations, entries; else none. Pages past the point
+ *         of failure of a device operation are left out.
+ */
+struct wire_observation {
+	uint32_t status;
+	int32_t error;
+	uint64_t count;
+};
+
+#endif /* HMM_HARNESS_WIRE_H */

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * User API of the hmm_harness module: /dev/hmm_harness0, /dev/hmm_harness1.
+ *
+ * An open file is one *mirror*: after HMM_HARNESS_BIND it shows the memory of
+ * the process that called it to the device whose node was opened. The file may
+ * be handed to another process (SCM_RIGHTS); every later ioctl acts on the
+ * bound memory, whoever calls it.
+ *
+ * Rules that hold for every ioctl:
+ *  - the first member is @size, sizeof() of the struct as the caller knows it.
+ *    A larger struct is accepted as long as what the kernel does not know is
+ *    zero (-E2BIG otherwise), a smaller one down to the first version's size
+ *    (-EINVAL below it).
+ *  - @flags without a meaning and reserved members must be zero: -EINVAL.
+ *  - addresses are multiples of the page size and ranges do not wrap: -EINVAL.
+ *  - a range is at most HMM_HARNESS_MAX_PAGES long: -E2BIG.
+ *  - unknown commands: -ENOTTY.
+ *  - -ENXIO on an operation that needs a bound process when there is none;
+ *    -ESRCH when the bound process has exited.
+ *
+ * This header is read by cffi as well: keep to constants with literal values,
+ * enums, and structs of fixed-width members.
+ */
+#ifndef _UAPI_HMM_HARNESS_H
+#define _UAPI_HMM_HARNESS_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define HMM_HARNESS_ABI_VERSION 1
+#define HMM_HARNESS_NR_DEVICES 2
+#define HMM_HARNESS_MAX_PAGES 65536
+
+/*
+ * What is known of a page, one __u64 each. Not the kernel's own hmm_pfns: their
+ * layout differs between versions.
+ */
+/* The CPU page table (or the device's) has an entry that can be read. */
+#define HMM_HARNESS_PAGE_VALID 0x1
+/* ... and written. */
+#define HMM_HARNESS_PAGE_WRITE 0x2
+/* It can never be accessed (HMM_PFN_ERROR). */
+#define HMM_HARNESS_PAGE_ERROR 0x4
+/* It is the shared zero page. */
+#define HMM_HARNESS_PAGE_ZERO 0x8
+/* It lives in the memory of the device asked. */
+#define HMM_HARNESS_PAGE_LOCAL 0x10
+/* It lives in the memory of another device. */
+#define HMM_HARNESS_PAGE_REMOTE 0x20
+/* TABLE only: the device's entry contradicts the CPU's (clause 1). */
+#define HMM_HARNESS_PAGE_STALE 0x40
+/* MIGRATE only: the page was moved by this call. */
+#define HMM_HARNESS_PAGE_MOVED 0x80
+/* Order of the CPU's mapping that covers the page. */
+#define HMM_HARNESS_PAGE_ORDER_SHIFT 8
+#define HMM_HARNESS_PAGE_ORDER_MASK 0x1f00
+
+/* hmm_harness_info.capabilities */
+#define HMM_HARNESS_CAP_MIRROR 0x1
+#define HMM_HARNESS_CAP_DEVMEM 0x2
+#define HMM_HARNESS_CAP_EVICT 0x4
+
+/**
+ * struct hmm_harness_info - HMM_HARNESS_INFO
+ * @size: sizeof(struct hmm_harness_info)
+ * @flags: must be zero
+ * @abi_version: (out) HMM_HARNESS_ABI_VERSION of the module
+ * @page_size: (out) bytes
+ * @capabilities: (out) HMM_HARNESS_CAP_*
+ * @device: (out) number of the device, as in the node's name
+ * @nr_devices: (out) how many devices there are
+ * @device_pages: (out) pages of memory the device has; 0 without
+ *                HMM_HARNESS_CAP_DEVMEM
+ */
+struct hmm_harness_info {
+	__u32 size;
+	__u32 flags;
+	__u32 abi_version;
+	__u32 page_size;
+	__aligned_u64 capabilities;
+	__u32 device;
+	__u32 nr_devices;
+	__aligned_u64 device_pages;
+};
+
+/**
+ * struct hmm_harness_bind - HMM_HARNESS_BIND, HMM_HARNESS_UNBIND
+ * @size: sizeof(struct hmm_harness_bind)
+ * @flags: must be zero
+ *
+ * BIND mirrors the caller's memory; -EBUSY when the file is bound. UNBIND stops
+ * it: no callback runs after it returns. Pages in device memory stay there.
+ */
+struct hmm_harness_bind {
+	__u32 size;
+	__u32 flags;
+};
+
+/* hmm_harness_range.flags of HMM_HARNESS_FAULT */
+#define HMM_HARNESS_FAULT_WRITE 0x1
+/* hmm_harness_range.flags of HMM_HARNESS_MIGRATE, exactly one */
+#define HMM_HARNESS_MIGRATE_TO_DEVICE 0x1
+#define HMM_HARNESS_MIGRATE_TO_SYSTEM 0x2
+
+/**
+ * struct hmm_harness_range - every operation on a range of bound memory
+ * @size: sizeof(struct hmm_harness_range)
+ * @flags: see the operation
+ * @addr: first address
+ * @npages: length in pages, not 0
+ * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
+ *         not wanted
+ * @data: user pointer to @npages pages of data; READ and WRITE only, else 0
+ * @done: (out) pages completed from @addr on, also when the call fails
+ * @retries: (out) how often an invalidation made the device start over
+ *
+ * SNAPSHOT reports the CPU's page table without touching it. FAULT makes the
+ * pages accessible as asked and enters them into the device's page table. READ
+ * and WRITE move data as the device does: through its own page table, with a
+ * fault where an entry is missing. MIGRATE moves pages. TABLE reports the
+ * device's own page table, and what contradicts the CPU's.
+ * @done and @retries are copied back on failure as well.
+ */
+struct hmm_harness_range {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__aligned_u64 pages;
+	__aligned_u64 data;
+	__aligned_u64 done;
+	__aligned_u64 retries;
+};
+
+/**
+ * struct hmm_harness_evict - HMM_HARNESS_EVICT
+ * @size: sizeof(struct hmm_harness_evict)
+ * @flags: must be zero
+ * @moved: (out) pages that went back to system memory, of every process
+ * @left: (out) pages still in use afterwards
+ */
+struct hmm_harness_evict {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 moved;
+	__aligned_u64 left;
+};
+
+/**
+ * struct hmm_harness_usage - HMM_HARNESS_USAGE
+ * @size: sizeof(struct hmm_harness_usage)
+ * @flags: must be zero
+ * @in_use: (out) device pages that are allocated now
+ * @allocated: (out) device pages ever allocated
+ * @freed: (out) device pages ever freed
+ * @cpu_faults: (out) migrate_to_ram() calls
+ * @invalidations: (out) invalidation callbacks of this file's mirror
+ * @entries: (out) entries in this file's device page table
+ */
+struct hmm_harness_usage {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 in_use;
+	__aligned_u64 allocated;
+	__aligned_u64 freed;
+	__aligned_u64 cpu_faults;
+	__aligned_u64 invalidations;
+	__aligned_u64 entries;
+};
+
+/* _IO(): the size travels in the struct, so a command keeps its number. */
+#define HMM_HARNESS_TYPE 0xD8
+#define HMM_HARNESS_INFO _IO(HMM_HARNESS_TYPE, 0x00)
+#define HMM_HARNESS_BIND _IO(HMM_HARNESS_TYPE, 0x01)
+#define HMM_HARNESS_UNBIND _IO(HMM_HARNESS_TYPE, 0x02)
+#define HMM_HARNESS_SNAPSHOT _IO(HMM_HARNESS_TYPE, 0x03)
+#define HMM_HARNESS_FAULT _IO(HMM_HARNESS_TYPE, 0x04)
+#define HMM_HARNESS_READ _IO(HMM_HARNESS_TYPE, 0x05)
+#define HMM_HARNESS_WRITE _IO(HMM_HARNESS_TYPE, 0x06)
+#define HMM_HARNESS_MIGRATE _IO(HMM_HARNESS_TYPE, 0x07)
+#define HMM_HARNESS_EVICT _IO(HMM_HARNESS_TYPE, 0x08)
+#define HMM_HARNESS_TABLE _IO(HMM_HARNESS_TYPE, 0x09)
+#define HMM_HARNESS_USAGE _IO(HMM_HARNESS_TYPE, 0x0a)
+
+#endif /* _UAPI_HMM_HARNESS_H */
