@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Expectations against observations: whether what a target showed of a program is allowed."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.model.allowed import RECORDED, Entries, Expectation, show_element
+from harness.model.rules import Rules
+from harness.model.world import World
+from harness.program.observations import Observation, Status
+from harness.program.operations import QUERIES, Operation, span_of
+from harness.program.program import Program
+
+
+class Verdict(StrEnum):
+    """The status of a result. What is not proven to be something else is CRASHED."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"  # an observation outside what the model allows
+    SKIP = "SKIP"
+    DEVIATION = "DEVIATION"  # a divergence of the kernel that is recorded
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ERROR = "ERROR"  # the harness or its surroundings
+    CRASHED = "CRASHED"
+    TIMEOUT = "TIMEOUT"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Step `step` showed something that is not allowed; `details` are lines that say what, page by page."""
+
+    step: int
+    expectation: Expectation
+    observation: Observation
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the comparison of one run says. `left_out`: steps that the binding cannot show."""
+
+    verdict: Verdict
+    reason: str = ""
+    divergence: Divergence | None = None
+    left_out: tuple[int, ...] = ()
+
+
+def compare(program: Program, rules: Rules, observations: Sequence[Observation]) -> Comparison:
+    """Replays `program` in the model beside `observations`, one for each step, up to the first divergence."""
+    if len(observations) != len(program.steps):
+        return Comparison(
+            Verdict.ERROR, f"{len(observations)} observations for {len(program.steps)} steps: answers were lost"
+        )
+    world = World(program, rules)
+    left_out: list[int] = []
+    deviations: list[str] = []
+    for number, (step, observation) in enumerate(zip(program.steps, observations, strict=True)):
+        if observation.status is not Status.DONE:
+            if observation.status is Status.UNSUPPORTED and isinstance(step, QUERIES):
+                left_out.append(number)
+                continue
+            return _not_done(number, step, observation, rules)
+        expectation = world.step(step, observation)
+        details, found = _judge(step, expectation, observation)
+        if details:
+            divergence = Divergence(number, expectation, observation, tuple(details))
+            return Comparison(Verdict.FAIL, f"step {number + 1}: {details[0]}", divergence, tuple(left_out))
+        deviations += found
+        world.learn(step, observation)
+    if deviations:
+        names = dict.fromkeys(deviations)
+        reason = "; ".join(f"{name}: {RECORDED[name].summary}" for name in names)
+        return Comparison(Verdict.DEVIATION, reason, left_out=tuple(left_out))
+    return Comparison(Verdict.PASS, left_out=tuple(left_out))
+
+
+def _not_done(number: int, step: Operation, observation: Observation, rules: Rules) -> Comparison:
+    where = f"step {number + 1}"
+    match observation.status:
+        case Status.UNSUPPORTED:
+            return Comparison(Verdict.SKIP, f"{rules.binding} has no `{step.verb}` for {where}")
+        case Status.STUCK:
+            return Comparison(Verdict.TIMEOUT, f"{where} did not end")
+        case Status.SUBJECT_DIED:
+            reason = f"{where}: subject {step.actor!r} was killed by signal {observation.error}"
+            return Comparison(Verdict.FAIL, reason, Divergence(number, Expectation(), observation, (reason,)))
+    return Comparison(Verdict.ERROR, f"{where} was not run")
+
+
+def _judge(step: Operation, expectation: Expectation, observation: Observation) -> tuple[list[str], list[str]]:
+    """What is not allowed, a line each, and the names of recorded deviations."""
+    if observation.error not in expectation.errors:
+        for error, deviation in expectation.deviating_errors:
+            if observation.error == error:
+                return [], [deviation]
+        allowed = " or ".join(show_error(error) for error in sorted(expectation.errors))
+        return [f"saw {show_error(observation.error)}, allowed is {allowed}"], []
+    details: list[str] = []
+    deviations: list[str] = []
+    if not observation.error and len(observation.elements) != len(expectation.elements):
+        return [f"saw {len(observation.elements)} elements, not {len(expectation.elements)}"], []
+    if len(observation.elements) > len(expectation.elements):
+        return [f"saw {len(observation.elements)} elements, at most {len(expectation.elements)} can be"], []
+    for index, element in enumerate(observation.elements):
+        allowed_here = expectation.elements[index]
+        if allowed_here.admits(element):
+            continue
+        name = allowed_here.deviation(element) if isinstance(allowed_here, Entries) else None
+        if name is not None:
+            deviations.append(name)
+            continue
+        details.append(f"{_place(step, index)}: saw {show_element(element)}, allowed is {allowed_here}")
+    return details, deviations
+
+
+def _place(step: Operation, index: int) -> str:
+    span = span_of(step)
+    return f"number {index}" if span is None else f"{span.region}[{span.start + index}]"
+
+
+def show_error(error: int) -> str:
+    """`success`, or an errno by its name."""
+    return "success" if error == 0 else errno.errorcode.get(error, f"errno {error}")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a step may show. The model never says what was seen, only what is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Signal, Token
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A page's content, or what an access to it raises: one of `values`."""
+
+    values: frozenset[Token]
+
+    def admits(self, element: Element) -> bool:
+        """Whether `element` is allowed."""
+        return element in self.values
+
+    def __str__(self) -> str:
+        return " or ".join(sorted(show_element(value) for value in self.values))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of page table entry: `marks` must be there, `optional` ones may be, `huge`: order 9 is possible."""
+
+    marks: Mark
+    optional: Mark = NO_MARKS
+    huge: bool = False
+
+    def admits(self, entry: Entry) -> bool:
+        """Whether `entry` is of this kind."""
+        orders = (0, 9) if self.huge else (0,)
+        return entry.marks & ~self.optional == self.marks & ~self.optional and entry.order in orders
+
+    def __str__(self) -> str:
+        text = str(Entry(self.marks))
+        return f"{text} (order 0 or 9)" if self.huge else text
+
+
+NOTHING = Shape(NO_MARKS)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A page table entry: one of `shapes`. `deviating` are known kernel deviations by their name in `RECORDED`."""
+
+    shapes: tuple[Shape, ...]
+    deviating: tuple[tuple[str, Shape], ...] = ()
+
+    def admits(self, element: Element) -> bool:
+        """Whether `element` is allowed."""
+        return isinstance(element, Entry) and any(shape.admits(element) for shape in self.shapes)
+
+    def deviation(self, element: Element) -> str | None:
+        """The name of the known deviation that `element` is, if it is one."""
+        if isinstance(element, Entry):
+            for name, shape in self.deviating:
+                if shape.admits(element):
+                    return name
+        return None
+
+    def __str__(self) -> str:
+        return " or ".join(dict.fromkeys(str(shape) for shape in self.shapes))
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number from `low` to `high`; no upper bound if that is None."""
+
+    low: int
+    high: int | None = None
+
+    def admits(self, element: Element) -> bool:
+        """Whether `element` is allowed."""
+        return isinstance(element, int) and self.low <= element and (self.high is None or element <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"{self.low} or more"
+        return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
+
+
+Allowed = Tokens | Entries | Count
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is allowed of one step.
+
+    `errors`: errnos, 0 for success. `elements`: one for each that a successful step shows; a step that fails
+    shows at most the first of them. `deviating_errors`: errnos that are known deviations, with their names.
+    """
+
+    errors: frozenset[int] = frozenset({0})
+    elements: tuple[Allowed, ...] = ()
+    deviating_errors: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A divergence of the kernel from its documentation that is understood."""
+
+    name: str
+    summary: str
+    source: str
+
+
+RECORDED = {
+    deviation.name: deviation
+    for deviation in (
+        Deviation(
+            "own-readonly-write",
+            "a write fault on the owner's read-only device-private page succeeds without HMM_PFN_WRITE",
+            "include/linux/hmm.h (HMM_PFN_REQ_WRITE) against mm/hmm.c hmm_vma_handle_pte(), 5.10 to 7.3",
+        ),
+    )
+}
+
+
+def show_element(element: Element) -> str:
+    """A few characters for a person."""
+    if element == TORN and not isinstance(element, Entry):
+        return "torn"
+    if isinstance(element, Signal):
+        return element.value
+    return str(element)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Address spaces, pages and page tables, as far as HMM lets a device see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from harness.program.observations import Token
+from harness.program.operations import Backing, Prot
+
+HUGE_PAGES = 512  # base pages of a transparent huge page (x86-64)
+FAULT_AROUND = 16  # pages; mm/memory.c fault_around_bytes
+
+
+class Known(Enum):
+    """What the model knows of a bit that the kernel may set as it likes."""
+
+    NO = 0
+    YES = 1
+    MAYBE = 2
+
+
+@dataclass(eq=False)
+class Page:
+    """A page of memory. `tokens`: what it may hold, several after MADV_FREE or a failed device write."""
+
+    tokens: frozenset[Token]
+    anonymous: bool
+    home: str | None = None  # the device in whose memory it lives
+    zero: bool = False  # the one shared zero page
+    mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Pte:
+    """An entry of a CPU page table. `present` is YES or MAYBE; an absent entry is not in the table."""
+
+    page: Page
+    write: Known
+    present: Known = Known.YES
+    huge: bool = False  # may be mapped by a PMD
+
+
+@dataclass(eq=False)
+class File:
+    """What a shared or a file mapping is a view of; a page that is not there reads as zeros."""
+
+    pages: dict[int, Page] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Area:
+    """What the VMA around a page says of it. Equal areas of neighbouring pages are one VMA."""
+
+    backing: Backing
+    prot: Prot
+    origin: int  # virtual page number that page 0 of `file` is or would be mapped at
+    file: File | None = None
+    hugepage: bool = False
+    dontfork: bool = False
+    wipeonfork: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """VM_SHARED."""
+        return self.backing in (Backing.SHARED, Backing.FILE)
+
+    @property
+    def anonymous(self) -> bool:
+        """vma_is_anonymous()."""
+        return self.backing is Backing.ANON
+
+
+class AddressSpace:
+    """One process's memory: `areas` and `ptes` by virtual page number."""
+
+    def __init__(self, zero: Page) -> None:
+        self.zero = zero
+        self.areas: dict[int, Area] = {}
+        self.ptes: dict[int, Pte] = {}
+        self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
+
+    def set(self, page_number: int, pte: Pte) -> None:
+        """Installs `pte`, in place of what was there."""
+        self.clear(page_number)
+        self.ptes[page_number] = pte
+        if not pte.page.zero:
+            pte.page.mappings.add((self, page_number))
+
+    def clear(self, page_number: int) -> Pte | None:
+        """Takes the entry away and returns it."""
+        pte = self.ptes.pop(page_number, None)
+        if pte is not None:
+            pte.page.mappings.discard((self, page_number))
+        return pte
+
+    def file_page(self, page_number: int) -> Page:
+        """The page cache's page behind a file or shared mapping, made if it is not there."""
+        area = self.areas[page_number]
+        assert area.file is not None
+        return area.file.pages.setdefault(page_number - area.origin, Page(frozenset({0}), anonymous=False))
+
+    def fault_in(self, page_number: int, *, write: bool) -> Page | None:
+        """Makes the page accessible, as mm/memory.c handle_mm_fault() does where the VMA allows the access.
+
+        The page must not be in device memory. Returns the page that was mapped until then, if another one
+        took its place.
+        """
+        area = self.areas[page_number]
+        pte = self.ptes.get(page_number)
+        if pte is None:
+            self._first_touch(page_number, area, write=write)
+            return None
+        if pte.present is Known.MAYBE:
+            pte.present = Known.YES
+            if area.shared and area.prot.writable and pte.write is Known.NO:
+                pte.write = Known.MAYBE
+        if not write or pte.write is Known.YES:
+            return None
+        page = pte.page
+        copied = page.zero or (not area.shared and (not page.anonymous or len(page.mappings) > 1))
+        if copied:
+            self.set(page_number, Pte(Page(page.tokens, anonymous=True), Known.YES, huge=pte.huge))
+            return page
+        pte.write = Known.YES
+        return None
+
+    def _first_touch(self, page_number: int, area: Area, *, write: bool) -> None:
+        if area.file is not None:
+            self._touch_file(page_number, area, write=write)
+        elif write:
+            self.set(page_number, Pte(Page(frozenset({0}), anonymous=True), Known.YES))
+        else:
+            self.set(page_number, Pte(self.zero, Known.NO))
+        if area.anonymous and area.hugepage:
+            self._touch_huge(page_number, area, write=write)
+
+    def _touch_file(self, page_number: int, area: Area, *, write: bool) -> None:
+        page = self.file_page(page_number)
+        if write:
+            if not area.shared:
+                page = Page(page.tokens, anonymous=True)
+            self.set(page_number, Pte(page, Known.YES))
+            return
+        # A read may map a shared writable page writable at once: do_set_pte() takes vm_page_prot.
+        may_write = Known.MAYBE if area.shared and area.prot.writable else Known.NO
+        self.set(page_number, Pte(page, may_write))
+        # do_fault_around(): what the page cache has nearby may be mapped as well.
+        assert area.file is not None
+        for near in range(page_number - FAULT_AROUND + 1, page_number + FAULT_AROUND):
+            if near not in self.ptes and self.areas.get(near) == area and near - area.origin in area.file.pages:
+                self.set(near, Pte(self.file_page(near), may_write, Known.MAYBE))
+
+    def _touch_huge(self, page_number: int, area: Area, *, write: bool) -> None:
+        """The rest of an aligned 2 MiB may come with the page that was touched."""
+        first = page_number - page_number % HUGE_PAGES
+        block = range(first, first + HUGE_PAGES)
+        if any(self.areas.get(number) != area for number in block):
+            return
+        self.ptes[page_number].huge = True
+        for number in block:
+            if number in self.ptes:
+                continue
+            if write:
+                self.set(number, Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, Known.MAYBE, huge=True))
+            else:
+                self.set(number, Pte(self.zero, Known.NO, Known.MAYBE, huge=True))
+
+    def change_area(self, page_number: int, **changes: object) -> None:
+        """Replaces attributes of the VMA at this page."""
+        area = self.areas[page_number]
+        changed = replace(area, **changes)  # type: ignore[arg-type]
+        if changed != area:
+            self.areas[page_number] = changed
+            self.pieces.add(page_number)

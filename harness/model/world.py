@@ -1,0 +1,526 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The reference model: runs a program step by step and says what each step may show.
+
+Where the kernel may choose, the model is told what was observed and follows it, but only within what it
+allows (`World.step`). Sources are named at the rules; clause numbers are those of the HMM contract.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from harness.model.allowed import NOTHING, Count, Entries, Expectation, Shape, Tokens
+from harness.model.memory import AddressSpace, Area, File, Known, Page, Pte
+from harness.model.rules import Rules
+from harness.program.observations import NO_MARKS, Mark, Observation, Signal, Token
+from harness.program.operations import (
+    FIRST_SUBJECT,
+    Access,
+    Advice,
+    Advise,
+    Backing,
+    Bind,
+    DeviceOperation,
+    DeviceRead,
+    DeviceWrite,
+    Evict,
+    Exit,
+    Fault,
+    Fork,
+    Map,
+    Operation,
+    Protect,
+    Read,
+    Remap,
+    Snapshot,
+    Table,
+    ToDevice,
+    ToSystem,
+    Unbind,
+    Unmap,
+    Usage,
+    Write,
+)
+from harness.program.program import Program
+
+_ERROR = Entries((Shape(Mark.ERROR),))
+_OK = Expectation()
+
+
+@dataclass(eq=False)
+class Mirror:
+    """A device's view of one process. `entries`: what its page table may hold; any may be missing."""
+
+    space: AddressSpace
+    entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
+
+
+class World:
+    """The state of all subjects and devices of one run of `program`."""
+
+    def __init__(self, program: Program, rules: Rules) -> None:
+        self._program = program
+        self._rules = rules
+        self._zero = Page(frozenset({0}), anonymous=True, zero=True)
+        self._spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self._zero)}
+        self._mirrors: dict[str, Mirror] = {}
+        self._handlers: dict[type[Operation], Callable[..., Expectation]] = {
+            Map: self._map, Unmap: self._unmap, Protect: self._protect, Remap: self._remap, Advise: self._advise,
+            Read: self._read, Write: self._write, Fork: self._fork, Exit: self._exit,
+            Bind: self._bind, Unbind: self._unbind, Snapshot: self._snapshot, Fault: self._fault,
+            DeviceRead: self._device_read, DeviceWrite: self._device_write, ToDevice: self._to_device,
+            ToSystem: self._to_system, Evict: self._evict, Table: self._table, Usage: self._usage,
+        }  # fmt: skip
+
+    def step(self, operation: Operation, observed: Observation) -> Expectation:
+        """What `operation` may show. `observed` chooses where several outcomes are allowed, and only there."""
+        if (
+            isinstance(operation, DeviceOperation)
+            and not isinstance(operation, Bind | Unbind | Evict | Usage)
+            and self._mirrors[operation.actor].space not in self._spaces.values()
+        ):
+            return Expectation(self._rules.dead_errors)
+        return self._handlers[type(operation)](operation, observed)
+
+    def learn(self, operation: Operation, observed: Observation) -> None:
+        """Narrows what a page may hold to what was read from it. Only for observations that are allowed."""
+        if not isinstance(operation, Read | DeviceRead):
+            return
+        space = self._spaces[operation.actor] if isinstance(operation, Read) else self._mirrors[operation.actor].space
+        for number, element in zip(self._program.pages(operation.span), observed.elements, strict=False):
+            pte = space.ptes.get(number)
+            if pte is not None and len(pte.page.tokens) > 1 and isinstance(element, int):
+                pte.page.tokens = frozenset({element})
+
+    # What the CPU's side does to the devices
+
+    def _invalidate(self, space: AddressSpace, numbers: Iterable[int], *, only_writable: bool = False) -> None:
+        """The devices' entries must be gone (clauses 1 to 3): they would point elsewhere or allow more."""
+        mirrors = [mirror for mirror in self._mirrors.values() if mirror.space is space]
+        for mirror in mirrors:
+            for number in numbers:
+                entry = mirror.entries.get(number)
+                if entry is not None and not (only_writable and entry[1] is Known.NO):
+                    del mirror.entries[number]
+
+    def _clear(self, space: AddressSpace, number: int) -> Pte | None:
+        self._invalidate(space, (number,))
+        return space.clear(number)
+
+    def _bring_home(self, page: Page) -> None:
+        """The page leaves device memory; every mapping of it changes (clauses 2 and 89)."""
+        page.home = None
+        for space, number in page.mappings:
+            self._invalidate(space, (number,))
+
+    def _touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
+        """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
+        pte = space.ptes.get(number)
+        if pte is not None and pte.page.home is not None:
+            self._bring_home(pte.page)
+        replaced = space.fault_in(number, write=write)
+        if replaced is not None:
+            self._invalidate(space, (number,))
+        return space.ptes[number]
+
+    # Subjects
+
+    def _map(self, step: Map, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        first = self._program.regions[step.region].address // 4096
+        file = None if step.backing is Backing.ANON else File()
+        area = Area(step.backing, step.prot, first, file)
+        for number in range(first, first + step.pages):
+            space.areas[number] = area
+        return _OK
+
+    def _unmap(self, step: Unmap, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        for number in self._program.pages(step.span):
+            self._clear(space, number)
+            space.areas.pop(number, None)
+        return _OK
+
+    def _protect(self, step: Protect, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        for number in self._program.pages(step.span):
+            if number not in space.areas:
+                return Expectation(frozenset({errno.ENOMEM}))  # what is before the hole was changed
+            if space.areas[number].prot is step.prot:
+                continue  # mm/mprotect.c mprotect_fixup(): nothing to do
+            space.change_area(number, prot=step.prot)
+            self._invalidate(space, (number,), only_writable=step.prot.readable)
+            pte = space.ptes.get(number)
+            if pte is not None:
+                pte.write = _write_after_protect(pte, space.areas[number])
+        return _OK
+
+    def _remap(self, step: Remap, observed: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        numbers = list(self._program.pages(step.span))
+        areas = [space.areas.get(number) for number in numbers]
+        origins = {area for area in areas if area is not None}
+        if None in areas or len(origins) > 1:
+            return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c vma_to_resize(): one VMA only
+        errors = frozenset({0})
+        if not space.pieces.isdisjoint(numbers):
+            errors |= {errno.EFAULT}  # equal, but it may be two VMAs
+        if observed.error in errors and observed.error:
+            return Expectation(errors)
+        shift = self._program.regions[step.region].address // 4096 - numbers[0]
+        for number, area in zip(numbers, areas, strict=True):
+            assert area is not None
+            pte = self._clear(space, number)
+            del space.areas[number]
+            space.areas[number + shift] = replace(area, origin=area.origin + shift)
+            if pte is not None:
+                space.set(number + shift, pte)
+        return Expectation(errors)
+
+    def _advise(self, step: Advise, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        populate = step.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
+        hole = False
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            if area is None:
+                hole = True
+                if populate:
+                    break  # mm/madvise.c madvise_populate() stops there, madvise_walk_vmas() does not
+                continue
+            error = _refusal(step.advice, area)
+            if error:
+                return Expectation(frozenset({error}))
+            self._advise_page(space, number, area, step.advice)
+        return Expectation(frozenset({errno.ENOMEM})) if hole else _OK
+
+    def _advise_page(self, space: AddressSpace, number: int, area: Area, advice: Advice) -> None:
+        match advice:
+            case Advice.DONTNEED:
+                self._clear(space, number)
+            case Advice.FREE:
+                self._free_lazily(space, number)
+            case Advice.PAGEOUT:
+                # Without swap nothing of it is written out, but a page of a file may be unmapped.
+                pte = space.ptes.get(number)
+                if pte is not None and not pte.page.anonymous:
+                    for other, at in pte.page.mappings:
+                        other.ptes[at].present = Known.MAYBE
+            case Advice.REMOVE:
+                self._punch(area, number - area.origin)
+            case Advice.POPULATE_READ:
+                self._touch(space, number, write=False)
+            case Advice.POPULATE_WRITE:
+                self._touch(space, number, write=True)
+            case Advice.HUGEPAGE:
+                space.change_area(number, hugepage=True)
+            case Advice.NOHUGEPAGE:
+                space.change_area(number, hugepage=False)
+            case Advice.DONTFORK:
+                space.change_area(number, dontfork=True)
+            case Advice.DOFORK:
+                space.change_area(number, dontfork=False)
+            case Advice.WIPEONFORK:
+                space.change_area(number, wipeonfork=True)
+            case Advice.KEEPONFORK:
+                space.change_area(number, wipeonfork=False)
+            case Advice.COLD | Advice.WILLNEED:
+                pass
+
+    def _free_lazily(self, space: AddressSpace, number: int) -> None:
+        """mm/madvise.c madvise_free_pte_range(): a page of our own may be dropped at any later time."""
+        pte = space.ptes.get(number)
+        if pte is None or pte.page.zero or pte.page.home is not None:
+            return  # clause 98: device pages are left alone
+        if len(pte.page.mappings) == 1 or pte.huge:
+            pte.page.tokens |= {0}
+            pte.present = Known.MAYBE
+        self._invalidate(space, (number,))
+
+    def _punch(self, area: Area, index: int) -> None:
+        """MADV_REMOVE: the page goes from the file and from every page table."""
+        assert area.file is not None
+        page = area.file.pages.pop(index, None)
+        if page is not None:
+            for space, number in list(page.mappings):
+                self._clear(space, number)
+
+    def _read(self, step: Read, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        allowed: list[Tokens] = []
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.cpu_readable:
+                allowed.append(Tokens(frozenset({Signal.SEGV})))
+            else:
+                allowed.append(Tokens(self._touch(space, number, write=False).page.tokens))
+        return Expectation(elements=tuple(allowed))
+
+    def _write(self, step: Write, _: Observation) -> Expectation:
+        space = self._spaces[step.actor]
+        allowed: list[Tokens] = []
+        for offset, number in enumerate(self._program.pages(step.span)):
+            area = space.areas.get(number)
+            if area is None or not area.prot.writable:
+                allowed.append(Tokens(frozenset({Signal.SEGV})))
+                continue
+            pte = self._touch(space, number, write=True)
+            pte.page.tokens = frozenset({step.token + offset})
+            allowed.append(Tokens(frozenset({0})))
+        return Expectation(elements=tuple(allowed))
+
+    def _fork(self, step: Fork, _: Observation) -> Expectation:
+        parent = self._spaces[step.actor]
+        child = AddressSpace(self._zero)
+        for number, area in parent.areas.items():
+            if not area.dontfork:
+                child.areas[number] = area
+        child.pieces = set(parent.pieces)
+        for number, pte in list(parent.ptes.items()):
+            area = parent.areas[number]
+            if area.dontfork or area.wipeonfork:
+                continue
+            present = pte.present if area.anonymous else Known.MAYBE  # mm/memory.c vma_needs_copy()
+            if not area.shared:
+                pte.write = Known.NO
+                self._invalidate(parent, (number,), only_writable=True)
+            child.set(number, Pte(pte.page, pte.write, present, pte.huge))
+        self._spaces[step.child] = child
+        return _OK
+
+    def _exit(self, step: Exit, _: Observation) -> Expectation:
+        space = self._spaces.pop(step.actor)
+        for number in list(space.ptes):
+            self._clear(space, number)
+        return _OK
+
+    # Devices
+
+    def _bind(self, step: Bind, _: Observation) -> Expectation:
+        self._mirrors[step.actor] = Mirror(self._spaces[step.subject])
+        return _OK
+
+    def _unbind(self, step: Unbind, _: Observation) -> Expectation:
+        del self._mirrors[step.actor]
+        return _OK
+
+    def _shapes(self, page: Page, write: Known, device: str, *, huge: bool) -> tuple[Shape, ...]:
+        marks = Mark.VALID
+        optional = NO_MARKS
+        if page.home == device:
+            marks |= Mark.LOCAL
+        if page.zero:
+            marks |= Mark.ZERO
+            if huge:
+                optional |= Mark.ZERO  # the huge zero page is another page
+        readable = Shape(marks, optional, huge)
+        writable = Shape(marks | Mark.WRITE, optional, huge)
+        return {Known.NO: (readable,), Known.YES: (writable,), Known.MAYBE: (readable, writable)}[write]
+
+    def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
+        space = self._mirrors[step.actor].space
+        allowed: list[Entries] = []
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            pte = space.ptes.get(number)
+            if area is None or not area.prot.readable:
+                allowed.append(_ERROR)  # clauses 33 and 35
+            elif pte is None or pte.page.home not in (None, step.actor):
+                allowed.append(Entries((NOTHING,)))  # clauses 32 and 49
+            else:
+                shapes = self._shapes(pte.page, pte.write, step.actor, huge=pte.huge)
+                if pte.present is Known.MAYBE:
+                    shapes = (NOTHING, *shapes)
+                allowed.append(Entries(shapes))
+        return Expectation(elements=tuple(allowed))
+
+    def _request(self, mirror: Mirror, number: int, device: str, *, write: bool) -> int:
+        """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
+        area = mirror.space.areas.get(number)
+        if area is None or not area.prot.readable:
+            return errno.EFAULT  # clauses 34 to 36
+        if write and not area.prot.writable:
+            return errno.EPERM  # clause 36
+        pte = mirror.space.ptes.get(number)
+        if pte is None or pte.page.home != device:
+            pte = self._touch(mirror.space, number, write=write)
+        # The owner's own device page is never faulted (clause 48).
+        mirror.entries[number] = (pte.page, pte.write)
+        return 0
+
+    def _fault(self, step: Fault, _: Observation) -> Expectation:
+        mirror = self._mirrors[step.actor]
+        write = step.access is Access.WRITE
+        allowed: list[Entries] = []
+        for number in self._program.pages(step.span):
+            error = self._request(mirror, number, step.actor, write=write)
+            if error:
+                return Expectation(frozenset({error}), self._if_shown(allowed))
+            pte = mirror.space.ptes[number]
+            shapes = self._shapes(pte.page, pte.write, step.actor, huge=pte.huge)
+            if write and pte.write is not Known.YES:
+                wanted = self._shapes(pte.page, Known.YES, step.actor, huge=pte.huge)
+                allowed.append(Entries(wanted, (("own-readonly-write", shapes[0]),)))  # clause 29
+            else:
+                allowed.append(Entries(shapes))
+        return Expectation(elements=self._if_shown(allowed))
+
+    def _if_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
+        return tuple(allowed) if self._rules.fault_shows_entries else ()
+
+    def _device_read(self, step: DeviceRead, _: Observation) -> Expectation:
+        mirror = self._mirrors[step.actor]
+        allowed: list[Tokens] = []
+        for number in self._program.pages(step.span):
+            error = self._request(mirror, number, step.actor, write=False)
+            if error:
+                return Expectation(frozenset({error}), tuple(allowed))
+            allowed.append(Tokens(mirror.space.ptes[number].page.tokens))
+        return Expectation(elements=tuple(allowed))
+
+    def _device_write(self, step: DeviceWrite, observed: Observation) -> Expectation:
+        mirror = self._mirrors[step.actor]
+        numbers = list(self._program.pages(step.span))
+        stuck = False
+        for offset, number in enumerate(numbers):
+            error = self._request(mirror, number, step.actor, write=True)
+            if error:
+                # What comes before may have been written or not.
+                for before in range(offset):
+                    mirror.space.ptes[numbers[before]].page.tokens |= {step.token + before}
+                return Expectation(frozenset({error}))
+            stuck = stuck or mirror.space.ptes[number].write is not Known.YES
+        failed = stuck and observed.error == errno.EFAULT
+        for offset, number in enumerate(numbers):
+            page = mirror.space.ptes[number].page
+            page.tokens = (page.tokens if failed else frozenset[Token]()) | {step.token + offset}
+        if stuck:
+            return Expectation(deviating_errors=((errno.EFAULT, "own-readonly-write"),))
+        return _OK
+
+    def _migratable(self, space: AddressSpace, number: int) -> bool:
+        """mm/migrate_device.c: holes and the zero page of anonymous VMAs, and anonymous pages (clauses 65 to 76)."""
+        pte = space.ptes.get(number)
+        if pte is None or pte.page.zero:
+            return space.areas[number].anonymous
+        return pte.page.anonymous and pte.page.home is None
+
+    def _to_device(self, step: ToDevice, _: Observation) -> Expectation:
+        space = self._mirrors[step.actor].space
+        allowed: list[Mark] = []
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.readable:
+                return Expectation(frozenset({errno.EINVAL}), self._moves(allowed))
+            moves = self._migratable(space, number)
+            if moves:
+                self._move_in(space, number, step.actor)
+            pte = space.ptes.get(number)
+            here = pte is not None and pte.page.home == step.actor
+            allowed.append((Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS))
+        self._fill(self._mirrors[step.actor], self._program.pages(step.span))
+        return Expectation(elements=self._moves(allowed))
+
+    def _move_in(self, space: AddressSpace, number: int, device: str) -> None:
+        pte = space.ptes.get(number)
+        self._invalidate(space, (number,))
+        if pte is None or pte.page.zero:
+            # migrate_vma_insert_page(): writable as the VMA is.
+            write = Known.YES if space.areas[number].prot.writable else Known.NO
+            page = Page(frozenset({0}), anonymous=True, home=device)
+            space.set(number, Pte(page, write))
+            return
+        pte.page.home = device
+        for other, at in pte.page.mappings:
+            self._invalidate(other, (at,))
+            other.ptes[at].present = Known.YES
+            other.ptes[at].huge = False
+
+    def _fill(self, mirror: Mirror, numbers: Iterable[int]) -> None:
+        """A driver may enter into its table what the CPU's table has."""
+        for number in numbers:
+            pte = mirror.space.ptes.get(number)
+            if pte is not None:
+                mirror.entries[number] = (pte.page, pte.write)
+
+    def _moves(self, allowed: list[Mark]) -> tuple[Entries, ...]:
+        if not self._rules.shows_moves:
+            return ()
+        return tuple(Entries((Shape(marks),)) for marks in allowed)
+
+    def _to_system(self, step: ToSystem, _: Observation) -> Expectation:
+        space = self._mirrors[step.actor].space
+        allowed: list[Mark] = []
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.readable:
+                return Expectation(frozenset({errno.EINVAL}), self._moves(allowed))
+            pte = space.ptes.get(number)
+            moves = pte is not None and pte.page.home == step.actor
+            if moves and pte is not None:
+                self._bring_home(pte.page)
+            allowed.append(Mark.MOVED if moves else NO_MARKS)
+        return Expectation(elements=self._moves(allowed))
+
+    def _residents(self, device: str) -> set[Page]:
+        return {pte.page for space in self._spaces.values() for pte in space.ptes.values() if pte.page.home == device}
+
+    def _evict(self, step: Evict, _: Observation) -> Expectation:
+        residents = self._residents(step.actor)
+        for page in residents:
+            self._bring_home(page)
+        return Expectation(elements=(Count(len(residents), len(residents)), Count(0, 0)))
+
+    def _table(self, step: Table, _: Observation) -> Expectation:
+        mirror = self._mirrors[step.actor]
+        allowed: list[Entries] = []
+        for number in self._program.pages(step.span):
+            shapes: tuple[Shape, ...] = (NOTHING,)  # an entry may always be missing
+            if number in mirror.entries:
+                page, write = mirror.entries[number]
+                shapes += tuple(
+                    Shape(shape.marks, shape.optional | Mark.ZERO, huge=True)
+                    for shape in self._shapes(page, write, step.actor, huge=False)
+                )
+            allowed.append(Entries(shapes))
+        return Expectation(elements=tuple(allowed))
+
+    def _usage(self, step: Usage, observed: Observation) -> Expectation:
+        resident = len(self._residents(step.actor))
+        entries = len(self._mirrors[step.actor].entries)
+        allocated = observed.elements[1] if len(observed.elements) > 1 else 0
+        freed = allocated - resident if isinstance(allocated, int) else 0
+        some = Count(0)
+        return Expectation(
+            elements=(Count(resident, resident), some, Count(freed, freed), some, some, Count(0, entries))
+        )
+
+
+def _refusal(advice: Advice, area: Area) -> int:
+    """The errno of mm/madvise.c for a VMA that the advice does not fit, or 0."""
+    match advice:
+        case Advice.FREE if not area.anonymous:
+            return errno.EINVAL
+        case Advice.WIPEONFORK if not area.anonymous:
+            return errno.EINVAL
+        case Advice.REMOVE if area.file is None:
+            return errno.EINVAL
+        case Advice.REMOVE if not (area.shared and area.prot.writable):
+            return errno.EACCES
+        case Advice.POPULATE_READ if not area.prot.readable:
+            return errno.EINVAL
+        case Advice.POPULATE_WRITE if not area.prot.writable:
+            return errno.EINVAL
+    return 0
+
+
+def _write_after_protect(pte: Pte, area: Area) -> Known:
+    """mm/mprotect.c change_pte_range(), after a change of the VMA's protection to that of `area`."""
+    if pte.page.home is not None or pte.page.zero or not area.prot.writable:
+        return Known.NO  # clause 96: a device entry loses write, whatever is asked for
+    exclusive = pte.page.anonymous and len(pte.page.mappings) == 1
+    if pte.write is not Known.NO or exclusive or area.shared:
+        return Known.MAYBE  # can_change_pte_writable()
+    return Known.NO

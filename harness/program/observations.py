@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run shows of each step. A target and the model speak of the same things in these words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, Flag, StrEnum
+
+TORN = -1  # in place of a token: the page holds no one token
+
+
+class Signal(StrEnum):
+    """In place of a token: what the access raised."""
+
+    SEGV = "SIGSEGV"
+    BUS = "SIGBUS"
+
+
+class Status(StrEnum):
+    """Whether a step was carried out at all."""
+
+    DONE = "done"
+    NOT_RUN = "not run"
+    UNSUPPORTED = "unsupported"  # the binding has no such operation
+    SUBJECT_DIED = "subject died"
+    STUCK = "stuck"  # no end within the time allowed
+
+
+class Mark(Flag):
+    """What an `Entry` says besides its order."""
+
+    VALID = 0x1  # there is an entry, it can be read
+    WRITE = 0x2  # and written
+    ERROR = 0x4  # it can never be accessed
+    ZERO = 0x8  # the shared zero page
+    LOCAL = 0x10  # in the memory of the device asked
+    REMOTE = 0x20  # in the memory of another device
+    STALE = 0x40  # a device entry that contradicts the CPU's
+    MOVED = 0x80  # moved by this step
+
+
+NO_MARKS = Mark(0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One page of a page table. `order` is that of the CPU's mapping that covers it."""
+
+    marks: Mark
+    order: int = 0
+
+    def __str__(self) -> str:
+        if Mark.ERROR in self.marks:
+            text = "error"
+        elif Mark.VALID not in self.marks:
+            text = "-"
+        else:
+            text = "rw" if Mark.WRITE in self.marks else "r"
+        for mark, word in _WORDS:
+            if mark in self.marks:
+                text += f" {word}"
+        return f"{text} order{self.order}" if self.order else text
+
+
+_WORDS = (
+    (Mark.ZERO, "zero"),
+    (Mark.LOCAL, "device"),
+    (Mark.REMOTE, "other-device"),
+    (Mark.STALE, "STALE"),
+    (Mark.MOVED, "moved"),
+)
+
+Token = int | Signal
+Element = Token | Entry
+
+
+class Counter(Enum):
+    """The elements of a `Usage` and an `Evict`, in the order of wire.h."""
+
+    IN_USE = 0
+    ALLOCATED = 1
+    FREED = 2
+    CPU_FAULTS = 3
+    INVALIDATIONS = 4
+    ENTRIES = 5
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What came of one step: `error` is 0 or an errno, `elements` one per page where the step shows pages."""
+
+    status: Status
+    error: int = 0
+    elements: tuple[Element, ...] = ()

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The vocabulary: what subjects and devices can be told to do.
+
+Each operation is a frozen dataclass. Its `verb` and the order of its fields are its text form (see
+`harness.program.text`); `Span` is a piece of a named region, in pages of 4096 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+PAGE_SIZE = 4096  # bytes; the only page size of the kernels that we run (x86-64)
+MAX_PAGES = 65536  # of a region; wire.h WIRE_MAX_PAGES
+MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
+MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
+DEVICES = ("d0", "d1")  # wire.h WIRE_MAX_DEVICES
+FIRST_SUBJECT = "a"  # runs from the start of every program
+
+
+class Backing(StrEnum):
+    """What a mapping is a view of."""
+
+    ANON = "anon"  # private anonymous memory
+    SHARED = "shared"  # shared anonymous memory
+    FILE = "file"  # shared mapping of a new file (tmpfs), as long as the mapping
+    PRIVATE_FILE = "private-file"  # private mapping of a new file
+
+
+class Prot(StrEnum):
+    """Protections of a mapping, as `r`, `w`, `x` in this order.
+
+    Execute-only is left out: whether it can be read depends on protection keys of the CPU.
+    """
+
+    NONE = "none"
+    R = "r"
+    W = "w"
+    RW = "rw"
+    RX = "rx"
+    RWX = "rwx"
+
+    @property
+    def readable(self) -> bool:
+        """VM_READ: what HMM asks for before it shows anything of the mapping."""
+        return self in (Prot.R, Prot.RW, Prot.RX, Prot.RWX)
+
+    @property
+    def writable(self) -> bool:
+        """VM_WRITE."""
+        return self in (Prot.W, Prot.RW, Prot.RWX)
+
+    @property
+    def cpu_readable(self) -> bool:
+        """Whether a load succeeds: x86 has no write-only page."""
+        return self is not Prot.NONE
+
+
+class Advice(StrEnum):
+    """madvise(2); the name is the kernel's in lower case, with `-` for `_`."""
+
+    DONTNEED = "dontneed"
+    FREE = "free"
+    COLD = "cold"
+    PAGEOUT = "pageout"
+    REMOVE = "remove"
+    WILLNEED = "willneed"
+    POPULATE_READ = "populate-read"
+    POPULATE_WRITE = "populate-write"
+    HUGEPAGE = "hugepage"
+    NOHUGEPAGE = "nohugepage"
+    DONTFORK = "dontfork"
+    DOFORK = "dofork"
+    WIPEONFORK = "wipeonfork"
+    KEEPONFORK = "keeponfork"
+
+
+class Access(StrEnum):
+    """What a device fault asks for."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+@dataclass(frozen=True)
+class Span:
+    """Pages `start` (counted from 0) up to but not including `stop` of a region."""
+
+    region: str
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """Length in pages."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step; `actor` is the name of the subject or device that does it."""
+
+    verb: ClassVar[str]
+    actor: str
+
+
+@dataclass(frozen=True)
+class SubjectOperation(Operation):
+    """Done by a process."""
+
+
+@dataclass(frozen=True)
+class DeviceOperation(Operation):
+    """Done by a device, on the memory of the subject that it is bound to."""
+
+
+@dataclass(frozen=True)
+class Map(SubjectOperation):
+    """mmap(2) of a new region of `pages` pages."""
+
+    verb = "map"
+    region: str
+    backing: Backing
+    pages: int
+    prot: Prot
+
+
+@dataclass(frozen=True)
+class Unmap(SubjectOperation):
+    """munmap(2)."""
+
+    verb = "unmap"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Protect(SubjectOperation):
+    """mprotect(2)."""
+
+    verb = "protect"
+    span: Span
+    prot: Prot
+
+
+@dataclass(frozen=True)
+class Remap(SubjectOperation):
+    """mremap(2), moving the span to a new region of the same length."""
+
+    verb = "remap"
+    span: Span
+    region: str
+
+
+@dataclass(frozen=True)
+class Advise(SubjectOperation):
+    """madvise(2)."""
+
+    verb = "advise"
+    span: Span
+    advice: Advice
+
+
+@dataclass(frozen=True)
+class Read(SubjectOperation):
+    """Loads every word of the span; shows each page's token."""
+
+    verb = "read"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Write(SubjectOperation):
+    """Fills the first page with `token`, the next with `token + 1` and so on."""
+
+    verb = "write"
+    span: Span
+    token: int
+
+
+@dataclass(frozen=True)
+class Fork(SubjectOperation):
+    """fork(2): `child` is the new subject."""
+
+    verb = "fork"
+    child: str
+
+
+@dataclass(frozen=True)
+class Exit(SubjectOperation):
+    """_exit(2), and the parent's wait for it."""
+
+    verb = "exit"
+
+
+@dataclass(frozen=True)
+class Bind(DeviceOperation):
+    """The device starts to mirror the memory of `subject`."""
+
+    verb = "bind"
+    subject: str
+
+
+@dataclass(frozen=True)
+class Unbind(DeviceOperation):
+    """The device stops mirroring. What lives in its memory stays there."""
+
+    verb = "unbind"
+
+
+@dataclass(frozen=True)
+class Snapshot(DeviceOperation):
+    """hmm_range_fault() without any request: shows the CPU's page table, changes nothing."""
+
+    verb = "snapshot"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Fault(DeviceOperation):
+    """hmm_range_fault() with a request; the result is entered into the device's page table."""
+
+    verb = "fault"
+    span: Span
+    access: Access
+
+
+@dataclass(frozen=True)
+class DeviceRead(DeviceOperation):
+    """The device loads the pages through its own page table; shows each page's token."""
+
+    verb = "read"
+    span: Span
+
+
+@dataclass(frozen=True)
+class DeviceWrite(DeviceOperation):
+    """The device stores tokens, as `Write` does, through its own page table."""
+
+    verb = "write"
+    span: Span
+    token: int
+
+
+@dataclass(frozen=True)
+class ToDevice(DeviceOperation):
+    """migrate_vma_*(): moves system pages of the span into the device's memory."""
+
+    verb = "to-device"
+    span: Span
+
+
+@dataclass(frozen=True)
+class ToSystem(DeviceOperation):
+    """migrate_vma_*(): moves the device's own pages of the span back to system memory."""
+
+    verb = "to-system"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Evict(DeviceOperation):
+    """migrate_device_range(): everything in the device's memory goes back, of every process."""
+
+    verb = "evict"
+
+
+@dataclass(frozen=True)
+class Table(DeviceOperation):
+    """Shows the device's own page table, and which entries contradict the CPU's."""
+
+    verb = "table"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Usage(DeviceOperation):
+    """Shows how much of the device's memory is in use."""
+
+    verb = "usage"
+
+
+SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
+    Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit,
+)  # fmt: skip
+DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
+    Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
+)  # fmt: skip
+QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage)  # these change nothing
+
+
+def span_of(operation: Operation) -> Span | None:
+    """The span that `operation` is about, if it has one."""
+    span = getattr(operation, "span", None)
+    return span if isinstance(span, Span) else None

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A program: a short list of operations, checked when it is made.
+
+Where a region lies in the address space is a function of the program alone: regions are laid out in the
+order in which they appear, each at a 2 MiB boundary (so that huge pages are possible) with a gap behind it
+(so that neighbours never merge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from harness.program.operations import (
+    DEVICES,
+    FIRST_SUBJECT,
+    MAX_PAGES,
+    MAX_SUBJECTS,
+    MAX_TOKEN,
+    PAGE_SIZE,
+    Bind,
+    DeviceOperation,
+    DeviceWrite,
+    Evict,
+    Exit,
+    Fork,
+    Map,
+    Operation,
+    Remap,
+    Span,
+    SubjectOperation,
+    Unbind,
+    Usage,
+    Write,
+    span_of,
+)
+
+_FIRST_ADDRESS = 1 << 40
+_STRIDE = 1 << 29  # MAX_PAGES pages and a gap as long
+
+
+class ProgramError(ValueError):
+    """A step makes no sense; `step` is its index in the program."""
+
+    def __init__(self, step: int, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.step = step
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Region:
+    """A name for `pages` pages from `address` on. What is mapped there changes as the program runs."""
+
+    name: str
+    address: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """`steps` in the order in which they run; raises `ProgramError` if they do not fit each other."""
+
+    name: str
+    steps: tuple[Operation, ...]
+    title: str = ""  # one sentence: the promise under test
+    regions: dict[str, Region] = field(init=False, compare=False, repr=False)
+    subjects: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        checker = _Checker()
+        for number, step in enumerate(self.steps):
+            checker.check(number, step)
+        object.__setattr__(self, "regions", checker.regions)
+        object.__setattr__(self, "subjects", tuple(checker.subjects))
+
+    def address(self, span: Span) -> int:
+        """First address of `span`, in bytes."""
+        return self.regions[span.region].address + span.start * PAGE_SIZE
+
+    def pages(self, span: Span) -> Iterator[int]:
+        """The virtual page numbers of `span`."""
+        first = self.address(span) // PAGE_SIZE
+        return iter(range(first, first + span.count))
+
+
+class _Checker:
+    """Walks a program once and says what cannot be meant."""
+
+    def __init__(self) -> None:
+        self.regions: dict[str, Region] = {}
+        self.subjects: dict[str, bool] = {FIRST_SUBJECT: True}  # name: whether it still runs
+        self._bound: dict[str, str] = {}
+        self._step = 0
+
+    def check(self, number: int, step: Operation) -> None:
+        self._step = number
+        if isinstance(step, SubjectOperation):
+            self._check_subject(step.actor)
+        elif isinstance(step, DeviceOperation):
+            self._check_device(step)
+        span = span_of(step)
+        if span is not None:
+            self._check_span(span)
+        match step:
+            case Map(region=name, pages=pages):
+                self._add_region(name, pages)
+            case Remap(span=moved, region=name):
+                self._add_region(name, moved.count)
+            case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
+                if not 0 < token <= MAX_TOKEN - written.count:
+                    self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
+            case Fork(child=child):
+                if child in self.subjects:
+                    self._fail(f"subject {child!r} exists already", "give each child a new name")
+                if child in DEVICES:
+                    self._fail(f"{child!r} is the name of a device")
+                if len(self.subjects) == MAX_SUBJECTS:
+                    self._fail(f"more than {MAX_SUBJECTS} subjects")
+                self.subjects[child] = True
+            case Exit(actor=subject):
+                self.subjects[subject] = False
+
+    def _fail(self, message: str, hint: str | None = None) -> None:
+        raise ProgramError(self._step, message, hint)
+
+    def _check_subject(self, name: str) -> None:
+        if name not in self.subjects:
+            known = ", ".join(self.subjects)
+            self._fail(f"no subject {name!r} yet", f"subjects so far: {known}; `a: fork {name}` makes one")
+        if not self.subjects[name]:
+            self._fail(f"subject {name!r} has exited")
+
+    def _check_device(self, step: DeviceOperation) -> None:
+        if step.actor not in DEVICES:
+            self._fail(f"no device {step.actor!r}", f"devices: {', '.join(DEVICES)}")
+        match step:
+            case Bind(subject=subject):
+                self._check_subject(subject)
+                if step.actor in self._bound:
+                    self._fail(
+                        f"{step.actor} is bound to {self._bound[step.actor]!r}",
+                        f"`{step.actor}: unbind` first",
+                    )
+                self._bound[step.actor] = subject
+            case _ if step.actor not in self._bound:
+                self._fail(f"{step.actor} is not bound", f"`{step.actor}: bind a` first")
+            case Unbind():
+                del self._bound[step.actor]
+            case Evict() | Usage():
+                pass
+
+    def _check_span(self, span: Span) -> None:
+        region = self.regions.get(span.region)
+        if region is None:
+            known = ", ".join(self.regions) or "none"
+            self._fail(f"no region {span.region!r} yet", f"regions so far: {known}; `a: map` makes one")
+        elif span.count < 1:
+            self._fail(f"{span.region}[{span.start}:{span.stop}] is empty")
+        elif span.stop > region.pages:
+            self._fail(
+                f"{span.region}[{span.start}:{span.stop}] reaches past the end of {span.region}, "
+                f"which has {region.pages} pages",
+                f"{span.region}[0:{region.pages}] is all of it",
+            )
+
+    def _add_region(self, name: str, pages: int) -> None:
+        if name in self.regions:
+            self._fail(f"region {name!r} exists already", "give each region a new name")
+        if not 0 < pages <= MAX_PAGES:
+            self._fail(f"{pages} pages in one region", f"a region has 1 to {MAX_PAGES} pages")
+        self.regions[name] = Region(name, _FIRST_ADDRESS + len(self.regions) * _STRIDE, pages)
