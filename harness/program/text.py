@@ -115,7 +115,7 @@ class _Parser:
         self._number = number
         code, _, comment = line.partition("#")
         if not code.strip():
-            if comment and not self.steps:
+            if comment and not self.steps and "SPDX-License-Identifier" not in comment:
                 self.title.append(comment.strip())
             return
         actor, colon, rest = code.partition(":")

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs that come with the product, and those that a user names."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.program.program import Program
+from harness.program.text import ProgramSyntaxError, parse
+
+SUFFIX = ".hmm"
+_PROGRAMS = Path(__file__).parent / "programs"
+
+
+def names() -> list[str]:
+    """Names of the programs that come with the product: their paths without the suffix."""
+    return sorted(path.relative_to(_PROGRAMS).with_suffix("").as_posix() for path in _PROGRAMS.rglob(f"*{SUFFIX}"))
+
+
+def select(patterns: list[str]) -> list[Program]:
+    """The programs that `patterns` name: files, names, or shell patterns of names; all without a pattern.
+
+    Raises `UsageError` for a pattern that nothing matches and for a program that cannot be read.
+    """
+    known = names()
+    chosen: dict[str, Path] = {}
+    for pattern in patterns or ["*"]:
+        matching = [name for name in known if fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*")]
+        if matching:
+            chosen.update((name, _PROGRAMS / f"{name}{SUFFIX}") for name in matching)
+        elif Path(pattern).is_file():
+            chosen[pattern] = Path(pattern)
+        else:
+            raise UsageError(
+                f"no program {pattern!r}",
+                hint="`hmm-harness list` shows the programs there are; or name a file that holds one",
+            )
+    return [_load(name, path) for name, path in chosen.items()]
+
+
+def _load(name: str, path: Path) -> Program:
+    try:
+        return parse(path.read_text(encoding="utf-8"), file=str(path), name=name)
+    except ProgramSyntaxError as error:
+        raise UsageError(str(error), hint=error.hint) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}", hint="a program is a text file in UTF-8") from None

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Results, and their store: one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from harness.compare import Verdict
+from harness.errors import ExitCode, HarnessError
+
+
+@dataclass(frozen=True)
+class Result:
+    """One program on one binding of one kernel.
+
+    `seconds`: in the guest, 0.0 if it never ran. `replay`: the command that runs it again. `explanation`:
+    lines for a person, empty for a PASS. `log`: kernel log lines of that time.
+    """
+
+    program: str
+    kernel: str
+    flavour: str
+    binding: str
+    status: Verdict
+    reason: str
+    seconds: float
+    replay: str
+    explanation: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+
+
+_EXIT_BY_STATUS = (  # the first that any result has decides
+    (Verdict.CRASHED, ExitCode.CRASH),
+    (Verdict.FAIL, ExitCode.FAIL),
+    (Verdict.TIMEOUT, ExitCode.TIMEOUT),
+    (Verdict.ERROR, ExitCode.INFRASTRUCTURE),
+    (Verdict.INCONCLUSIVE, ExitCode.INFRASTRUCTURE),
+)
+
+
+def exit_code(statuses: set[Verdict]) -> ExitCode:
+    """The exit code of a run with results of these statuses."""
+    for status, code in _EXIT_BY_STATUS:
+        if status in statuses:
+            return code
+    return ExitCode.PASS if statuses & {Verdict.PASS, Verdict.DEVIATION} else ExitCode.SKIPPED
+
+
+class Store:
+    """Writes results to `path` as they come; a reader never meets half a line. None writes nowhere."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            try:
+                self._file = self._path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise HarnessError(f"cannot write results to {self._path}: {error.strerror}") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, result: Result) -> None:
+        """Appends one line."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(asdict(result)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise HarnessError(
+                f"cannot write results to {self._path}: {error.strerror}",
+                hint="free space there, or name another file",
+            ) from None

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hypothesis strategies: any program that makes sense."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from harness.program.operations import (
+    DEVICES,
+    Access,
+    Advice,
+    Advise,
+    Backing,
+    Bind,
+    DeviceOperation,
+    DeviceRead,
+    DeviceWrite,
+    Evict,
+    Exit,
+    Fault,
+    Fork,
+    Map,
+    Operation,
+    Prot,
+    Protect,
+    Read,
+    Remap,
+    Snapshot,
+    Span,
+    Table,
+    ToDevice,
+    ToSystem,
+    Unbind,
+    Unmap,
+    Usage,
+    Write,
+)
+from harness.program.program import Program
+
+_SPAN_KINDS = (Unmap, Read, Snapshot, DeviceRead, ToDevice, ToSystem, Table)
+
+
+@st.composite
+def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
+    """A valid program of at most `max_steps` steps after its first mapping."""
+    sizes = {"r0": draw(st.integers(1, 8))}
+    steps: list[Operation] = [
+        Map("a", "r0", draw(st.sampled_from(Backing)), sizes["r0"], draw(st.sampled_from(Prot)))
+    ]
+    alive = ["a"]
+    born = 1
+    bound: dict[str, str] = {}
+    for _ in range(draw(st.integers(0, max_steps))):
+        region = draw(st.sampled_from(sorted(sizes)))
+        start = draw(st.integers(0, sizes[region] - 1))
+        span = Span(region, start, draw(st.integers(start + 1, sizes[region])))
+        kinds: list[type[Operation]] = [Bind] if len(bound) < len(DEVICES) and alive else []
+        if alive:
+            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit]
+        if bound:
+            kinds += [Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage]
+        if not kinds:
+            break
+        kind = draw(st.sampled_from(kinds))
+        of_device = issubclass(kind, DeviceOperation) and kind is not Bind
+        actor = draw(st.sampled_from(sorted(bound) if of_device else alive))
+        token = draw(st.integers(1, 1000))
+        name = f"r{len(sizes)}"
+        match kind.__name__:
+            case "Map":
+                sizes[name] = draw(st.integers(1, 8))
+                steps.append(
+                    Map(actor, name, draw(st.sampled_from(Backing)), sizes[name], draw(st.sampled_from(Prot)))
+                )
+            case "Protect":
+                steps.append(Protect(actor, span, draw(st.sampled_from(Prot))))
+            case "Remap":
+                sizes[name] = span.count
+                steps.append(Remap(actor, span, name))
+            case "Advise":
+                steps.append(Advise(actor, span, draw(st.sampled_from(Advice))))
+            case "Write":
+                steps.append(Write(actor, span, token))
+            case "DeviceWrite":
+                steps.append(DeviceWrite(actor, span, token))
+            case "Fault":
+                steps.append(Fault(actor, span, draw(st.sampled_from(Access))))
+            case "Fork":
+                if born == 8:
+                    continue
+                child = f"s{born}"
+                born += 1
+                alive.append(child)
+                steps.append(Fork(actor, child))
+            case "Exit":
+                alive.remove(actor)
+                steps.append(Exit(actor))
+            case "Bind":
+                device = draw(st.sampled_from([device for device in DEVICES if device not in bound]))
+                bound[device] = draw(st.sampled_from(alive))
+                steps.append(Bind(device, bound[device]))
+            case "Unbind":
+                del bound[actor]
+                steps.append(Unbind(actor))
+            case "Evict" | "Usage":
+                steps.append(kind(actor))
+            case _:
+                assert kind in _SPAN_KINDS
+                steps.append(kind(actor, span))
+    return Program("generated", tuple(steps), "A generated program.")

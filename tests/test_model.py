@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The reference model against what is known of the kernel, step by step, and the comparison's verdicts."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from hypothesis import given
+
+from harness.compare import Verdict, compare
+from harness.model.allowed import Count, Entries, Expectation, Shape, Tokens
+from harness.model.rules import RULES
+from harness.model.world import World
+from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status
+from harness.program.program import Program
+from harness.program.text import parse
+from tests.strategies import programs
+
+R = Mark.VALID
+RW = Mark.VALID | Mark.WRITE
+NOTHING = Entry(NO_MARKS)
+ERROR = Entry(Mark.ERROR)
+
+
+def _program(text: str) -> Program:
+    return parse(text, file="x.hmm")
+
+
+def _obedient(program: Program, binding: str = "interval") -> tuple[list[Expectation], list[Observation]]:
+    """What the model allows at each step of a run whose kernel always does the first thing that is allowed."""
+    world = World(program, RULES[binding])
+    expectations: list[Expectation] = []
+    observations: list[Observation] = []
+    for step in program.steps:
+        error = min(_peek(program, binding, observations, len(observations)).errors)
+        expectation = world.step(step, Observation(Status.DONE, error))
+        if error:
+            observation = Observation(Status.DONE, error)
+        else:
+            observation = Observation(Status.DONE, 0, tuple(_first(allowed) for allowed in expectation.elements))
+        world.learn(step, observation)
+        expectations.append(expectation)
+        observations.append(observation)
+    return expectations, observations
+
+
+def _peek(program: Program, binding: str, observations: list[Observation], number: int) -> Expectation:
+    world = World(program, RULES[binding])
+    for step, observation in zip(program.steps, observations, strict=False):
+        world.step(step, observation)
+        world.learn(step, observation)
+    return world.step(program.steps[number], Observation(Status.DONE))
+
+
+def _first(allowed: Tokens | Entries | Count) -> Element:
+    match allowed:
+        case Tokens(values=values):
+            return min(values, key=str)
+        case Entries(shapes=shapes):
+            return Entry(shapes[0].marks)
+        case Count(low=low):
+            return low
+
+
+def _last(text: str, binding: str = "interval") -> Expectation:
+    return _obedient(_program(text), binding)[0][-1]
+
+
+def _shows(text: str, *elements: Element) -> None:
+    expectation = _last(text)
+    assert 0 in expectation.errors
+    assert len(expectation.elements) == len(elements)
+    for allowed, element in zip(expectation.elements, elements, strict=True):
+        assert allowed.admits(element), f"{element} is not in {allowed}"
+
+
+def _forbids(text: str, *elements: Element) -> None:
+    expectation = _last(text)
+    for allowed, element in zip(expectation.elements, elements, strict=True):
+        assert not allowed.admits(element), f"{element} is in {allowed}"
+
+
+BUF = "a: map buf anon 4 rw\nd0: bind a\n"
+
+
+def test_snapshot_of_each_state() -> None:
+    text = BUF + "a: write buf[0] 5\na: read buf[1]\na: unmap buf[3]\nd0: snapshot buf"
+    _shows(text, Entry(RW), Entry(R | Mark.ZERO), NOTHING, ERROR)
+    _forbids(text, Entry(R), Entry(RW), Entry(R), NOTHING)
+
+
+def test_unreadable_mappings_are_errors() -> None:
+    _shows("a: map buf anon 1 w\nd0: bind a\na: write buf 3\nd0: snapshot buf", ERROR)
+    _shows("a: map buf anon 1 none\nd0: bind a\nd0: snapshot buf", ERROR)
+
+
+@pytest.mark.parametrize(
+    ("prot", "access", "error"),
+    [("rw", "write", 0), ("r", "read", 0), ("r", "write", errno.EPERM), ("none", "read", errno.EFAULT),
+     ("none", "write", errno.EFAULT), ("w", "read", errno.EFAULT)],
+)  # fmt: skip
+def test_fault_permission(prot: str, access: str, error: int) -> None:
+    assert _last(f"a: map buf anon 1 {prot}\nd0: bind a\nd0: fault buf {access}").errors == {error}
+
+
+def test_fault_stops_at_a_hole_and_keeps_what_it_did() -> None:
+    text = "a: map buf anon 3 rw\nd0: bind a\na: unmap buf[2]\nd0: fault buf write\n"
+    assert _last(text).errors == {errno.EFAULT}
+    _shows(text + "d0: snapshot buf", Entry(RW), Entry(RW), ERROR)
+
+
+def test_contents_follow_copy_on_write() -> None:
+    text = BUF + "a: write buf 10\na: fork b\na: write buf[0:2] 50\n"
+    _shows(text + "b: read buf", 10, 11, 12, 13)
+    _shows(text + "a: read buf", 50, 51, 12, 13)
+    _shows(text + "d0: read buf", 50, 51, 12, 13)
+
+
+def test_shared_memory_is_shared() -> None:
+    text = "a: map buf shared 2 rw\na: fork b\nd0: bind b\nd0: write buf 7\n"
+    _shows(text + "a: read buf", 7, 8)
+
+
+def test_private_file_keeps_the_file() -> None:
+    text = "a: map buf private-file 2 rw\na: fork b\na: write buf 7\n"
+    _shows(text + "b: read buf", 0, 0)
+
+
+def test_access_that_is_not_allowed_raises() -> None:
+    _shows("a: map buf anon 2 r\na: write buf 7", Signal.SEGV, Signal.SEGV)
+    _shows("a: map buf anon 2 none\na: read buf", Signal.SEGV, Signal.SEGV)
+    _forbids("a: map buf anon 2 none\na: read buf", 0, TORN)
+
+
+def test_a_device_entry_may_be_missing_but_not_stale() -> None:
+    text = BUF + "d0: write buf 10\na: protect buf[0:2] r\nd0: table buf"
+    _shows(text, NOTHING, NOTHING, NOTHING, Entry(RW))
+    _forbids(text, Entry(RW), Entry(RW | Mark.STALE), Entry(R | Mark.STALE), Entry(R))
+
+
+def test_fork_takes_write_permission_from_the_device() -> None:
+    text = BUF + "d0: write buf 10\na: fork b\nd0: table buf"
+    _forbids(text, *[Entry(RW)] * 4)
+
+
+def test_migration_moves_what_is_anonymous() -> None:
+    text = BUF + "a: write buf[0] 5\na: read buf[1]\nd0: to-device buf\n"
+    moved = Entry(Mark.MOVED | Mark.LOCAL)
+    _shows(text, *[moved] * 4)
+    assert _last(text + "d0: usage").elements[0] == Count(4, 4)
+    _shows(text + "a: read buf", 5, 0, 0, 0)
+    _shows(text + "d0: to-device buf", *[Entry(Mark.LOCAL)] * 4)
+    _shows("a: map buf shared 1 rw\nd0: bind a\na: write buf 1\nd0: to-device buf", NOTHING)
+
+
+def test_the_cpu_brings_device_pages_back() -> None:
+    text = BUF + "a: write buf 5\nd0: to-device buf\na: read buf[0:2]\nd0: snapshot buf"
+    _shows(text, Entry(RW), Entry(RW), Entry(RW | Mark.LOCAL), Entry(RW | Mark.LOCAL))
+    _forbids(text, Entry(RW | Mark.LOCAL), NOTHING, Entry(RW), Entry(R | Mark.LOCAL))
+
+
+def test_forked_device_pages_are_counted_once() -> None:
+    text = BUF + "a: write buf 5\nd0: to-device buf\na: fork b\n"
+    assert _last(text + "d0: usage").elements[0] == Count(4, 4)
+    assert _last(text + "a: write buf 9\nd0: usage").elements[0] == Count(0, 0)
+    assert _last(text + "a: unmap buf\nd0: usage").elements[0] == Count(4, 4)
+
+
+def test_another_device_sees_nothing_of_a_device_page() -> None:
+    text = BUF + "d1: bind a\na: write buf 5\nd0: to-device buf\n"
+    _shows(text + "d1: snapshot buf", *[NOTHING] * 4)
+    _shows(text + "d1: read buf", 5, 6, 7, 8)
+    _shows(text + "d1: read buf\nd0: snapshot buf", *[Entry(RW)] * 4)
+
+
+def test_pages_that_are_allocated_and_neither_freed_nor_used_are_a_leak() -> None:
+    program = _program(BUF + "a: write buf 5\nd0: to-device buf\nd0: usage")
+    _, observations = _obedient(program)
+    for allocated, freed, verdict in ((14, 10, Verdict.PASS), (15, 10, Verdict.FAIL), (14, 11, Verdict.FAIL)):
+        observations[-1] = Observation(Status.DONE, 0, (4, allocated, freed, 0, 9, 4))
+        assert compare(program, RULES["interval"], observations).verdict is verdict
+
+
+def test_memory_of_a_process_that_exited() -> None:
+    text = BUF + "a: exit\nd0: snapshot buf"
+    assert _last(text).errors == {errno.ESRCH}
+    assert _last(text, "test_hmm").errors == {errno.EFAULT, errno.EINVAL}
+
+
+def test_the_recorded_deviation_is_told_apart() -> None:
+    text = "a: write buf 5\nd0: to-device buf\na: protect buf r\na: protect buf rw\nd0: fault buf write"
+    program = _program(BUF + text)
+    _, observations = _obedient(program)
+    assert compare(program, RULES["interval"], observations).verdict is Verdict.PASS
+    observations[-1] = Observation(Status.DONE, 0, (Entry(R | Mark.LOCAL),) * 4)
+    comparison = compare(program, RULES["interval"], observations)
+    assert comparison.verdict is Verdict.DEVIATION
+    assert comparison.reason.startswith("own-readonly-write")
+    observations[-1] = Observation(Status.DONE, 0, (NOTHING,) * 4)
+    assert compare(program, RULES["interval"], observations).verdict is Verdict.FAIL
+
+
+@given(programs())
+def test_what_the_model_allows_passes(program: Program) -> None:
+    for binding, rules in RULES.items():
+        _, observations = _obedient(program, binding)
+        comparison = compare(program, rules, observations)
+        assert comparison.verdict in (Verdict.PASS, Verdict.DEVIATION), comparison
+
+
+@given(programs())
+def test_what_the_model_does_not_allow_fails(program: Program) -> None:
+    """Every observation of the model's is decided: another content, entry or error is a divergence."""
+    expectations, observations = _obedient(program)
+    for number, expectation in enumerate(expectations):
+        wrong = list(observations)
+        wrong[number] = Observation(Status.DONE, errno.EUCLEAN)
+        assert compare(program, RULES["interval"], wrong).verdict is Verdict.FAIL
+        if not expectation.elements or observations[number].error:
+            continue
+        for bad in (TORN, Entry(RW | Mark.STALE), Signal.BUS):
+            elements = (bad, *observations[number].elements[1:])
+            wrong[number] = Observation(Status.DONE, 0, elements)
+            assert compare(program, RULES["interval"], wrong).verdict is Verdict.FAIL
+
+
+def test_silence_is_never_a_pass() -> None:
+    program = _program(BUF + "a: write buf 5\nd0: evict\nd0: usage")
+    _, observations = _obedient(program)
+    for status, verdict in [
+        (Status.NOT_RUN, Verdict.ERROR),
+        (Status.STUCK, Verdict.TIMEOUT),
+        (Status.SUBJECT_DIED, Verdict.FAIL),
+        (Status.UNSUPPORTED, Verdict.SKIP),
+    ]:
+        broken = list(observations)
+        broken[3] = Observation(status)
+        assert compare(program, RULES["interval"], broken).verdict is verdict
+    assert compare(program, RULES["interval"], observations[:-1]).verdict is Verdict.ERROR
+    observations[4] = Observation(Status.UNSUPPORTED)  # a query that the binding does not have
+    comparison = compare(program, RULES["interval"], observations)
+    assert (comparison.verdict, comparison.left_out) == (Verdict.PASS, (4,))
+
+
+def test_shapes_admit_only_their_orders() -> None:
+    assert Shape(RW, huge=True).admits(Entry(RW, 9))
+    assert not Shape(RW).admits(Entry(RW, 9))
+    assert not Shape(RW, huge=True).admits(Entry(RW, 4))

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The text form of programs: what it reads, what it refuses and how it says so."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from harness.conformance import catalogue
+from harness.errors import UsageError
+from harness.program.operations import Map, Prot, Read, Span, Write
+from harness.program.program import Program
+from harness.program.text import ProgramSyntaxError, parse, render
+from tests.strategies import programs
+
+BUF = "a: map buf anon 8 rw\n"
+
+
+def _error(text: str) -> ProgramSyntaxError:
+    with pytest.raises(ProgramSyntaxError) as caught:
+        parse(text, file="x.hmm")
+    return caught.value
+
+
+def test_reads_what_a_person_writes() -> None:
+    program = parse(
+        "# SPDX-License-Identifier: GPL-2.0-only\n# A promise\n# in two lines.\n\n"
+        "a: map buf anon 8 rw  # a comment\n  a :write buf 0x10\na: read buf[2]\na: read buf[2:4]\n",
+        file="x.hmm",
+        name="x",
+    )
+    assert program.title == "A promise in two lines."
+    assert program.steps[0] == Map("a", "buf", program.steps[0].backing, 8, Prot.RW)  # type: ignore[attr-defined]
+    assert program.steps[1:] == (
+        Write("a", Span("buf", 0, 8), 16),
+        Read("a", Span("buf", 2, 3)),
+        Read("a", Span("buf", 2, 4)),
+    )
+
+
+@given(programs())
+def test_every_program_reads_back(program: Program) -> None:
+    assert parse(render(program), file="x.hmm", name=program.name) == program
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_program_of_the_product_reads_back_and_says_its_promise(name: str) -> None:
+    (program,) = catalogue.select([name])
+    assert program.title.endswith((".", ")"))
+    assert parse(render(program), file="x.hmm", name=name) == program
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what", "hint"),
+    [
+        (
+            BUF + "a: raed buf",
+            "x.hmm:2",
+            "unknown operation 'raed' of a subject",
+            "did you mean 'read'?",
+        ),
+        (
+            BUF + "d0: bind a\nd0: flush buf",
+            "x.hmm:3",
+            "unknown operation 'flush' of a device",
+            "evict",
+        ),
+        (
+            BUF + "a: read buf[0:9]",
+            "x.hmm:2",
+            "reaches past the end of buf, which has 8 pages",
+            "[0:8]",
+        ),
+        (BUF + "a: read buf[3:3]", "x.hmm:2", "is empty", None),
+        (f"a: map buf anon {2**60} rw", "x.hmm:1", f"{2**60} pages in one region", "1 to 65536"),
+        ("a: map buf anon 0 rw", "x.hmm:1", "0 pages", "1 to 65536"),
+        ("a: map buf anno 8 rw", "x.hmm:1", "'anno' is no backing", "anon, shared"),
+        ("a: map buf anon 8 wr", "x.hmm:1", "'wr' is no prot", "none, r, w, rw"),
+        ("a: map buf anon eight rw", "x.hmm:1", "'eight' is no number", None),
+        ("a: map buf anon 8", "x.hmm:1", "'map' takes 4 arguments, not 3", "map NAME anon|shared"),
+        ("a: read buf", "x.hmm:1", "no region 'buf' yet", "makes one"),
+        ("b: map buf anon 8 rw", "x.hmm:1", "no subject 'b' yet", "fork b"),
+        (BUF + "a: exit\na: read buf", "x.hmm:3", "subject 'a' has exited", None),
+        (BUF + "d0: read buf", "x.hmm:2", "d0 is not bound", "bind a"),
+        (BUF + "d0: bind a\nd0: bind a", "x.hmm:3", "d0 is bound to 'a'", "unbind"),
+        (BUF + "a: map buf anon 8 rw", "x.hmm:2", "region 'buf' exists already", None),
+        (BUF + "a: fork a", "x.hmm:2", "subject 'a' exists already", None),
+        (BUF + "a: fork d1", "x.hmm:2", "'d1' is the name of a device", None),
+        (BUF + "a: write buf 0", "x.hmm:2", "token 0 is out of range", "use 1 to"),
+        (BUF + "a: write buf[1:2:3] 4", "x.hmm:2", "is no range of pages", "`buf[3]`"),
+        ("map buf", "x.hmm:1", "cannot read 'map buf'", "actor: verb"),
+        ("a:", "x.hmm:1", "cannot read 'a:'", None),
+        ("# nothing\n", "x.hmm:1", "no operation", None),
+    ],
+)
+def test_refuses_with_file_and_line(text: str, where: str, what: str, hint: str | None) -> None:
+    error = _error(text)
+    assert str(error).startswith(f"{where}: ")
+    assert what in str(error)
+    if hint is not None:
+        assert hint in (error.hint or "")
+
+
+def test_a_pattern_that_matches_nothing_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no program 'nosuch'") as caught:
+        catalogue.select(["nosuch"])
+    assert caught.value.hint is not None
+
+
+def test_a_folder_names_its_programs() -> None:
+    chosen = catalogue.select(["snapshot"])
+    assert len(chosen) > 5
+    assert all(program.name.startswith("snapshot/") for program in chosen)
+
+
+def test_there_are_forty_programs() -> None:
+    assert len(catalogue.names()) >= 40
