@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from harness.compare import Verdict
 from harness.errors import ExitCode, HarnessError
@@ -55,12 +56,12 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._file: TextIO | None = None
+        self._file: RawIOBase | None = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
             try:
-                self._file = self._path.open("w", encoding="utf-8")
+                self._file = self._path.open("wb", buffering=0)
             except OSError as error:
                 raise HarnessError(f"cannot write results to {self._path}: {error.strerror}") from None
         return self
@@ -76,8 +77,7 @@ class Store:
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(asdict(result)) + "\n")
-            self._file.flush()
+            self._file.write(json.dumps(asdict(result)).encode() + b"\n")
         except OSError as error:
             raise HarnessError(
                 f"cannot write results to {self._path}: {error.strerror}",

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The program `hmm-harness`: reads the command line and calls the room that does the work.
+
+Everything that is slow to import is imported where it is used: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.errors import ExitCode, HarnessError
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from harness.target.cache import Cache
+
+BINDINGS = ("interval", "test_hmm")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; the result is the exit code (`harness.errors.ExitCode`)."""
+    options = _parser().parse_args(arguments)
+    progress = Progress()
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        return int(options.command(options, progress))
+    except HarnessError as error:
+        if options.debug:
+            raise
+        progress.say(f"hmm-harness: {error.message}")
+        if error.hint:
+            progress.say(f"hint: {error.hint}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        progress.say("hmm-harness: interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.INTERRUPTED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code.value:3}  {code.meaning}" for code in ExitCode)
+    parser = argparse.ArgumentParser(
+        prog="hmm-harness",
+        description="Checks a Linux kernel's Heterogeneous Memory Management against a reference model, in QEMU.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback for expected errors, too")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("run", help="run programs on a kernel and in the model, and compare")
+    command.set_defaults(command=_run)
+    command.add_argument("program", nargs="*", help="a file, a name, or a pattern of names (default: all)")
+    _add_kernel(command)
+    command.add_argument(
+        "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
+    )
+    command.add_argument(
+        "--wrong", default="", metavar="NAME,...", help="switch on deliberate mistakes of the driver"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object per result to FILE")
+    command.add_argument("--timeout", type=_seconds, default=30.0, help="seconds for one program (default: 30)")
+    command.add_argument("--no-restore", action="store_true", help="boot each VM instead of restoring a saved one")
+
+    command = commands.add_parser("list", help="list the programs that come with the product")
+    command.set_defaults(command=_list)
+    command.add_argument("program", nargs="*", help="names or patterns (default: all)")
+
+    command = commands.add_parser("fuzz", help="throw random ioctls at the module and read the kernel log")
+    command.set_defaults(command=_fuzz)
+    _add_kernel(command)
+    command.add_argument("--seconds", type=_seconds, default=60.0, help="how long (default: 60)")
+    command.add_argument("--seed", type=int, help="repeat the run with this seed (default: a new one)")
+
+    command = commands.add_parser("bench", help="measure boot, restore, round trip and operations per second")
+    command.set_defaults(command=_bench)
+    _add_kernel(command)
+
+    command = commands.add_parser("doctor", help="say what is missing on this machine, and the command that fixes it")
+    command.set_defaults(command=_doctor)
+
+    command = commands.add_parser("clean", help="remove built kernels, images and saved VMs from the cache")
+    command.set_defaults(command=_clean)
+    return parser
+
+
+def _add_kernel(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--kernel", default="debian:6.1", help="the kernel under test (default: %(default)s)")
+    command.add_argument("--flavour", default="plain", help="its configuration (default: %(default)s)")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError("more than 0 and at most 86400 seconds")
+    return value
+
+
+def _cache(progress: Progress) -> Cache:
+    from harness.target.cache import Cache
+
+    return Cache.default(progress=progress)
+
+
+def _run(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.conformance import catalogue
+    from harness.report.results import Store, exit_code
+    from harness.report.terminal import Table
+
+    programs = catalogue.select(options.program)
+    from harness.run import Plan, run
+    from harness.target.lab import Lab, prepare
+
+    bindings = list(dict.fromkeys(options.binding or BINDINGS))
+    wrong = [name for name in options.wrong.split(",") if name]
+    started = time.monotonic()
+    cache = _cache(progress)
+    with Store(options.json) as store:
+        machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
+        with Lab(machine, cache=cache, progress=progress, restore=not options.no_restore) as lab:
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            table = Table([program.name for program in programs], bindings, progress, colour=colour)
+            table.head(lab.vm().banner)
+            statuses = set()
+            for result in run(Plan(programs, bindings, wrong, options.timeout), lab):
+                store.add(result)
+                table.add(result)
+                statuses.add(result.status)
+        what = (
+            f"{len(programs)} programs x {len(bindings)} bindings on {machine.kernel.name} ({machine.kernel.flavour})"
+        )
+        table.foot(what, time.monotonic() - started)
+    return exit_code(statuses)
+
+
+def _list(options: argparse.Namespace, _progress: Progress) -> int:
+    from harness.conformance import catalogue
+
+    for program in catalogue.select(options.program):
+        print(f"{program.name:36}  {program.title}")
+    return ExitCode.PASS
+
+
+def _doctor(_options: argparse.Namespace, _progress: Progress) -> int:
+    from harness.target import doctor
+
+    return doctor.main()
+
+
+def _clean(_options: argparse.Namespace, progress: Progress) -> int:
+    freed = _cache(progress).clean()
+    print(f"removed {freed / 2**20:.0f} MiB from the cache")
+    return ExitCode.PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs programs on a target and in the model, compares, and yields results."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.compare import Comparison, Verdict, compare
+from harness.model.rules import RULES
+from harness.program.program import Program
+from harness.report.explain import explain, inquest, page_tables
+from harness.report.results import Result
+from harness.target.lab import Execution, Lab
+from harness.target.vm import VMFailure
+
+_VERDICTS = {
+    "panic": Verdict.CRASHED,
+    "oops": Verdict.CRASHED,
+    "hang": Verdict.TIMEOUT,
+    "timeout": Verdict.TIMEOUT,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run: every program on every binding. `wrong`: deliberate driver mistakes to switch on."""
+
+    programs: Sequence[Program]
+    bindings: Sequence[str]
+    wrong: Sequence[str] = ()
+    timeout: float = 30.0  # seconds for one program in the guest
+
+
+def run(plan: Plan, lab: Lab) -> Iterator[Result]:
+    """A result for each program and binding, in order, as they come.
+
+    A program that did not pass may have damaged its VM: the next one gets a clean one.
+    """
+    for program in plan.programs:
+        for binding in plan.bindings:
+            result = _run_one(program, binding, plan, lab)
+            if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
+                lab.discard()
+            yield result
+
+
+def replay_command(program: Program, binding: str, plan: Plan, lab: Lab) -> str:
+    """The command that runs this program again in a clean VM."""
+    words = ["hmm-harness", "run", "--kernel", lab.kernel.name, "--flavour", lab.kernel.flavour, "--binding", binding]
+    if plan.wrong:
+        words += ["--wrong", ",".join(plan.wrong)]
+    return shlex.join([*words, program.name])
+
+
+def _run_one(program: Program, binding: str, plan: Plan, lab: Lab) -> Result:
+    replay = replay_command(program, binding, plan, lab)
+    title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
+
+    def result(comparison: Comparison, log: Sequence[str], seconds: float, tables: Sequence[str] = ()) -> Result:
+        explanation: tuple[str, ...] = ()
+        if comparison.verdict is not Verdict.PASS:
+            heading = f"{comparison.verdict} {title}"
+            explanation = explain(program, comparison, title=heading, log=log, replay=replay, tables=tables)
+        return Result(
+            program=program.name,
+            kernel=lab.kernel.name,
+            flavour=lab.kernel.flavour,
+            binding=binding,
+            status=comparison.verdict,
+            reason=comparison.reason,
+            seconds=seconds,
+            replay=replay,
+            explanation=explanation,
+            log=tuple(log),
+        )
+
+    try:
+        execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
+    except VMFailure as failure:
+        verdict = _VERDICTS.get(failure.kind, Verdict.ERROR)
+        return result(Comparison(verdict, failure.message), failure.console.splitlines(), 0.0)
+    comparison = _judge(program, binding, execution)
+    tables: list[str] = []
+    if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
+        tables = _tables(program, binding, comparison.divergence.step, plan, lab)
+    return result(comparison, execution.log, execution.seconds, tables)
+
+
+def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
+    """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
+    comparison = compare(program, RULES[binding], execution.observations)
+    if execution.complaints:
+        return Comparison(Verdict.CRASHED, execution.complaints[0], comparison.divergence)
+    left = [f"{pages} pages of {device}" for device, pages in execution.residue.items() if pages]
+    if left and comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
+        reason = f"device memory leaked: {', '.join(left)} are in use after every process is gone"
+        return Comparison(Verdict.FAIL, reason)
+    return comparison
+
+
+def _tables(program: Program, binding: str, step: int, plan: Plan, lab: Lab) -> list[str]:
+    """Both page tables right after the step, from a second run in a clean VM."""
+    found = inquest(program, step)
+    lab.discard()
+    try:
+        execution = lab.execute(found.program, binding, wrong=plan.wrong, timeout=plan.timeout)
+    except VMFailure as failure:
+        return [f"  page tables: the VM did not survive the second look ({failure.message})"]
+    return page_tables(found, RULES[binding], execution.observations)

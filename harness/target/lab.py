@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel under test with a VM at hand: builds what is missing, and runs programs in a clean VM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from harness.errors import GuestError
+from harness.program.observations import Observation
+from harness.program.program import Program
+from harness.progress import Progress
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache
+from harness.target.image import provide_image
+from harness.target.kernel import provide_kernel
+from harness.target.module import build_module
+from harness.target.payload import provide_payload
+from harness.target.vm import VM, Machine, start
+from harness.target.watchdog import complaints
+from harness.target.wire import decode, encode
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a target showed of one program. `complaints`: kernel log lines and taints that are never fine."""
+
+    observations: tuple[Observation, ...]
+    seconds: float  # in the guest
+    log: tuple[str, ...]
+    complaints: tuple[str, ...]
+    residue: Mapping[str, int]  # device: pages in use after all subjects are gone
+
+
+def prepare(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Machine:
+    """Everything that it takes to boot the kernel `spec`: built, or taken from the cache."""
+    kernel = provide_kernel(spec, flavour, cache=cache, progress=progress)
+    module = build_module(kernel, cache=cache, progress=progress)
+    return Machine(
+        kernel=kernel,
+        image=provide_image(cache=cache, progress=progress),
+        payload=provide_payload(kernel, module, cache=cache, progress=progress),
+    )
+
+
+class Lab:
+    """Keeps one VM of `machine` going. Used as a context manager; leaving it ends the VM."""
+
+    def __init__(self, machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True) -> None:
+        self.machine = machine
+        self._cache = cache
+        self._progress = progress
+        self._restore = restore
+        self._stack = ExitStack()
+        self._vm: VM | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel under test."""
+        return self.machine.kernel
+
+    def vm(self) -> VM:
+        """The VM at hand; a clean one is started if there is none."""
+        if self._vm is None:
+            self._vm = self._stack.enter_context(
+                start(self.machine, cache=self._cache, progress=self._progress, restore=self._restore)
+            )
+        return self._vm
+
+    def discard(self) -> None:
+        """Ends the VM, so that the next program gets a clean one."""
+        self._vm = None
+        self._stack.close()
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        """Runs `program`, with the deliberate driver mistakes `wrong`, for at most `timeout` seconds.
+
+        Raises `VMFailure` if the VM did not live to answer; that VM is gone then.
+        """
+        request = encode(program, binding, timeout)
+        header = {"do": "run", "wrong": list(wrong), "programs": [len(request)]}
+        try:
+            answer, body = self.vm().call(header, request, timeout=timeout + 30.0)
+        except BaseException:
+            self.discard()
+            raise
+        if "error" in answer:
+            raise GuestError(f"the agent in the guest refused: {answer['error']}", hint=answer.get("hint"))
+        (result,) = answer["results"]
+        log = tuple(result["log"])
+        return Execution(
+            observations=decode(program, body),
+            seconds=result["seconds"],
+            log=log,
+            complaints=tuple(complaints(log, result["taint"])),
+            residue=result["residue"],
+        )

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs and observations as the bytes of harness/guest/wire.h."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+from harness.abi import CONSTANTS, ffi
+from harness.errors import GuestError
+from harness.program.observations import TORN, Element, Entry, Mark, Observation, Signal, Status
+from harness.program.operations import (
+    DEVICES,
+    Access,
+    Advice,
+    Advise,
+    Backing,
+    Bind,
+    DeviceOperation,
+    DeviceRead,
+    DeviceWrite,
+    Evict,
+    Exit,
+    Fault,
+    Fork,
+    Map,
+    Operation,
+    Prot,
+    Protect,
+    Read,
+    Remap,
+    Snapshot,
+    Table,
+    ToDevice,
+    ToSystem,
+    Unbind,
+    Unmap,
+    Usage,
+    Write,
+    span_of,
+)
+from harness.program.program import Program
+
+_CODES: dict[type[Operation], str] = {
+    Map: "MAP", Unmap: "UNMAP", Protect: "PROTECT", Remap: "REMAP", Advise: "ADVISE", Read: "READ",
+    Write: "WRITE", Fork: "FORK", Exit: "EXIT", Bind: "BIND", Unbind: "UNBIND", Snapshot: "SNAPSHOT",
+    Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
+    ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
+}  # fmt: skip
+_BINDINGS = {"interval": CONSTANTS["WIRE_INTERVAL"], "test_hmm": CONSTANTS["WIRE_TEST_HMM"]}
+_BACKINGS = {
+    Backing.ANON: CONSTANTS["WIRE_ANON"],
+    Backing.SHARED: CONSTANTS["WIRE_SHARED"],
+    Backing.FILE: CONSTANTS["WIRE_FILE"],
+    Backing.PRIVATE_FILE: CONSTANTS["WIRE_PRIVATE_FILE"],
+}
+# include/uapi/asm-generic/mman-common.h; Python's mmap module does not know the newer ones
+_ADVICE = {
+    Advice.DONTNEED: mmap.MADV_DONTNEED,
+    Advice.FREE: mmap.MADV_FREE,
+    Advice.COLD: 20,
+    Advice.PAGEOUT: 21,
+    Advice.REMOVE: mmap.MADV_REMOVE,
+    Advice.WILLNEED: mmap.MADV_WILLNEED,
+    Advice.POPULATE_READ: 22,
+    Advice.POPULATE_WRITE: 23,
+    Advice.HUGEPAGE: mmap.MADV_HUGEPAGE,
+    Advice.NOHUGEPAGE: mmap.MADV_NOHUGEPAGE,
+    Advice.DONTFORK: mmap.MADV_DONTFORK,
+    Advice.DOFORK: mmap.MADV_DOFORK,
+    Advice.WIPEONFORK: 18,
+    Advice.KEEPONFORK: 19,
+}
+_STATUSES = {
+    CONSTANTS["WIRE_NOT_RUN"]: Status.NOT_RUN,
+    CONSTANTS["WIRE_DONE"]: Status.DONE,
+    CONSTANTS["WIRE_UNSUPPORTED"]: Status.UNSUPPORTED,
+    CONSTANTS["WIRE_SUBJECT_DIED"]: Status.SUBJECT_DIED,
+    CONSTANTS["WIRE_STUCK"]: Status.STUCK,
+}
+_SPECIAL: dict[int, Element] = {
+    CONSTANTS["WIRE_TORN"]: TORN,
+    CONSTANTS["WIRE_SEGV"]: Signal.SEGV,
+    CONSTANTS["WIRE_BUS"]: Signal.BUS,
+}
+_TOKENS = (Read, Write, DeviceRead, DeviceWrite)
+_ORDER_SHIFT = CONSTANTS["HMM_HARNESS_PAGE_ORDER_SHIFT"]
+_ORDER_MASK = CONSTANTS["HMM_HARNESS_PAGE_ORDER_MASK"]
+
+
+def encode(program: Program, binding: str, timeout: float) -> bytes:
+    """The request that runs `program` on `binding` for at most `timeout` seconds."""
+    head: Any = ffi.new("struct wire_program *")
+    head.magic = CONSTANTS["WIRE_MAGIC"]
+    head.binding = _BINDINGS[binding]
+    head.operations = len(program.steps)
+    head.timeout_ms = int(timeout * 1000)
+    steps: Any = ffi.new("struct wire_operation[]", len(program.steps))
+    for step, wire in zip(program.steps, steps, strict=True):
+        _encode_step(program, step, wire)
+    return bytes(ffi.buffer(head)) + bytes(ffi.buffer(steps))
+
+
+def _encode_step(program: Program, step: Operation, wire: Any) -> None:
+    subjects = program.subjects
+    wire.code = CONSTANTS[f"WIRE_{_CODES[type(step)]}"]
+    wire.actor = (DEVICES if isinstance(step, DeviceOperation) else subjects).index(step.actor)
+    span = span_of(step)
+    if span is not None:
+        wire.address = program.address(span)
+        wire.npages = span.count
+    match step:
+        case Map(region=region, backing=backing, pages=pages, prot=prot):
+            wire.address = program.regions[region].address
+            wire.npages = pages
+            wire.argument = _prot(prot)
+            wire.value = _BACKINGS[backing]
+        case Protect(prot=prot):
+            wire.argument = _prot(prot)
+        case Remap(region=region):
+            wire.value = program.regions[region].address
+        case Advise(advice=advice):
+            wire.argument = _ADVICE[advice]
+        case Write(token=token) | DeviceWrite(token=token):
+            wire.value = token
+        case Fork(child=child):
+            wire.other = subjects.index(child)
+        case Bind(subject=subject):
+            wire.other = subjects.index(subject)
+        case Fault(access=access):
+            wire.argument = int(access is Access.WRITE)
+
+
+def _prot(prot: Prot) -> int:
+    bits = {"r": CONSTANTS["WIRE_PROT_READ"], "w": CONSTANTS["WIRE_PROT_WRITE"], "x": CONSTANTS["WIRE_PROT_EXEC"]}
+    return 0 if prot is Prot.NONE else sum(bits[letter] for letter in prot)
+
+
+def decode(program: Program, response: bytes) -> tuple[Observation, ...]:
+    """What a response shows of each step of `program`. Raises `GuestError` if it is not whole."""
+    reader = _Reader(response)
+    head = reader.take("struct wire_outcome")
+    if head.magic != CONSTANTS["WIRE_MAGIC"] or head.observations != len(program.steps):
+        raise GuestError("the executor's answer makes no sense: wrong magic, or not as many steps as were sent")
+    observations = []
+    for step in program.steps:
+        wire = reader.take("struct wire_observation")
+        numbers = reader.take(f"uint64_t[{wire.count}]") if wire.count else ()
+        observations.append(
+            Observation(_STATUSES[wire.status], wire.error, tuple(_element(step, n) for n in numbers))
+        )
+    reader.end()
+    return tuple(observations)
+
+
+def _element(step: Operation, number: int) -> Element:
+    if isinstance(step, _TOKENS):
+        return _SPECIAL.get(number, number)
+    if span_of(step) is None:
+        return number
+    return Entry(Mark(number & ~_ORDER_MASK), (number & _ORDER_MASK) >> _ORDER_SHIFT)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, kind: str) -> Any:
+        size = ffi.sizeof(kind)
+        if self._at + size > len(self._data):
+            raise GuestError(f"the executor's answer ends after {len(self._data)} bytes, in the middle")
+        value = ffi.from_buffer(
+            f"{kind}*" if kind.startswith("struct") else kind, self._data[self._at : self._at + size]
+        )
+        self._at += size
+        return value
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise GuestError(f"the executor's answer has {len(self._data) - self._at} bytes too many")
+
+
+assert {mark.value for mark in Mark} == {CONSTANTS[f"HMM_HARNESS_PAGE_{mark.name}"] for mark in Mark}, (
+    "harness.program.observations.Mark is not what hmm_harness.h says"
+)
