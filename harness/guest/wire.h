@@ -59,7 +59,7 @@
 #define WIRE_PROT_EXEC 4
 
 /* wire_observation.status */
-#define WIRE_NOT_RUN 0		/* never reached: an earlier operation was the last */
+#define WIRE_NOT_RUN 0		/* an earlier operation was the last (@error 0), or its subject does not run */
 #define WIRE_DONE 1		/* carried out; @error says how it ended */
 #define WIRE_UNSUPPORTED 2	/* the binding has no such operation */
 #define WIRE_SUBJECT_DIED 3	/* the process died where it must not; @error is the signal */
@@ -69,6 +69,16 @@
 #define WIRE_TORN 0xffffffffffffffff	/* the page holds no one token */
 #define WIRE_SEGV 0xfffffffffffffffe	/* the access raised SIGSEGV */
 #define WIRE_BUS 0xfffffffffffffffd	/* the access raised SIGBUS */
+
+/* Largest token, and the room that a program may use */
+#define WIRE_MAX_TOKEN 0xffffffffffff
+#define WIRE_FIRST_ADDRESS 0x10000000000
+#define WIRE_LAST_ADDRESS 0x200000000000	/* the first that is too high */
+/* Bytes of a response; a program that could need more is refused */
+#define WIRE_MAX_RESPONSE 0x4000000
+
+/* wire_outcome.in_use: the binding cannot tell */
+#define WIRE_UNKNOWN 0xffffffffffffffff
 
 /**
  * struct wire_program - head of a request
@@ -110,10 +120,15 @@ struct wire_operation {
  * struct wire_outcome - head of a response
  * @magic: WIRE_MAGIC
  * @observations: as many as the request had operations
+ * @length: bytes of the response, this head included
+ * @in_use: pages of each device that are still allocated when all subjects are
+ *          gone and all files closed; or WIRE_UNKNOWN
  */
 struct wire_outcome {
 	uint32_t magic;
 	uint32_t observations;
+	uint64_t length;
+	uint64_t in_use[WIRE_MAX_DEVICES];
 };
 
 /**
@@ -122,6 +137,7 @@ struct wire_outcome {
  * @error: 0 or a positive errno
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
+ *         WIRE_DEVICE_WRITE: 0 per page written;
  *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_TABLE, and WIRE_TO_DEVICE,
  *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
  *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The executor carries out programs (wire.h) in the guest. Three kinds of
+ * processes:
+ *
+ *   the front    reads requests, writes responses, and keeps the time. It never
+ *                does what a program asks for, so nothing a program does can
+ *                keep it from answering.
+ *   the worker   runs a program: tells subjects what to do, operates devices.
+ *   subjects     the processes under test, children of the worker. Each has one
+ *                slot in memory that all of them share, and sleeps there
+ *                between its steps.
+ *
+ * When a program's time is over the front kills the worker and the subjects,
+ * answers from what the worker had committed, and starts another worker.
+ */
+#ifndef EXECUTOR_H
+#define EXECUTOR_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "token.h"
+#include "wire.h"
+
+/* Exit codes: see <sysexits.h>, and 0 at the end of the input. */
+#define EXIT_MALFORMED 65	/* a request that the front refuses */
+#define EXIT_NO_DEVICE 69	/* a device node of the binding is missing */
+#define EXIT_SYSTEM 71		/* the system refused what the executor itself needs */
+
+/* Size of the pieces in which a device's data is moved */
+#define CHUNK_PAGES 512
+/* A piece of data, and room for a driver that insists on returning another one */
+#define SCRATCH_PAGES (2 * CHUNK_PAGES)
+
+/* struct slot, state */
+#define SLOT_EMPTY 0	/* no process, or not ready yet */
+#define SLOT_WAITING 1	/* sleeps until the next step */
+#define SLOT_GO 2	/* has a step to do */
+
+/**
+ * struct slot - what the worker and one subject share
+ * @state: SLOT_EMPTY ... SLOT_GO; the subject sleeps on it
+ * @pid: of the subject, 0 when there is none to kill
+ * @step: what to do
+ * @error: what came of it: 0 or an errno
+ * @binding: WIRE_BIND: whose device it is
+ * @passed: WIRE_BIND: the file to bind comes through the channel; else it is
+ *          opened and goes through the channel
+ */
+struct slot {
+	_Atomic uint32_t state;
+	_Atomic pid_t pid;
+	struct wire_operation step;
+	int32_t error;
+	uint32_t binding;
+	bool passed;
+};
+
+/**
+ * struct control - memory shared by all processes of the executor
+ * @bell: counts what the worker has to look at; it sleeps on it
+ * @current: the step that the worker is at
+ * @committed: bytes of the response that are final
+ * @slots: one per subject
+ * @elements: what the subject under way observed, one per page of the step
+ */
+struct control {
+	_Atomic uint32_t bell;
+	_Atomic uint32_t current;
+	_Atomic uint64_t committed;
+	struct slot slots[WIRE_MAX_SUBJECTS];
+	uint64_t elements[WIRE_MAX_PAGES];
+};
+
+/**
+ * struct request - a request, as it was read
+ * @program: its head
+ * @operations: as many as the head says
+ */
+struct request {
+	struct wire_program program;
+	struct wire_operation operations[WIRE_MAX_OPERATIONS];
+};
+
+/**
+ * struct exchange - memory shared by the front and the worker only
+ * @scratch: pages of data on their way to or from a device
+ * @response: what came of it, as it is sent
+ * @request: what to run
+ */
+struct exchange {
+	uint64_t scratch[SCRATCH_PAGES * PAGE_WORDS];
+	uint8_t response[WIRE_MAX_RESPONSE];
+	struct request request;
+};
+
+/**
+ * struct binding - how to operate the devices of one driver
+ * @node: path of a device, for printf() with its number
+ * @unbound: whether a file can be open without being bound
+ * @operate: carries @operation out through the file @fd; fills @seen and the
+ *           @elements, which have room for what wire.h promises. @scratch has
+ *           SCRATCH_PAGES pages. Returns whether the program can go on.
+ * @in_use: allocated pages of the device @number, or WIRE_UNKNOWN
+ */
+struct binding {
+	const char *node;
+	bool unbound;
+	bool (*operate)(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+			uint64_t *elements, uint64_t *scratch);
+	uint64_t (*in_use)(int number);
+};
+
+extern const struct binding interval_binding;
+extern const struct binding test_hmm_binding;
+
+extern struct control *control;
+extern struct exchange *exchange;
+
+/* request.c */
+enum request_result { REQUEST_COMPLETE, REQUEST_END, REQUEST_REFUSED };
+enum request_result request_read(int fd, struct request *request);
+const struct binding *request_binding(uint32_t number);
+uint64_t request_elements(const struct wire_operation *operation);
+bool request_is_device(uint16_t code);
+
+/* worker.c: does not return */
+_Noreturn void worker_run(int commands, int completions);
+
+/* subject.c: does not return */
+_Noreturn void subject_run(unsigned int number, pid_t parent, int channel);
+
+/* interval.c */
+int interval_bind(int fd);
+
+/* channel.c: files between the worker and its subjects; 0 or a file, or -errno */
+int channel_send(int channel, int fd);
+int channel_receive(int channel);
+
+#endif /* EXECUTOR_H */

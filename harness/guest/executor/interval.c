@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The `interval` binding: our own module, one ioctl per operation. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "hmm_harness.h"
+#include "token.h"
+
+#define NODE "/dev/hmm_harness%d"
+
+static int call(int fd, unsigned long command, void *argument)
+{
+	return ioctl(fd, command, argument) ? errno : 0;
+}
+
+int interval_bind(int fd)
+{
+	struct hmm_harness_bind bind = { .size = sizeof(bind) };
+
+	return call(fd, HMM_HARNESS_BIND, &bind);
+}
+
+/* An operation that reports HMM_HARNESS_PAGE_* */
+static void on_pages(int fd, unsigned long command, uint32_t flags, const struct wire_operation *operation,
+		     struct wire_observation *seen, uint64_t *elements)
+{
+	struct hmm_harness_range range = {
+		.size = sizeof(range),
+		.flags = flags,
+		.addr = operation->address,
+		.npages = operation->npages,
+		.pages = (uintptr_t)elements,
+	};
+
+	/* No flags look like this: what the module claims to have filled but has not shows. */
+	memset(elements, 0xff, operation->npages * sizeof(*elements));
+	seen->error = call(fd, command, &range);
+	seen->count = range.done;
+}
+
+static void move_data(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+		      uint64_t *elements, uint64_t *scratch)
+{
+	bool store = operation->code == WIRE_DEVICE_WRITE;
+
+	while (seen->count < operation->npages && !seen->error) {
+		uint64_t left = operation->npages - seen->count;
+		struct hmm_harness_range range = {
+			.size = sizeof(range),
+			.addr = operation->address + seen->count * PAGE_BYTES,
+			.npages = left < CHUNK_PAGES ? left : CHUNK_PAGES,
+			.data = (uintptr_t)scratch,
+		};
+
+		for (uint64_t i = 0; store && i < range.npages; i++)
+			token_store(scratch + i * PAGE_WORDS, operation->value + seen->count + i);
+		seen->error = call(fd, store ? HMM_HARNESS_WRITE : HMM_HARNESS_READ, &range);
+		if (range.done > range.npages) {
+			seen->error = EPROTO;
+			return;
+		}
+		for (uint64_t i = 0; i < range.done; i++)
+			*elements++ = store ? 0 : token_load(scratch + i * PAGE_WORDS);
+		seen->count += range.done;
+		/* Success is all of it: never ask for the same pages for ever. */
+		if (!seen->error && range.done != range.npages)
+			seen->error = EPROTO;
+	}
+}
+
+static bool operate(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements,
+		    uint64_t *scratch)
+{
+	struct hmm_harness_bind bind = { .size = sizeof(bind) };
+	struct hmm_harness_evict evict = { .size = sizeof(evict) };
+	struct hmm_harness_usage usage = { .size = sizeof(usage) };
+
+	seen->status = WIRE_DONE;
+	switch (operation->code) {
+	case WIRE_UNBIND:
+		seen->error = call(fd, HMM_HARNESS_UNBIND, &bind);
+		break;
+	case WIRE_SNAPSHOT:
+		on_pages(fd, HMM_HARNESS_SNAPSHOT, 0, operation, seen, elements);
+		break;
+	case WIRE_FAULT:
+		on_pages(fd, HMM_HARNESS_FAULT, operation->argument ? HMM_HARNESS_FAULT_WRITE : 0, operation, seen,
+			 elements);
+		break;
+	case WIRE_TO_DEVICE:
+		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_DEVICE, operation, seen, elements);
+		break;
+	case WIRE_TO_SYSTEM:
+		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_SYSTEM, operation, seen, elements);
+		break;
+	case WIRE_TABLE:
+		on_pages(fd, HMM_HARNESS_TABLE, 0, operation, seen, elements);
+		break;
+	case WIRE_DEVICE_READ:
+	case WIRE_DEVICE_WRITE:
+		move_data(fd, operation, seen, elements, scratch);
+		break;
+	case WIRE_EVICT:
+		seen->error = call(fd, HMM_HARNESS_EVICT, &evict);
+		if (!seen->error) {
+			elements[seen->count++] = evict.moved;
+			elements[seen->count++] = evict.left;
+		}
+		break;
+	case WIRE_USAGE:
+		seen->error = call(fd, HMM_HARNESS_USAGE, &usage);
+		if (!seen->error) {
+			elements[seen->count++] = usage.in_use;
+			elements[seen->count++] = usage.allocated;
+			elements[seen->count++] = usage.freed;
+			elements[seen->count++] = usage.cpu_faults;
+			elements[seen->count++] = usage.invalidations;
+			elements[seen->count++] = usage.entries;
+		}
+		break;
+	}
+	return true;
+}
+
+static uint64_t in_use(int number)
+{
+	struct hmm_harness_usage usage = { .size = sizeof(usage) };
+	uint64_t pages = WIRE_UNKNOWN;
+	char node[sizeof(NODE) + 8];
+	int fd;
+
+	snprintf(node, sizeof(node), NODE, number);
+	fd = open(node, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return pages;
+	if (!call(fd, HMM_HARNESS_USAGE, &usage))
+		pages = usage.in_use;
+	close(fd);
+	return pages;
+}
+
+const struct binding interval_binding = {
+	.node = NODE,
+	.unbound = true,
+	.operate = operate,
+	.in_use = in_use,
+};

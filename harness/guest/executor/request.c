@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Reads a request and refuses what the other files could not carry out safely. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "token.h"
+
+#define ALL_PROTECTIONS (WIRE_PROT_READ | WIRE_PROT_WRITE | WIRE_PROT_EXEC)
+
+const struct binding *request_binding(uint32_t number)
+{
+	switch (number) {
+	case WIRE_INTERVAL:
+		return &interval_binding;
+	case WIRE_TEST_HMM:
+		return &test_hmm_binding;
+	default:
+		return NULL;
+	}
+}
+
+bool request_is_device(uint16_t code)
+{
+	return code >= WIRE_BIND && code <= WIRE_USAGE;
+}
+
+/* The most elements that the observation of @operation can have */
+uint64_t request_elements(const struct wire_operation *operation)
+{
+	switch (operation->code) {
+	case WIRE_READ:
+	case WIRE_WRITE:
+	case WIRE_SNAPSHOT:
+	case WIRE_FAULT:
+	case WIRE_DEVICE_READ:
+	case WIRE_DEVICE_WRITE:
+	case WIRE_TO_DEVICE:
+	case WIRE_TO_SYSTEM:
+	case WIRE_TABLE:
+		return operation->npages;
+	case WIRE_EVICT:
+		return 2;
+	case WIRE_USAGE:
+		return 6;
+	default:
+		return 0;
+	}
+}
+
+static bool has_range(uint16_t code)
+{
+	switch (code) {
+	case WIRE_FORK:
+	case WIRE_EXIT:
+	case WIRE_BIND:
+	case WIRE_UNBIND:
+	case WIRE_EVICT:
+	case WIRE_USAGE:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool range_is_valid(uint64_t address, uint64_t npages)
+{
+	return address % PAGE_BYTES == 0 && address >= WIRE_FIRST_ADDRESS && address < WIRE_LAST_ADDRESS &&
+	       npages <= (WIRE_LAST_ADDRESS - address) / PAGE_BYTES;
+}
+
+/* What is wrong with @operation, or NULL */
+static const char *find_fault(const struct wire_operation *operation)
+{
+	uint16_t code = operation->code;
+	bool device = request_is_device(code);
+
+	if (!device && (code < WIRE_MAP || code > WIRE_EXIT))
+		return "unknown code";
+	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
+		return "actor out of range";
+	if ((code == WIRE_FORK || code == WIRE_BIND) ? operation->other >= WIRE_MAX_SUBJECTS : operation->other != 0)
+		return "other out of range";
+	if (has_range(code)) {
+		if (operation->npages == 0 || operation->npages > WIRE_MAX_PAGES)
+			return "npages out of range";
+		if (!range_is_valid(operation->address, operation->npages))
+			return "address out of range";
+	} else if (operation->address || operation->npages) {
+		return "a range where none is meant";
+	}
+	switch (code) {
+	case WIRE_MAP:
+		if (operation->value < WIRE_ANON || operation->value > WIRE_PRIVATE_FILE)
+			return "unknown backing";
+		return operation->argument & ~ALL_PROTECTIONS ? "unknown protection" : NULL;
+	case WIRE_PROTECT:
+		if (operation->argument & ~ALL_PROTECTIONS)
+			return "unknown protection";
+		break;
+	case WIRE_ADVISE:
+		break;
+	case WIRE_FAULT:
+		if (operation->argument > 1)
+			return "unknown access";
+		break;
+	case WIRE_REMAP:
+		if (!range_is_valid(operation->value, operation->npages))
+			return "new address out of range";
+		return operation->argument ? "an argument where none is meant" : NULL;
+	case WIRE_WRITE:
+	case WIRE_DEVICE_WRITE:
+		if (operation->value > WIRE_MAX_TOKEN - (operation->npages - 1))
+			return "token out of range";
+		return operation->argument ? "an argument where none is meant" : NULL;
+	default:
+		if (operation->argument)
+			return "an argument where none is meant";
+	}
+	return operation->value ? "a value where none is meant" : NULL;
+}
+
+static enum request_result refuse(const char *format, ...)
+{
+	va_list arguments;
+
+	fputs("executor: request refused: ", stderr);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+	return REQUEST_REFUSED;
+}
+
+/* Bytes read: less than @length at the end of the input, -1 when reading failed */
+static ssize_t read_all(int fd, void *buffer, size_t length)
+{
+	size_t done = 0;
+
+	while (done < length) {
+		ssize_t count = read(fd, (char *)buffer + done, length - done);
+
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count < 0)
+			return -1;
+		if (count == 0)
+			break;
+		done += count;
+	}
+	return done;
+}
+
+static enum request_result short_read(const char *what, ssize_t count, size_t expected)
+{
+	if (count < 0)
+		return refuse("cannot read: %s", strerror(errno));
+	return refuse("the input ends in the middle of %s: %zd of %zu bytes", what, count, expected);
+}
+
+enum request_result request_read(int fd, struct request *request)
+{
+	struct wire_program *program = &request->program;
+	uint64_t length = sizeof(struct wire_outcome);
+	ssize_t count = read_all(fd, program, sizeof(*program));
+	size_t size;
+
+	if (count == 0)
+		return REQUEST_END;
+	if (count != sizeof(*program))
+		return short_read("a head", count, sizeof(*program));
+	if (program->magic != WIRE_MAGIC)
+		return refuse("magic %#x, not %#x", program->magic, WIRE_MAGIC);
+	if (!request_binding(program->binding))
+		return refuse("unknown binding %u", program->binding);
+	if (program->operations > WIRE_MAX_OPERATIONS)
+		return refuse("%u operations, at most %u", program->operations, WIRE_MAX_OPERATIONS);
+	if (program->timeout_ms == 0 || program->timeout_ms > INT32_MAX)
+		return refuse("timeout of %u ms", program->timeout_ms);
+
+	size = program->operations * sizeof(struct wire_operation);
+	count = read_all(fd, request->operations, size);
+	if (count < 0 || (size_t)count != size)
+		return short_read("the operations", count, size);
+
+	for (uint32_t i = 0; i < program->operations; i++) {
+		const struct wire_operation *operation = &request->operations[i];
+		const char *fault = find_fault(operation);
+
+		if (fault)
+			return refuse("operation %u (code %u): %s", i, operation->code, fault);
+		length += sizeof(struct wire_observation) + request_elements(operation) * sizeof(uint64_t);
+	}
+	if (length > WIRE_MAX_RESPONSE)
+		return refuse("the response could have %llu bytes, at most %u", (unsigned long long)length,
+			      WIRE_MAX_RESPONSE);
+	return REQUEST_COMPLETE;
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A subject: does one step at a time, with its own memory and nothing else. What
+ * it needs for itself lies far from the addresses that programs use.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "futex.h"
+#include "token.h"
+
+#define NODE_LENGTH 32
+
+/* The access to the page under way, where a signal that it raises comes back */
+static struct {
+	sigjmp_buf back;
+	volatile uintptr_t page; /* 0: no access under way */
+} access_under_way;
+
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	uintptr_t page = access_under_way.page;
+	uintptr_t address = (uintptr_t)info->si_addr;
+
+	(void)context;
+	if (page && address >= page && address < page + PAGE_BYTES)
+		siglongjmp(access_under_way.back, number);
+	/* Not the program's doing: die of it, so that it is reported. */
+	signal(number, SIG_DFL);
+}
+
+static void catch_faults(void)
+{
+	struct sigaction action = {
+		.sa_sigaction = on_fault,
+		/* Not blocked in the handler, so the jump need not restore a mask. */
+		.sa_flags = SA_SIGINFO | SA_NODEFER,
+	};
+
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGBUS, &action, NULL);
+}
+
+static uint64_t touch(uint64_t address, bool store, uint64_t token)
+{
+	volatile uint64_t *page;
+	uint64_t element = 0;
+	int number;
+
+	access_under_way.page = address;
+	number = sigsetjmp(access_under_way.back, 0);
+	if (number) {
+		access_under_way.page = 0;
+		return number == SIGBUS ? WIRE_BUS : WIRE_SEGV;
+	}
+	page = (volatile uint64_t *)access_under_way.page;
+	if (store)
+		token_store(page, token);
+	else
+		element = token_load(page);
+	access_under_way.page = 0;
+	return element;
+}
+
+static int do_map(const struct wire_operation *step)
+{
+	size_t length = step->npages * PAGE_BYTES;
+	int flags = MAP_FIXED_NOREPLACE;
+	int file = -1;
+	void *mapped;
+	int error;
+
+	switch (step->value) {
+	case WIRE_ANON:
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+		break;
+	case WIRE_SHARED:
+		flags |= MAP_SHARED | MAP_ANONYMOUS;
+		break;
+	case WIRE_FILE:
+		flags |= MAP_SHARED;
+		break;
+	case WIRE_PRIVATE_FILE:
+		flags |= MAP_PRIVATE;
+		break;
+	}
+	if (!(flags & MAP_ANONYMOUS)) {
+		file = memfd_create("program", MFD_CLOEXEC);
+		if (file < 0)
+			return errno;
+		if (ftruncate(file, length)) {
+			error = errno;
+			close(file);
+			return error;
+		}
+	}
+	/* WIRE_PROT_* are the kernel's PROT_*. */
+	mapped = mmap((void *)(uintptr_t)step->address, length, step->argument, flags, file, 0);
+	error = mapped == MAP_FAILED ? errno : 0;
+	if (file >= 0)
+		close(file);
+	return error;
+}
+
+static int do_remap(const struct wire_operation *step)
+{
+	size_t length = step->npages * PAGE_BYTES;
+	void *moved = mremap((void *)(uintptr_t)step->address, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     (void *)(uintptr_t)step->value);
+
+	return moved == MAP_FAILED ? errno : 0;
+}
+
+static int do_bind(const struct slot *slot, int channel)
+{
+	char node[NODE_LENGTH];
+	int error;
+	int fd;
+
+	if (slot->passed) {
+		fd = channel_receive(channel);
+	} else {
+		snprintf(node, sizeof(node), request_binding(slot->binding)->node, slot->step.actor);
+		fd = open(node, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (fd < 0)
+		return -fd;
+	/* Opening a test_hmm device binds it. */
+	error = slot->binding == WIRE_INTERVAL ? interval_bind(fd) : 0;
+	if (!error && !slot->passed)
+		error = -channel_send(channel, fd);
+	close(fd);
+	return error;
+}
+
+/* Asks to be killed when the worker ends. Lasts until the next fork. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1); /* it ended before we asked */
+}
+
+/*
+ * A sibling rather than a child: the worker waits for every subject, whichever
+ * of them still run. Returns in both processes, as fork() does.
+ */
+static pid_t fork_sibling(pid_t parent)
+{
+	pid_t pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (pid == 0)
+		die_with(parent);
+	return pid;
+}
+
+/* Does the step in *@slot. Returns the slot of the process that returns: FORK returns twice. */
+static struct slot *perform(struct slot *slot, pid_t parent, int channel)
+{
+	const struct wire_operation *step = &slot->step;
+	void *address = (void *)(uintptr_t)step->address;
+	size_t length = step->npages * PAGE_BYTES;
+	pid_t child;
+
+	switch (step->code) {
+	case WIRE_MAP:
+		slot->error = do_map(step);
+		break;
+	case WIRE_UNMAP:
+		slot->error = munmap(address, length) ? errno : 0;
+		break;
+	case WIRE_PROTECT:
+		slot->error = mprotect(address, length, step->argument) ? errno : 0;
+		break;
+	case WIRE_REMAP:
+		slot->error = do_remap(step);
+		break;
+	case WIRE_ADVISE:
+		slot->error = madvise(address, length, step->argument) ? errno : 0;
+		break;
+	case WIRE_READ:
+		for (uint64_t i = 0; i < step->npages; i++)
+			control->elements[i] = touch(step->address + i * PAGE_BYTES, false, 0);
+		break;
+	case WIRE_WRITE:
+		for (uint64_t i = 0; i < step->npages; i++)
+			control->elements[i] = touch(step->address + i * PAGE_BYTES, true, step->value + i);
+		break;
+	case WIRE_FORK:
+		child = fork_sibling(parent);
+		if (child == 0)
+			return &control->slots[step->other];
+		if (child < 0)
+			slot->error = errno;
+		else
+			atomic_store(&control->slots[step->other].pid, child);
+		break;
+	case WIRE_EXIT:
+		_exit(0);
+	case WIRE_BIND:
+		slot->error = do_bind(slot, channel);
+		break;
+	}
+	return slot;
+}
+
+_Noreturn void subject_run(unsigned int number, pid_t parent, int channel)
+{
+	struct slot *slot = &control->slots[number];
+
+	catch_faults();
+	die_with(parent);
+	for (;;) {
+		atomic_store(&slot->state, SLOT_WAITING);
+		atomic_fetch_add(&control->bell, 1);
+		futex_wake(&control->bell);
+		while (atomic_load(&slot->state) != SLOT_GO)
+			futex_wait(&slot->state, SLOT_WAITING);
+		slot->error = 0;
+		slot = perform(slot, parent, channel);
+	}
+}

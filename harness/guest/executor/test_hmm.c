@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The `test_hmm` binding: the kernel's own lib/test_hmm.c, with the numbers of
+ * the kernel that the executor was compiled for.
+ *
+ * What it has nothing for is WIRE_UNSUPPORTED. So is what would bring the kernel
+ * down: its mirror keeps the page that holds the data, but where a device page
+ * of its own has lost its entry (any invalidation does that), a device access
+ * enters the ZONE_DEVICE page itself, which has no memory, and touches it. An
+ * access to a range where one page lacks an entry enters all that follow anew,
+ * and does the same to them. Therefore device pages are accessed on their own,
+ * and only where they have entries.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "executor.h"
+#include "token.h"
+
+#if __has_include("test_hmm_uapi.h")
+
+#include "hmm_harness.h"
+#include "test_hmm_uapi.h"
+
+/* v5.10 has one direction only, under this name. */
+#ifndef HMM_DMIRROR_MIGRATE_TO_DEV
+#define HMM_DMIRROR_MIGRATE_TO_DEV HMM_DMIRROR_MIGRATE
+#endif
+
+#define PROT_KIND 0x70		/* HMM_DMIRROR_PROT_ZERO, _DEV_* */
+#define PROT_COHERENT_LOCAL 0x40	/* v5.10 has no names for these two */
+#define PROT_COHERENT_REMOTE 0x50
+#define PMD_ORDER 9
+#define PUD_ORDER 18
+
+/* The mirror cannot be asked to access a range without a crash. */
+#define NOT_SAFE (-1)
+
+/* @data: one page per page of the range, or one byte for a snapshot */
+static int call(int fd, unsigned long command, uint64_t address, uint64_t npages, void *data)
+{
+	struct hmm_dmirror_cmd cmd = {
+		.addr = address,
+		.ptr = (uintptr_t)data,
+		.npages = npages,
+	};
+
+	return ioctl(fd, command, &cmd) ? errno : 0;
+}
+
+static bool is_local(uint8_t protection)
+{
+	return protection != HMM_DMIRROR_PROT_ERROR &&
+	       ((protection & PROT_KIND) == HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL ||
+		(protection & PROT_KIND) == PROT_COHERENT_LOCAL);
+}
+
+static uint64_t translate(uint8_t protection)
+{
+	uint64_t flags = 0;
+
+	if (protection == HMM_DMIRROR_PROT_ERROR)
+		return HMM_HARNESS_PAGE_ERROR;
+	if (protection & (HMM_DMIRROR_PROT_READ | HMM_DMIRROR_PROT_WRITE))
+		flags |= HMM_HARNESS_PAGE_VALID;
+	if (protection & HMM_DMIRROR_PROT_WRITE)
+		flags |= HMM_HARNESS_PAGE_WRITE;
+	if (protection & HMM_DMIRROR_PROT_PMD)
+		flags |= PMD_ORDER << HMM_HARNESS_PAGE_ORDER_SHIFT;
+	if (protection & HMM_DMIRROR_PROT_PUD)
+		flags |= PUD_ORDER << HMM_HARNESS_PAGE_ORDER_SHIFT;
+	switch (protection & PROT_KIND) {
+	case HMM_DMIRROR_PROT_ZERO:
+		return flags | HMM_HARNESS_PAGE_ZERO;
+	case HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL:
+	case PROT_COHERENT_LOCAL:
+		return flags | HMM_HARNESS_PAGE_LOCAL;
+	case HMM_DMIRROR_PROT_DEV_PRIVATE_REMOTE:
+	case PROT_COHERENT_REMOTE:
+		return flags | HMM_HARNESS_PAGE_REMOTE;
+	default:
+		return flags;
+	}
+}
+
+static void snapshot(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements)
+{
+	uint8_t protections[WIRE_MAX_PAGES];
+
+	seen->error = call(fd, HMM_DMIRROR_SNAPSHOT, operation->address, operation->npages, protections);
+	/* It does not say how far it came. */
+	if (seen->error)
+		return;
+	for (uint64_t i = 0; i < operation->npages; i++)
+		elements[i] = translate(protections[i]);
+	seen->count = operation->npages;
+}
+
+/*
+ * 0 if the mirror has an entry for each of these device pages of its own, which
+ * is what MIGRATE_TO_DEV answers when there is nothing to migrate. That the
+ * entry can be written, too, is the same as that the CPU's can.
+ */
+static int probe(int fd, bool store, uint64_t address, const uint8_t *protections, uint64_t npages, uint64_t *scratch)
+{
+	int error;
+
+	/* The driver warns, and fails for a reason that is not the kernel's (its do_fault()). */
+	for (uint64_t i = 0; store && i < npages; i++)
+		if (!(protections[i] & HMM_DMIRROR_PROT_WRITE))
+			return NOT_SAFE;
+	error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, address, npages, scratch);
+	return error == ENOENT ? NOT_SAFE : error;
+}
+
+/*
+ * READ or WRITE of one run; *@done pages of it. The driver tells nothing of what
+ * came before a failure: then page by page.
+ */
+static int transfer_run(int fd, bool store, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
+{
+	unsigned long command = store ? HMM_DMIRROR_WRITE : HMM_DMIRROR_READ;
+	int error = call(fd, command, address, npages, data);
+
+	if (!error) {
+		*done = npages;
+		return 0;
+	}
+	for (*done = 0; *done < npages; ++*done) {
+		error = call(fd, command, address + *done * PAGE_BYTES, 1, data + *done * PAGE_WORDS);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+/* The length of the run at the start of @protections that is local throughout, or not at all */
+static uint64_t run_length(const uint8_t *protections, uint64_t npages)
+{
+	uint64_t length = 1;
+
+	while (length < npages && is_local(protections[length]) == is_local(protections[0]))
+		length++;
+	return length;
+}
+
+/*
+ * READ or WRITE of at most CHUNK_PAGES, of which *@done are completed; @data has
+ * SCRATCH_PAGES. 0, an errno or NOT_SAFE
+ */
+static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
+{
+	uint8_t protections[CHUNK_PAGES];
+	uint64_t run;
+	int error;
+
+	*done = 0;
+	error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);
+	if (error == EINVAL) /* the process has exited: let the driver say so */
+		memset(protections, HMM_DMIRROR_PROT_NONE, npages);
+	else if (error)
+		return error;
+	/* All of it is known to be safe before any of it is done. */
+	for (uint64_t i = 0; i < npages; i += run) {
+		run = run_length(protections + i, npages - i);
+		if (!is_local(protections[i]))
+			continue;
+		error = probe(fd, store, address + i * PAGE_BYTES, protections + i, run,
+			      data + CHUNK_PAGES * PAGE_WORDS);
+		if (error)
+			return error;
+	}
+	for (uint64_t i = 0; i < npages; i += run) {
+		uint64_t part;
+
+		run = run_length(protections + i, npages - i);
+		error = transfer_run(fd, store, address + i * PAGE_BYTES, run, data + i * PAGE_WORDS, &part);
+		*done += part;
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int move_chunk(int fd, const struct wire_operation *operation, uint64_t first, uint64_t npages,
+		      uint64_t *scratch, uint64_t *done)
+{
+	uint64_t address = operation->address + first * PAGE_BYTES;
+	uint64_t stored;
+	int error;
+
+	switch (operation->code) {
+	case WIRE_DEVICE_WRITE:
+		for (uint64_t i = 0; i < npages; i++)
+			token_store(scratch + i * PAGE_WORDS, operation->value + first + i);
+		return transfer(fd, true, address, npages, scratch, done);
+	case WIRE_FAULT:
+		error = transfer(fd, false, address, npages, scratch, done);
+		if (!operation->argument || *done == 0 || error == NOT_SAFE)
+			return error;
+		/* Nobody else runs: storing what was loaded is a fault for writing. */
+		stored = *done;
+		int store_error = transfer(fd, true, address, stored, scratch, done);
+
+		return store_error ? store_error : error;
+	default:
+		return transfer(fd, false, address, npages, scratch, done);
+	}
+}
+
+/* READ, WRITE and, in terms of these, FAULT: which shows no elements. */
+static bool move_data(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+		      uint64_t *elements, uint64_t *scratch)
+{
+	uint64_t done = 0;
+	int error = 0;
+
+	while (done < operation->npages && !error) {
+		uint64_t left = operation->npages - done;
+		uint64_t part;
+
+		error = move_chunk(fd, operation, done, left < CHUNK_PAGES ? left : CHUNK_PAGES, scratch, &part);
+		for (uint64_t i = 0; i < part && operation->code != WIRE_FAULT; i++)
+			elements[seen->count++] =
+				operation->code == WIRE_DEVICE_WRITE ? 0 : token_load(scratch + i * PAGE_WORDS);
+		done += part;
+	}
+	if (error == NOT_SAFE) {
+		seen->status = WIRE_UNSUPPORTED;
+		seen->count = 0;
+		return false;
+	}
+	seen->error = error;
+	return true;
+}
+
+/*
+ * MIGRATE_TO_DEV tells what its mirror holds afterwards instead of what moved:
+ * -ENOENT is one page without an entry, whatever became of the others.
+ */
+static int to_device(int fd, const struct wire_operation *operation, uint64_t *scratch)
+{
+	uint64_t done = 0;
+
+	while (done < operation->npages) {
+		uint64_t left = operation->npages - done;
+		uint64_t npages = left < CHUNK_PAGES ? left : CHUNK_PAGES;
+		int error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, operation->address + done * PAGE_BYTES, npages,
+				 scratch);
+
+		if (error && error != ENOENT)
+			return error;
+		done += npages;
+	}
+	return 0;
+}
+
+static bool operate(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements,
+		    uint64_t *scratch)
+{
+	seen->status = WIRE_DONE;
+	switch (operation->code) {
+	case WIRE_SNAPSHOT:
+		snapshot(fd, operation, seen, elements);
+		return true;
+	case WIRE_FAULT:
+	case WIRE_DEVICE_READ:
+	case WIRE_DEVICE_WRITE:
+		return move_data(fd, operation, seen, elements, scratch);
+	case WIRE_TO_DEVICE:
+		seen->error = to_device(fd, operation, scratch);
+		return true;
+#ifdef HMM_DMIRROR_MIGRATE_TO_SYS
+	case WIRE_TO_SYSTEM:
+		seen->error = call(fd, HMM_DMIRROR_MIGRATE_TO_SYS, operation->address, operation->npages, NULL);
+		return true;
+#endif
+	default:
+		seen->status = WIRE_UNSUPPORTED;
+		/* A question left unanswered changes nothing for what follows. */
+		return operation->code == WIRE_TABLE || operation->code == WIRE_USAGE;
+	}
+}
+
+#else /* no test_hmm_uapi.h */
+
+static bool operate(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements,
+		    uint64_t *scratch)
+{
+	(void)fd;
+	(void)operation;
+	(void)elements;
+	(void)scratch;
+	seen->status = WIRE_UNSUPPORTED;
+	return false;
+}
+
+#endif
+
+static uint64_t in_use(int number)
+{
+	(void)number;
+	return WIRE_UNKNOWN;
+}
+
+const struct binding test_hmm_binding = {
+	.node = "/dev/hmm_dmirror%d",
+	.unbound = false,
+	.operate = operate,
+	.in_use = in_use,
+};

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The worker: runs one program after the other, step by step. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "futex.h"
+#include "token.h"
+
+/* What only the worker knows of a subject */
+struct subject {
+	pid_t pid;
+	bool runs;
+	int wait_status; /* when it does not run any more */
+};
+
+static struct subject subjects[WIRE_MAX_SUBJECTS];
+static int devices[WIRE_MAX_DEVICES]; /* open files, or -1 */
+static const struct binding *binding;
+static int channel[2]; /* [0] the worker's, [1] every subject's */
+
+static volatile sig_atomic_t child_ended;
+
+static void on_child(int number)
+{
+	(void)number;
+	child_ended = 1;
+	/* If the worker is about to sleep, it will not. */
+	atomic_fetch_add(&control->bell, 1);
+}
+
+_Noreturn static void give_up(const char *what)
+{
+	fprintf(stderr, "executor: worker: %s: %s\n", what, strerror(errno));
+	_exit(EXIT_SYSTEM);
+}
+
+/* Notes which subjects have ended. Returns one that was not supposed to, or NULL */
+static struct subject *reap(const struct subject *supposed)
+{
+	struct subject *unexpected = NULL;
+	pid_t pid;
+	int status;
+
+	if (!child_ended)
+		return NULL;
+	child_ended = 0;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (struct subject *subject = subjects; subject < subjects + WIRE_MAX_SUBJECTS; subject++) {
+			if (!subject->runs || subject->pid != pid)
+				continue;
+			subject->runs = false;
+			subject->wait_status = status;
+			atomic_store(&control->slots[subject - subjects].pid, 0);
+			if (subject != supposed || status != 0)
+				unexpected = subject;
+		}
+	}
+	return unexpected;
+}
+
+/*
+ * Sleeps until @number waits for its next step or has ended. Returns a subject
+ * that died though nobody told it to, or NULL.
+ */
+static struct subject *await(unsigned int number, bool exits)
+{
+	for (;;) {
+		uint32_t bell = atomic_load(&control->bell);
+		struct subject *dead = reap(exits ? &subjects[number] : NULL);
+
+		if (dead)
+			return dead;
+		if (exits ? !subjects[number].runs : atomic_load(&control->slots[number].state) == SLOT_WAITING)
+			return NULL;
+		futex_wait(&control->bell, bell);
+	}
+}
+
+static void started(unsigned int number, pid_t pid)
+{
+	atomic_store(&control->slots[number].pid, pid);
+	subjects[number].pid = pid;
+	subjects[number].runs = true;
+}
+
+static void start_first_subject(void)
+{
+	pid_t worker = getpid();
+	pid_t pid;
+
+	atomic_store(&control->slots[0].state, SLOT_EMPTY);
+	pid = fork();
+	if (pid < 0)
+		give_up("cannot fork the first subject");
+	if (pid == 0) {
+		signal(SIGCHLD, SIG_DFL);
+		/* It must keep nothing alive: no device, no pipe of ours. */
+		if (dup2(channel[1], STDIN_FILENO) < 0 || close_range(STDERR_FILENO + 1, ~0U, 0))
+			_exit(EXIT_SYSTEM);
+		close(STDOUT_FILENO);
+		subject_run(0, worker, STDIN_FILENO);
+	}
+	started(0, pid);
+	if (await(0, false)) {
+		errno = ECHILD;
+		give_up("the first subject died at once");
+	}
+}
+
+static void fail(struct wire_observation *seen, const struct subject *dead)
+{
+	seen->status = WIRE_SUBJECT_DIED;
+	seen->error = WIFSIGNALED(dead->wait_status) ? WTERMSIG(dead->wait_status) : 0;
+	seen->count = 0;
+}
+
+static bool not_run(struct wire_observation *seen, int error)
+{
+	seen->status = WIRE_NOT_RUN;
+	seen->error = error;
+	return true;
+}
+
+/* Has subject @number do @step. Returns whether the program can go on. */
+static bool run_subject(unsigned int number, const struct wire_operation *step, struct wire_observation *seen,
+			uint64_t *elements)
+{
+	struct slot *slot = &control->slots[number];
+	bool exits = step->code == WIRE_EXIT;
+	struct subject *dead;
+
+	if (!subjects[number].runs)
+		return not_run(seen, ESRCH);
+	if (step->code == WIRE_FORK) {
+		if (subjects[step->other].runs)
+			return not_run(seen, EEXIST);
+		atomic_store(&control->slots[step->other].state, SLOT_EMPTY);
+		atomic_store(&control->slots[step->other].pid, 0);
+	}
+	slot->step = *step;
+	atomic_store(&slot->state, SLOT_GO);
+	futex_wake(&slot->state);
+	dead = await(number, exits);
+	if (!dead && !exits && step->code == WIRE_FORK && !slot->error) {
+		started(step->other, atomic_load(&control->slots[step->other].pid));
+		dead = await(step->other, false);
+	}
+	if (dead) {
+		fail(seen, dead);
+		return false;
+	}
+	seen->status = WIRE_DONE;
+	if (exits)
+		return true;
+	seen->error = slot->error;
+	if (step->code == WIRE_READ || step->code == WIRE_WRITE) {
+		seen->count = step->npages;
+		memcpy(elements, control->elements, step->npages * sizeof(*elements));
+	}
+	return true;
+}
+
+static bool run_bind(const struct wire_operation *step, struct wire_observation *seen)
+{
+	struct slot *slot = &control->slots[step->other];
+	int *device = &devices[step->actor];
+	int fd;
+
+	if (!subjects[step->other].runs)
+		return not_run(seen, ESRCH);
+	slot->binding = exchange->request.program.binding;
+	slot->passed = *device >= 0;
+	if (slot->passed) {
+		if (!binding->unbound) {
+			/* Open is bound: nothing is like binding it once more. */
+			seen->status = WIRE_UNSUPPORTED;
+			return false;
+		}
+		if (channel_send(channel[0], *device))
+			give_up("cannot hand a device to a subject");
+	}
+	if (!run_subject(step->other, step, seen, NULL))
+		return false;
+	if (seen->error || slot->passed)
+		return true;
+	fd = channel_receive(channel[0]);
+	if (fd < 0) {
+		errno = -fd;
+		give_up("cannot receive a device from a subject");
+	}
+	*device = fd;
+	return true;
+}
+
+static bool run_device(const struct wire_operation *step, struct wire_observation *seen, uint64_t *elements)
+{
+	int *device = &devices[step->actor];
+	struct subject *dead;
+	char node[32];
+	bool go_on;
+
+	if (*device < 0 && !binding->unbound) {
+		seen->status = WIRE_UNSUPPORTED;
+		return false;
+	}
+	if (*device < 0) {
+		snprintf(node, sizeof(node), binding->node, step->actor);
+		*device = open(node, O_RDWR | O_CLOEXEC);
+		if (*device < 0)
+			give_up(node);
+	}
+	go_on = binding->operate(*device, step, seen, elements, exchange->scratch);
+	if (seen->count > request_elements(step)) {
+		seen->error = EPROTO;
+		seen->count = 0;
+	}
+	dead = reap(NULL);
+	if (dead) {
+		fail(seen, dead);
+		return false;
+	}
+	return go_on;
+}
+
+static bool run_step(const struct wire_operation *step, struct wire_observation *seen, uint64_t *elements)
+{
+	if (step->code == WIRE_BIND)
+		return run_bind(step, seen);
+	if (request_is_device(step->code))
+		return run_device(step, seen, elements);
+	return run_subject(step->actor, step, seen, elements);
+}
+
+static void end_program(void)
+{
+	for (unsigned int i = 0; i < WIRE_MAX_SUBJECTS; i++) {
+		if (!subjects[i].runs)
+			continue;
+		kill(subjects[i].pid, SIGKILL);
+		while (waitpid(subjects[i].pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		subjects[i].runs = false;
+		atomic_store(&control->slots[i].pid, 0);
+	}
+	/* Only now: closing a test_hmm device moves the pages of whoever is left. */
+	for (unsigned int i = 0; i < WIRE_MAX_DEVICES; i++) {
+		if (devices[i] >= 0)
+			close(devices[i]);
+		devices[i] = -1;
+	}
+}
+
+static void run_program(void)
+{
+	const struct request *request = &exchange->request;
+	struct wire_outcome *outcome = (struct wire_outcome *)exchange->response;
+	uint32_t count = request->program.operations;
+	uint64_t committed = sizeof(*outcome);
+	bool go_on = true;
+
+	binding = request_binding(request->program.binding);
+	start_first_subject();
+	for (uint32_t i = 0; i < count; i++) {
+		struct wire_observation *seen = (struct wire_observation *)(exchange->response + committed);
+
+		memset(seen, 0, sizeof(*seen));
+		if (go_on)
+			go_on = run_step(&request->operations[i], seen, (uint64_t *)(seen + 1));
+		committed += sizeof(*seen) + seen->count * sizeof(uint64_t);
+		atomic_store(&control->committed, committed);
+		atomic_store(&control->current, i + 1);
+	}
+	end_program();
+	outcome->magic = WIRE_MAGIC;
+	outcome->observations = count;
+	outcome->length = committed;
+	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
+		outcome->in_use[i] = binding->in_use(i);
+}
+
+_Noreturn void worker_run(int commands, int completions)
+{
+	struct sigaction action = { .sa_handler = on_child, .sa_flags = SA_RESTART | SA_NOCLDSTOP };
+	char byte;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sigaction(SIGCHLD, &action, NULL);
+	/* Subjects are to have as little as possible besides what a program maps. */
+	if (madvise(exchange, sizeof(*exchange), MADV_DONTFORK))
+		give_up("cannot keep the exchange from subjects");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel))
+		give_up("cannot make a channel");
+	for (unsigned int i = 0; i < WIRE_MAX_DEVICES; i++)
+		devices[i] = -1;
+	while (read(commands, &byte, 1) == 1) {
+		run_program();
+		if (write(completions, &byte, 1) != 1)
+			break;
+	}
+	_exit(0);
+}

@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The executor on this machine's kernel: what needs no device works on any Linux."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.abi import CONSTANTS, ffi
+from tests.guest_executor import (
+    BASE,
+    PAGE,
+    RW,
+    SEGV,
+    TORN,
+    Seen,
+    compile_executor,
+    mapped,
+    observe,
+    operation,
+    request,
+    run,
+    split,
+)
+
+READ_ONLY = CONSTANTS["WIRE_PROT_READ"]
+MALFORMED = 65  # executor.h
+NO_DEVICE = 69
+
+
+@pytest.fixture(scope="session")
+def executor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_executor(tmp_path_factory.mktemp("executor") / "executor")
+
+
+def done(*elements: int, error: int = 0) -> Seen:
+    return Seen("DONE", error, elements)
+
+
+@pytest.mark.parametrize("backing", ["ANON", "SHARED", "FILE", "PRIVATE_FILE"])
+def test_a_new_mapping_is_zero_and_keeps_what_is_written(executor: Path, backing: str) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(3, backing=backing),
+            operation("READ", npages=3),
+            operation("WRITE", page=1, npages=2, value=7),
+            operation("READ", npages=3),
+        ],
+    )
+    assert seen == [done(), done(0, 0, 0), done(0, 0), done(0, 7, 8)]
+
+
+def test_accesses_that_raise_signals_are_observed_per_page(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(4),
+            operation("WRITE", npages=4, value=1),
+            operation("PROTECT", page=1, npages=1, argument=0),
+            operation("PROTECT", page=2, npages=1, argument=READ_ONLY),
+            operation("UNMAP", page=3, npages=1),
+            operation("READ", npages=4),
+            operation("WRITE", npages=4, value=11),
+            operation("READ", npages=4),
+        ],
+    )
+    assert seen[5:] == [done(1, SEGV, 3, SEGV), done(0, SEGV, SEGV, SEGV), done(11, SEGV, 3, SEGV)]
+
+
+def test_system_calls_report_errors(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(2),
+            mapped(1, page=1),
+            operation("PROTECT", page=8, npages=1, argument=RW),
+            operation("REMAP", page=8, npages=1, value=BASE),
+            operation("ADVISE", npages=1, argument=12345),
+            operation("UNMAP", page=8, npages=1),
+        ],
+    )
+    errors = [0, errno.EEXIST, errno.ENOMEM, errno.EFAULT, errno.EINVAL, 0]
+    assert seen == [done(error=error) for error in errors]
+
+
+def test_remap_moves_pages(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(2),
+            operation("WRITE", npages=2, value=5),
+            operation("REMAP", page=1, npages=1, value=BASE + 64 * PAGE),
+            operation("READ", npages=2),
+            operation("READ", page=64, npages=1),
+        ],
+    )
+    assert seen[2:] == [done(), done(5, SEGV), done(6)]
+
+
+def test_advice_reaches_the_kernel(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(2),
+            operation("WRITE", npages=2, value=5),
+            operation("ADVISE", npages=1, argument=mmap.MADV_DONTNEED),
+            operation("READ", npages=2),
+        ],
+    )
+    assert seen[2:] == [done(), done(0, 6)]
+
+
+def test_children_share_what_is_shared_and_copy_what_is_private(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(1),
+            mapped(1, page=8, backing="SHARED"),
+            operation("WRITE", npages=1, value=1),
+            operation("FORK", other=1),
+            operation("FORK", actor=1, other=2),
+            operation("WRITE", actor=2, npages=1, value=2),
+            operation("WRITE", actor=2, page=8, npages=1, value=3),
+            *(operation("READ", actor=subject, npages=1) for subject in (0, 1, 2)),
+            *(operation("READ", actor=subject, page=8, npages=1) for subject in (0, 1, 2)),
+        ],
+    )
+    assert seen[7:] == [done(1), done(1), done(2), done(3), done(3), done(3)]
+
+
+def test_a_child_outlives_its_parent(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(1),
+            operation("WRITE", npages=1, value=1),
+            operation("FORK", other=1),
+            operation("EXIT"),
+            operation("READ", actor=1, npages=1),
+            operation("FORK", actor=1, other=0),
+            operation("READ", npages=1),
+        ],
+    )
+    assert seen[3:] == [done(), done(1), done(), done(1)]
+
+
+def test_steps_of_subjects_that_do_not_run_are_not_run(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(1),
+            operation("READ", actor=3, npages=1),
+            operation("FORK", other=1),
+            operation("FORK", other=1),
+            operation("EXIT", actor=1),
+            operation("READ", actor=1, npages=1),
+            operation("READ", npages=1),
+        ],
+    )
+    assert [(one.status, one.error) for one in seen] == [
+        ("DONE", 0),
+        ("NOT_RUN", errno.ESRCH),
+        ("DONE", 0),
+        ("NOT_RUN", errno.EEXIST),
+        ("DONE", 0),
+        ("NOT_RUN", errno.ESRCH),
+        ("DONE", 0),
+    ]
+
+
+def test_a_page_of_mixed_words_is_torn(tmp_path: Path) -> None:
+    """token.h is what both sides of every comparison go through: checked against its own description."""
+    source = tmp_path / "token.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "token.h"\n'
+        "int main(void) { static uint64_t page[PAGE_WORDS];\n"
+        "while (fread(page, 1, sizeof(page), stdin) == sizeof(page))\n"
+        '  printf("%llu\\n", (unsigned long long)token_load(page));\n'
+        "token_store(page, 77); fwrite(page, 1, sizeof(page), stderr); }\n"
+    )
+    guest = Path(__file__).parent.parent / "harness/guest"
+    program = tmp_path / "token"
+    subprocess.run(["gcc", f"-I{guest}", f"-I{guest / 'executor'}", "-o", program, source], check=True)
+
+    def page(*words: int) -> bytes:
+        return b"".join(word.to_bytes(8, "little") for word in words)
+
+    whole = [77 | i << 48 for i in range(512)]
+    swapped = [whole[1], whole[0], *whole[2:]]
+    pages = [
+        page(*whole),
+        page(*[0] * 512),
+        page(*whole[:-1], 0),
+        page(*whole[:-1], 78 | 511 << 48),
+        page(*swapped),
+        page(*whole[256:], *whole[:256]),
+        page(*[0] * 511, 1),
+        page(*[i << 48 for i in range(512)]),
+    ]
+    result = subprocess.run([program], input=b"".join(pages), capture_output=True, check=True)
+    assert [int(line) for line in result.stdout.split()] == [77, 0, TORN, TORN, TORN, TORN, TORN, TORN]
+    assert result.stderr == page(*whole)
+
+
+def test_one_executor_runs_many_programs(executor: Path) -> None:
+    programs = [
+        request([mapped(1), operation("WRITE", npages=1, value=token), operation("READ", npages=1)])
+        for token in range(1, 30)
+    ]
+    result = run(executor, b"".join([*programs, request([])]))
+    assert result.returncode == 0
+    seen = split(result.stdout)
+    assert [one[2].elements[0] for one in seen[:-1]] == list(range(1, 30))
+    assert seen[-1] == []
+
+
+def test_large_programs_are_answered_in_full(executor: Path) -> None:
+    reads = [operation("READ", npages=65536)] * 5
+    small = [mapped(1), operation("READ", npages=1)]
+    result = run(executor, request([mapped(65536, prot=READ_ONLY), *reads]) + request(small))
+    seen, after = split(result.stdout)
+    assert [len(one.elements) for one in seen] == [0] + [65536] * 5
+    assert not any(map(any, (one.elements for one in seen)))
+    assert after == [done(), done(0)]
+
+
+def children(pid: int) -> Iterator[int]:
+    """All descendants of a process."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from children(int(child))
+
+
+def polling(*, seconds: float = 20) -> Iterator[None]:
+    """Turns of a loop that waits for something; an AssertionError if it has not left the loop in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s for nothing")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def running(executor: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An executor that waits for requests."""
+    process = subprocess.Popen([executor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin
+    process.stdin.write(data)
+    process.stdin.flush()
+
+
+def receive(process: subprocess.Popen[bytes]) -> list[Seen]:
+    assert process.stdout
+    head = process.stdout.read(ffi.sizeof("struct wire_outcome"))
+    outcome: Any = ffi.from_buffer("struct wire_outcome *", head)
+    return split(head + process.stdout.read(outcome.length - len(head)))[0]
+
+
+def subject_of(process: subprocess.Popen[bytes]) -> int:
+    """The first subject of the program under way: the only grandchild."""
+    for _ in polling():
+        found = list(children(process.pid))
+        if len(found) == 2:
+            return found[1]
+    raise AssertionError("unreachable")
+
+
+LONG = [mapped(1), *[operation("READ", npages=1)] * 60000]
+
+
+def test_a_subject_that_is_killed_is_reported_and_ends_the_program(running: subprocess.Popen[bytes]) -> None:
+    send(running, request(LONG))
+    os.kill(subject_of(running), signal.SIGKILL)
+    seen = receive(running)
+    statuses = [one.status for one in seen]
+    died = statuses.index("SUBJECT_DIED")
+    assert seen[died].error == signal.SIGKILL
+    assert set(statuses[:died]) == {"DONE"}
+    assert set(statuses[died + 1 :]) <= {"NOT_RUN"}
+    send(running, request([mapped(1), operation("READ", npages=1)]))
+    assert receive(running) == [done(), done(0)]
+
+
+def test_a_subject_that_hangs_is_stuck(running: subprocess.Popen[bytes]) -> None:
+    send(running, request(LONG, timeout_ms=1500))
+    subject = subject_of(running)
+    os.kill(subject, signal.SIGSTOP)
+    seen = receive(running)
+    statuses = [one.status for one in seen]
+    stuck = statuses.index("STUCK")
+    assert set(statuses[:stuck]) == {"DONE"}
+    assert set(statuses[stuck + 1 :]) == {"NOT_RUN"}
+    assert not alive(subject)
+    send(running, request([mapped(1), operation("READ", npages=1)]))
+    assert receive(running) == [done(), done(0)]
+
+
+def test_a_worker_that_hangs_is_stuck_and_replaced(running: subprocess.Popen[bytes]) -> None:
+    """As when an ioctl does not return: the front answers in the worker's place."""
+    send(running, request([]))
+    assert receive(running) == []
+    (worker,) = children(running.pid)
+    os.kill(worker, signal.SIGSTOP)
+    send(running, request([mapped(1), operation("READ", npages=1)], timeout_ms=200))
+    assert receive(running) == [Seen("STUCK"), Seen("NOT_RUN")]
+    assert not alive(worker)
+    send(running, request([mapped(1), operation("READ", npages=1)]))
+    assert receive(running) == [done(), done(0)]
+
+
+def test_nothing_survives_the_executor(running: subprocess.Popen[bytes]) -> None:
+    send(running, request([*LONG[:1], operation("FORK", other=1), *LONG[1:60000]]))
+    for _ in polling():
+        family = list(children(running.pid))
+        if len(family) == 3:
+            break
+    running.kill()
+    running.wait()
+    for _ in polling():
+        if not any(map(alive, family)):
+            break
+
+
+def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess.Popen[bytes]) -> None:
+    send(running, request(LONG))
+    subject_of(running)
+    (worker, *_) = children(running.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert running.wait(timeout=20) == 71
+    assert running.stderr
+    assert b"the worker died at operation" in running.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"x", "the input ends in the middle of a head: 1 of 16 bytes"),
+        (b"\0" * 16, "magic 0, not 0x484d4d31"),
+        (request([], head={"operations": 1}), "in the middle of the operations: 0 of 32 bytes"),
+        (request([], head={"operations": 65537}), "65537 operations, at most 65536"),
+        (request([], timeout_ms=0), "timeout of 0 ms"),
+        (request([], head={"binding": 9}), "unknown binding 9"),
+        (request([b"\0" * 32]), "operation 0 (code 0): unknown code"),
+        (request([b"\x0a" + b"\0" * 31]), "operation 0 (code 10): unknown code"),
+        (request([b"\x2b" + b"\0" * 31]), "operation 0 (code 43): unknown code"),
+        (request([operation("READ", actor=16, npages=1)]), "actor out of range"),
+        (request([operation("SNAPSHOT", actor=2, npages=1)]), "actor out of range"),
+        (request([operation("FORK", other=16)]), "other out of range"),
+        (request([operation("READ", npages=1, other=1)]), "other out of range"),
+        (request([operation("READ")]), "npages out of range"),
+        (request([operation("READ", npages=65537)]), "npages out of range"),
+        (request([operation("READ", npages=1 << 60)]), "npages out of range"),
+        (request([operation("READ", page=-1, npages=1)]), "address out of range"),
+        (request([operation("READ", page=(31 << 28) - 1, npages=2)]), "address out of range"),
+        (request([operation("READ", page=1 << 50, npages=1)]), "address out of range"),
+        (request([operation("EXIT", npages=1)]), "a range where none is meant"),
+        (request([operation("MAP", npages=1, value=0)]), "unknown backing"),
+        (request([operation("MAP", npages=1, value=5)]), "unknown backing"),
+        (request([operation("MAP", npages=1, value=1, argument=8)]), "unknown protection"),
+        (request([operation("PROTECT", npages=1, argument=16)]), "unknown protection"),
+        (request([operation("FAULT", npages=1, argument=2)]), "unknown access"),
+        (request([operation("REMAP", npages=1, value=0)]), "new address out of range"),
+        (request([operation("REMAP", npages=1, value=BASE + 1)]), "new address out of range"),
+        (request([operation("WRITE", npages=2, value=(1 << 48) - 1)]), "token out of range"),
+        (request([operation("WRITE", npages=1, value=1 << 48)]), "token out of range"),
+        (request([operation("WRITE", npages=1, value=1, argument=1)]), "an argument where none is meant"),
+        (request([operation("READ", npages=1, value=1)]), "a value where none is meant"),
+        (request([operation("READ", npages=65536)] * 129), "the response could have"),
+    ],
+)
+def test_malformed_requests_are_refused(executor: Path, data: bytes, complaint: str) -> None:
+    good = request([mapped(1), operation("READ", npages=1)])
+    result = run(executor, good + data)
+    assert result.returncode == MALFORMED
+    assert complaint in result.stderr.decode()
+    assert split(result.stdout) == [[done(), done(0)]]
+
+
+def test_random_requests_are_refused_or_run(executor: Path) -> None:
+    """Whatever comes in, the executor ends on its own, by no signal."""
+    generator = random.Random(1)
+    for _ in range(300):
+        operations = [bytearray(operation("READ", npages=1)) for _ in range(3)]
+        for one in operations:
+            one[0] = generator.choice([*range(10), 32, 38, 200])
+            for _ in range(generator.randrange(3)):
+                one[generator.randrange(32)] = generator.randrange(256)
+        result = run(executor, request([mapped(4), *map(bytes, operations)]))
+        assert result.returncode in (0, MALFORMED, NO_DEVICE), result.stderr
+
+
+def test_a_missing_device_is_not_a_verdict(executor: Path) -> None:
+    if Path("/dev/hmm_harness0").exists():
+        pytest.skip("this machine has the module loaded")
+    result = run(executor, request([mapped(1), operation("BIND")]))
+    assert result.returncode == NO_DEVICE
+    assert b"operation 1 needs /dev/hmm_harness0: No such file" in result.stderr
+    assert result.stdout == b""
