@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The device reads and writes memory, a page at a time, through its own page
+ * table. What the table has not is faulted in first.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+/**
+ * struct hh_access - an access to one page
+ * @addr: its address
+ * @ahead: how many pages may be faulted in from there on
+ * @buffer: a page of data, to or from
+ * @write: which of both
+ * @flags: (out) the entry that was used
+ */
+struct hh_access {
+	unsigned long addr;
+	unsigned long ahead;
+	void *buffer;
+	bool write;
+	u64 flags;
+};
+
+static bool hh_may_write(struct hh_entry *entry)
+{
+	if (entry->flags & HMM_HARNESS_PAGE_WRITE)
+		return true;
+	/* Only anonymous pages: others are not the processes' alone to break. */
+	return hh_wrong(HH_IGNORE_PERMISSION) && entry->page &&
+	       PageAnon(entry->page);
+}
+
+/*
+ * The kernel takes the pages of some mappings (memfd_secret()) out of its own
+ * page table; HMM reports them like all others.
+ */
+static bool hh_reachable(void *data)
+{
+	char byte;
+
+	return !copy_from_kernel_nofault(&byte, data, sizeof(byte));
+}
+
+/* Called with the mirror's lock held: the page stays where it is. */
+static int hh_transfer(struct hh_access *access, struct hh_entry *entry)
+{
+	void *data = kmap_local_page(entry->data);
+	int ret = 0;
+
+	if (!hh_reachable(data))
+		ret = -EFAULT;
+	else if (access->write)
+		memcpy(data, access->buffer, PAGE_SIZE);
+	else
+		memcpy(access->buffer, data, PAGE_SIZE);
+	kunmap_local(data);
+
+	/*
+	 * A CPU that writes leaves a mark in its page table, the device has
+	 * only this one. Of a page in device memory it moves on with the page.
+	 */
+	if (!ret && access->write && entry->page && !hh_wrong(HH_SKIP_DIRTY))
+		set_page_dirty(entry->page);
+	access->flags = entry->flags;
+	return ret;
+}
+
+static int hh_access_page(struct hh_work *work, struct hh_access *access)
+{
+	struct hh_mirror *mirror = work->mirror;
+	unsigned long deadline = jiffies + HH_PATIENCE;
+	struct hh_entry entry;
+	unsigned long done;
+	bool faulted;
+	int ret;
+
+	for (faulted = false;; faulted = true) {
+		if (mutex_lock_killable(&mirror->lock))
+			return -EINTR;
+		if (hh_table_load(mirror, access->addr >> PAGE_SHIFT, &entry) &&
+		    (!access->write || hh_may_write(&entry))) {
+			ret = hh_transfer(access, &entry);
+			mutex_unlock(&mirror->lock);
+			return ret;
+		}
+		mutex_unlock(&mirror->lock);
+
+		/* What was faulted in can be gone again: a retry. */
+		if (faulted) {
+			if (fatal_signal_pending(current))
+				return -EINTR;
+			if (time_after(jiffies, deadline))
+				return -EBUSY;
+			work->retries++;
+		}
+		ret = hh_fault_chunk(work, access->addr, access->ahead,
+				     access->write, &done);
+		if (!done)
+			return ret;
+		/* Faulting again would not make HMM more generous. */
+		if (access->write &&
+		    !(work->pages[0] & HMM_HARNESS_PAGE_WRITE))
+			return -EACCES;
+	}
+}
+
+static int hh_access_range(struct hh_work *work,
+			   struct hmm_harness_range *args, bool write)
+{
+	u64 __user *pages = u64_to_user_ptr(args->pages);
+	struct hh_access access = { .write = write };
+	void __user *data;
+	int ret = 0;
+
+	access.buffer = (void *)__get_free_page(GFP_KERNEL);
+	if (!access.buffer)
+		return -ENOMEM;
+
+	for (; args->done < args->npages; args->done++) {
+		access.addr = args->addr + (args->done << PAGE_SHIFT);
+		access.ahead = min_t(u64, args->npages - args->done, HH_CHUNK);
+		data = u64_to_user_ptr(args->data + (args->done << PAGE_SHIFT));
+
+		ret = -EFAULT;
+		if (write && copy_from_user(access.buffer, data, PAGE_SIZE))
+			break;
+		ret = hh_access_page(work, &access);
+		if (ret)
+			break;
+		ret = -EFAULT;
+		if (!write && copy_to_user(data, access.buffer, PAGE_SIZE))
+			break;
+		if (pages && put_user(access.flags, pages + args->done))
+			break;
+		ret = 0;
+	}
+
+	free_page((unsigned long)access.buffer);
+	return ret;
+}
+
+/**
+ * hh_read() - HMM_HARNESS_READ
+ * @work: the operation
+ * @args: what the caller asked for
+ *
+ * Return: 0; those of hh_walk() for the page at @args->done; -EFAULT as well
+ * when the caller's memory cannot be accessed
+ */
+int hh_read(struct hh_work *work, struct hmm_harness_range *args)
+{
+	return hh_access_range(work, args, false);
+}
+
+/**
+ * hh_write() - HMM_HARNESS_WRITE
+ * @work: the operation
+ * @args: what the caller asked for
+ *
+ * Return: as hh_read(); -EACCES when HMM granted the page, but read only,
+ * although it was asked for a writable one
+ */
+int hh_write(struct hh_work *work, struct hmm_harness_range *args)
+{
+	return hh_access_range(work, args, true);
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A device that mirrors the memory of processes, in software.
+ *
+ *   main.c    the module, its two devices and their files
+ *   ioctl.c   from a user's struct to a checked operation
+ *   mirror.c  tie a file to a process and hear what the CPU invalidates
+ *   table.c   the device's page table
+ *   range.c   look at or fault memory, and act while what was seen is valid
+ *   access.c  the device reads and writes
+ *   devmem.c  memory of the device, and migration to and from it
+ *   wrong.c   deliberate mistakes
+ *
+ * Order of locks: mmap_lock, then what the kernel holds around invalidation,
+ * then hh_mirror.lock. Whoever holds hh_mirror.lock neither faults, nor copies
+ * from or to user space, nor allocates memory that may have to be reclaimed.
+ */
+#ifndef HMM_HARNESS_INTERNAL_H
+#define HMM_HARNESS_INTERNAL_H
+
+#include <linux/bitops.h>
+#include <linux/hmm.h>
+#include <linux/kref.h>
+#include <linux/memremap.h>
+#include <linux/miscdevice.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/xarray.h>
+
+#include "compat.h"
+#include "uapi/hmm_harness.h"
+
+/* Pages handled at a time: what one allocation of an operation has room for. */
+#define HH_CHUNK 512
+
+/* An operation that got nowhere for so long gives up with -EBUSY. */
+#define HH_PATIENCE (10 * HZ)
+
+/**
+ * struct hh_devmem - memory of a device
+ * @pgmap: its struct pages, which the CPU cannot reach
+ * @region: the physical addresses that they pretend to have
+ * @npages: how many there are, 0 without device memory
+ * @lock: protects all that follows
+ * @free: pages to be had, linked by their zone_device_data
+ * @lost: pages that were not given back, on purpose, linked likewise
+ * @nr_lost: length of @lost
+ * @allocated: pages ever allocated
+ * @freed: pages ever freed
+ * @cpu_faults: calls of migrate_to_ram()
+ */
+struct hh_devmem {
+	struct dev_pagemap pgmap;
+	struct resource *region;
+	unsigned long npages;
+	spinlock_t lock; /* protects all that follows */
+	struct page *free;
+	struct page *lost;
+	unsigned long nr_lost;
+	u64 allocated;
+	u64 freed;
+	u64 cpu_faults;
+};
+
+/**
+ * struct hh_device - one of the devices
+ * @id: number of the device, as in its name
+ * @name: name of its node
+ * @misc: how user space finds it
+ * @devmem: its memory
+ */
+struct hh_device {
+	unsigned int id;
+	char name[sizeof("hmm_harness0")];
+	struct miscdevice misc;
+	struct hh_devmem devmem;
+};
+
+/**
+ * struct hh_mirror - the memory of a process as a device sees it
+ * @notifier: covers all addresses of the process
+ * @device: the device
+ * @mm: the memory, grabbed: it may have no user any more
+ * @refs: one of the file while bound, one of every operation under way
+ * @lock: protects all that follows; what the invalidation callback takes, so
+ *        that nothing is invalidated while it is held
+ * @table: the device's page table, by virtual page number
+ * @entries: entries in @table
+ * @ghosts: how many of them are ghosts
+ * @commits: how often something was entered into @table
+ * @invalidations: calls of the invalidation callback
+ * @dead: unbound, nothing may be entered any more
+ */
+struct hh_mirror {
+	struct mmu_interval_notifier notifier;
+	struct hh_device *device;
+	struct mm_struct *mm;
+	struct kref refs;
+	struct mutex lock; /* protects all that follows, taken by invalidation */
+	struct xarray table;
+	u64 entries;
+	u64 ghosts;
+	u64 commits;
+	u64 invalidations;
+	bool dead;
+};
+
+/**
+ * struct hh_file - an open file of a device
+ * @device: the device
+ * @lock: protects @mirror
+ * @mirror: what the file is bound to, or NULL
+ */
+struct hh_file {
+	struct hh_device *device;
+	spinlock_t lock; /* protects mirror */
+	struct hh_mirror *mirror;
+};
+
+/**
+ * struct hh_work - an operation on a range, under way
+ * @mirror: the mirror, referenced
+ * @mm: its memory, which has a user as long as the operation goes on
+ * @retries: how often an invalidation made it start over
+ * @pfns: what hmm_range_fault() says of the chunk in hand
+ * @pages: the same as HMM_HARNESS_PAGE_*
+ * @src: migration only: where the pages of the chunk are
+ * @dst: migration only: where they go
+ */
+struct hh_work {
+	struct hh_mirror *mirror;
+	struct mm_struct *mm;
+	u64 retries;
+	unsigned long pfns[HH_CHUNK];
+	u64 pages[HH_CHUNK];
+	unsigned long src[HH_CHUNK];
+	unsigned long dst[HH_CHUNK];
+};
+
+/* mirror.c */
+int hh_mirror_bind(struct hh_file *file);
+int hh_mirror_unbind(struct hh_file *file);
+struct hh_mirror *hh_mirror_get(struct hh_file *file);
+void hh_mirror_put(struct hh_mirror *mirror);
+
+/**
+ * struct hh_entry - an entry of the device's page table, unpacked
+ * @data: page that holds the data, reachable by the CPU
+ * @page: page that the CPU's table pointed to; NULL for a ghost
+ * @pfn: its number
+ * @flags: what is known of it, HMM_HARNESS_PAGE_*
+ */
+struct hh_entry {
+	struct page *data;
+	struct page *page;
+	unsigned long pfn;
+	u64 flags;
+};
+
+/* table.c */
+u64 hh_describe(struct hh_device *device, unsigned long hmm_pfn);
+bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
+		   struct hh_entry *entry);
+int hh_table_store(struct hh_mirror *mirror, unsigned long index,
+		   unsigned long hmm_pfn, u64 *flags);
+int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
+			     unsigned long hmm_pfn);
+void hh_table_invalidate(struct hh_mirror *mirror,
+			 const struct mmu_notifier_range *range);
+void hh_table_clear(struct hh_mirror *mirror);
+
+/**
+ * struct hh_pass - a way to go over a range
+ * @request: HMM_PFN_REQ_* that every page shall fulfil, 0 to touch nothing
+ * @steady: start over as well when something was entered into the table after
+ *          the look at the CPU's
+ * @act: called once with the mirror's lock held, hh_work.pfns filled and still
+ *       true, and room in @pages for what is to be told of each page.
+ *       @unchecked, a deliberate mistake, means that they may not be true.
+ */
+struct hh_pass {
+	unsigned long request;
+	bool steady;
+	int (*act)(struct hh_work *work, unsigned long start,
+		   unsigned long npages, u64 *pages, bool unchecked);
+};
+
+/* range.c */
+struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages);
+void hh_work_end(struct hh_work *work);
+int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
+	    u64 *pages, const struct hh_pass *pass);
+int hh_fault_chunk(struct hh_work *work, unsigned long start,
+		   unsigned long npages, bool write, unsigned long *done);
+int hh_tell_pages(struct hh_work *work, struct hmm_harness_range *args,
+		  unsigned long npages);
+int hh_note_local(struct hh_work *work, unsigned long start,
+		  unsigned long npages, bool enter);
+int hh_snapshot(struct hh_work *work, struct hmm_harness_range *args);
+int hh_fault(struct hh_work *work, struct hmm_harness_range *args);
+int hh_table(struct hh_work *work, struct hmm_harness_range *args);
+
+/* access.c */
+int hh_read(struct hh_work *work, struct hmm_harness_range *args);
+int hh_write(struct hh_work *work, struct hmm_harness_range *args);
+
+/* devmem.c */
+#ifdef HH_DEVMEM
+int hh_devmem_init(struct hh_device *device, unsigned int mebibytes);
+void hh_devmem_exit(struct hh_device *device);
+bool hh_devmem_owns(struct hh_device *device, struct page *page);
+struct page *hh_devmem_backing(struct page *page);
+void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage);
+int hh_migrate(struct hh_work *work, struct hmm_harness_range *args);
+int hh_evict(struct hh_device *device, u64 *moved, u64 *left);
+#else
+static inline int hh_devmem_init(struct hh_device *device,
+				 unsigned int mebibytes)
+{
+	return 0;
+}
+
+static inline void hh_devmem_exit(struct hh_device *device)
+{
+}
+
+static inline bool hh_devmem_owns(struct hh_device *device, struct page *page)
+{
+	return false;
+}
+
+static inline struct page *hh_devmem_backing(struct page *page)
+{
+	return page;
+}
+
+static inline void hh_devmem_usage(struct hh_device *device,
+				   struct hmm_harness_usage *usage)
+{
+}
+
+static inline int hh_migrate(struct hh_work *work,
+			     struct hmm_harness_range *args)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+/* Deliberate mistakes: wrong.c says what each is. */
+enum hh_mistake {
+	HH_SKIP_INVALIDATE,
+	HH_INVALIDATE_SHORT,
+	HH_SKIP_OWN_MIGRATE,
+	HH_SKIP_RETRY,
+	HH_RETRY_OUTSIDE_LOCK,
+	HH_IGNORE_PERMISSION,
+	HH_WRITE_ENTRY_ALWAYS,
+	HH_FAULT_FORGETS_WRITE,
+	HH_FAULT_REPORTS_SUCCESS,
+	HH_SNAPSHOT_FAULTS,
+	HH_OWNER_UNSET,
+	HH_SKIP_DIRTY,
+	HH_MIGRATE_NO_COPY,
+	HH_MIGRATE_CLAIMS_ALL,
+	HH_MIGRATE_BACK_SHORT,
+	HH_MIGRATE_BACK_SHIFTED,
+	HH_LEAK_DEVICE_PAGE,
+	HH_EVICT_NOTHING,
+	HH_NR_MISTAKES,
+};
+
+extern unsigned long hh_mistakes;
+
+/**
+ * hh_wrong() - whether a deliberate mistake is switched on
+ * @mistake: which
+ */
+static inline bool hh_wrong(enum hh_mistake mistake)
+{
+	return READ_ONCE(hh_mistakes) & BIT(mistake);
+}
+
+/* ioctl.c */
+long hh_ioctl(struct file *filp, unsigned int cmd, unsigned long arg);
+
+#endif /* HMM_HARNESS_INTERNAL_H */

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * From a user's struct to a checked operation and back. Every command is a row
+ * of a table; what all have in common is checked here, once.
+ */
+#include <linux/bitops.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+/**
+ * union hh_args - the struct of any command
+ * @head: what each begins with
+ * @info: of HMM_HARNESS_INFO
+ * @bind: of HMM_HARNESS_BIND and HMM_HARNESS_UNBIND
+ * @range: of all commands on a range
+ * @evict: of HMM_HARNESS_EVICT
+ * @usage: of HMM_HARNESS_USAGE
+ */
+union hh_args {
+	struct {
+		__u32 size;
+		__u32 flags;
+	} head;
+	struct hmm_harness_info info;
+	struct hmm_harness_bind bind;
+	struct hmm_harness_range range;
+	struct hmm_harness_evict evict;
+	struct hmm_harness_usage usage;
+};
+
+/**
+ * struct hh_shape - how long the struct of a command may be
+ * @size: as this module knows it
+ * @min_size: its first version
+ */
+struct hh_shape {
+	u32 size;
+	u32 min_size;
+};
+
+/**
+ * struct hh_command - a row of the table
+ * @cmd: the number
+ * @shape: of its struct
+ * @flags: those that have a meaning
+ * @one_flag: whether exactly one must be set
+ * @data: whether a range has data
+ * @device: what to do; or
+ * @range: what to do with a range of bound memory
+ */
+struct hh_command {
+	unsigned int cmd;
+	const struct hh_shape *shape;
+	u32 flags;
+	bool one_flag;
+	bool data;
+	int (*device)(struct hh_file *file, union hh_args *args);
+	int (*range)(struct hh_work *work, struct hmm_harness_range *args);
+};
+
+static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_info *info = &args->info;
+
+	info->abi_version = HMM_HARNESS_ABI_VERSION;
+	info->page_size = PAGE_SIZE;
+	info->capabilities = HMM_HARNESS_CAP_MIRROR;
+	if (file->device->devmem.npages)
+		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
+				      HMM_HARNESS_CAP_EVICT;
+	info->device = file->device->id;
+	info->nr_devices = HMM_HARNESS_NR_DEVICES;
+	info->device_pages = file->device->devmem.npages;
+	return 0;
+}
+
+static int hh_ioctl_bind(struct hh_file *file, union hh_args *args)
+{
+	return hh_mirror_bind(file);
+}
+
+static int hh_ioctl_unbind(struct hh_file *file, union hh_args *args)
+{
+	return hh_mirror_unbind(file);
+}
+
+static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
+{
+	args->evict.moved = 0;
+	args->evict.left = 0;
+	return hh_evict(file->device, &args->evict.moved, &args->evict.left);
+}
+
+static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_usage *usage = &args->usage;
+	struct hh_mirror *mirror;
+	u32 size = usage->size;
+	int ret = 0;
+
+	memset(usage, 0, sizeof(*usage));
+	usage->size = size;
+	hh_devmem_usage(file->device, usage);
+
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return 0;
+	if (mutex_lock_killable(&mirror->lock)) {
+		ret = -EINTR;
+	} else {
+		usage->invalidations = mirror->invalidations;
+		usage->entries = mirror->entries;
+		mutex_unlock(&mirror->lock);
+	}
+	hh_mirror_put(mirror);
+	return ret;
+}
+
+static const struct hh_shape hh_info_shape = {
+	.size = sizeof(struct hmm_harness_info),
+	.min_size = offsetofend(struct hmm_harness_info, device_pages),
+};
+
+static const struct hh_shape hh_bind_shape = {
+	.size = sizeof(struct hmm_harness_bind),
+	.min_size = offsetofend(struct hmm_harness_bind, flags),
+};
+
+static const struct hh_shape hh_range_shape = {
+	.size = sizeof(struct hmm_harness_range),
+	.min_size = offsetofend(struct hmm_harness_range, retries),
+};
+
+static const struct hh_shape hh_evict_shape = {
+	.size = sizeof(struct hmm_harness_evict),
+	.min_size = offsetofend(struct hmm_harness_evict, left),
+};
+
+static const struct hh_shape hh_usage_shape = {
+	.size = sizeof(struct hmm_harness_usage),
+	.min_size = offsetofend(struct hmm_harness_usage, entries),
+};
+
+static const struct hh_command hh_commands[] = {
+	{
+		.cmd = HMM_HARNESS_INFO,
+		.shape = &hh_info_shape,
+		.device = hh_ioctl_info,
+	}, {
+		.cmd = HMM_HARNESS_BIND,
+		.shape = &hh_bind_shape,
+		.device = hh_ioctl_bind,
+	}, {
+		.cmd = HMM_HARNESS_UNBIND,
+		.shape = &hh_bind_shape,
+		.device = hh_ioctl_unbind,
+	}, {
+		.cmd = HMM_HARNESS_SNAPSHOT,
+		.shape = &hh_range_shape,
+		.range = hh_snapshot,
+	}, {
+		.cmd = HMM_HARNESS_FAULT,
+		.shape = &hh_range_shape,
+		.flags = HMM_HARNESS_FAULT_WRITE,
+		.range = hh_fault,
+	}, {
+		.cmd = HMM_HARNESS_READ,
+		.shape = &hh_range_shape,
+		.data = true,
+		.range = hh_read,
+	}, {
+		.cmd = HMM_HARNESS_WRITE,
+		.shape = &hh_range_shape,
+		.data = true,
+		.range = hh_write,
+	}, {
+		.cmd = HMM_HARNESS_MIGRATE,
+		.shape = &hh_range_shape,
+		.flags = HMM_HARNESS_MIGRATE_TO_DEVICE |
+			 HMM_HARNESS_MIGRATE_TO_SYSTEM,
+		.one_flag = true,
+		.range = hh_migrate,
+	}, {
+		.cmd = HMM_HARNESS_EVICT,
+		.shape = &hh_evict_shape,
+		.device = hh_ioctl_evict,
+	}, {
+		.cmd = HMM_HARNESS_TABLE,
+		.shape = &hh_range_shape,
+		.range = hh_table,
+	}, {
+		.cmd = HMM_HARNESS_USAGE,
+		.shape = &hh_usage_shape,
+		.device = hh_ioctl_usage,
+	},
+};
+
+static int hh_check_range(const struct hh_command *command,
+			  const struct hmm_harness_range *args)
+{
+	u64 end;
+
+	if (args->addr & ~PAGE_MASK || !args->npages)
+		return -EINVAL;
+	if (!command->data && args->data)
+		return -EINVAL;
+	if (args->npages > HMM_HARNESS_MAX_PAGES)
+		return -E2BIG;
+	if (check_add_overflow(args->addr, args->npages << PAGE_SHIFT, &end))
+		return -EINVAL;
+	return 0;
+}
+
+static int hh_run_range(const struct hh_command *command, struct hh_file *file,
+			struct hmm_harness_range *args)
+{
+	struct hh_work *work;
+	int ret;
+
+	args->done = 0;
+	args->retries = 0;
+	ret = hh_check_range(command, args);
+	if (ret)
+		return ret;
+
+	work = hh_work_begin(file, args->addr, args->npages);
+	if (IS_ERR(work))
+		return PTR_ERR(work);
+	ret = command->range(work, args);
+	args->retries = work->retries;
+	hh_work_end(work);
+	return ret;
+}
+
+static int hh_run(const struct hh_command *command, struct hh_file *file,
+		  union hh_args *args)
+{
+	u32 flags = args->head.flags;
+
+	if (flags & ~command->flags)
+		return -EINVAL;
+	if (command->one_flag && hweight32(flags) != 1)
+		return -EINVAL;
+	if (command->range)
+		return hh_run_range(command, file, &args->range);
+	return command->device(file, args);
+}
+
+static const struct hh_command *hh_find_command(unsigned int cmd)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(hh_commands); i++)
+		if (hh_commands[i].cmd == cmd)
+			return &hh_commands[i];
+	return NULL;
+}
+
+/**
+ * hh_ioctl() - any command
+ * @filp: an open device
+ * @cmd: number of the command
+ * @arg: user pointer to its struct
+ *
+ * Return: see the header for user space
+ */
+long hh_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	const struct hh_command *command = hh_find_command(cmd);
+	void __user *to = (void __user *)arg;
+	union hh_args args = {};
+	u32 size, known;
+	int ret;
+
+	if (!command)
+		return -ENOTTY;
+	known = command->shape->size;
+
+	if (get_user(size, (u32 __user *)to))
+		return -EFAULT;
+	if (size < command->shape->min_size)
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	ret = copy_struct_from_user(&args, known, to, size);
+	if (ret)
+		return ret;
+	/* The caller may have changed it in between. */
+	args.head.size = size;
+
+	ret = hh_run(command, filp->private_data, &args);
+	if (copy_to_user(to, &args, min(size, known)) && !ret)
+		ret = -EFAULT;
+	return ret;
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module, its devices, and their open files.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+static unsigned int devmem_mb = 64;
+module_param(devmem_mb, uint, 0444);
+MODULE_PARM_DESC(devmem_mb,
+		 "memory of each device in MiB, rounded up to even, 0 for none (default 64)");
+
+static struct hh_device hh_devices[HMM_HARNESS_NR_DEVICES];
+
+static int hh_open(struct inode *inode, struct file *filp)
+{
+	struct hh_file *file;
+
+	file = kzalloc(sizeof(*file), GFP_KERNEL_ACCOUNT);
+	if (!file)
+		return -ENOMEM;
+	file->device = container_of(filp->private_data, struct hh_device, misc);
+	spin_lock_init(&file->lock);
+	filp->private_data = file;
+	return nonseekable_open(inode, filp);
+}
+
+static int hh_release(struct inode *inode, struct file *filp)
+{
+	struct hh_file *file = filp->private_data;
+
+	/* -ENXIO: it was not bound. */
+	hh_mirror_unbind(file);
+	kfree(file);
+	return 0;
+}
+
+static const struct file_operations hh_fops = {
+	.owner = THIS_MODULE,
+	.open = hh_open,
+	.release = hh_release,
+	.unlocked_ioctl = hh_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = no_llseek,
+};
+
+static void hh_device_exit(struct hh_device *device)
+{
+	misc_deregister(&device->misc);
+	hh_devmem_exit(device);
+}
+
+static int __init hh_device_init(struct hh_device *device, unsigned int id)
+{
+	int ret;
+
+	device->id = id;
+	snprintf(device->name, sizeof(device->name), "hmm_harness%u", id);
+	ret = hh_devmem_init(device, devmem_mb);
+	if (ret) {
+		pr_err("no %u MiB of device memory: error %d\n", devmem_mb,
+		       ret);
+		return ret;
+	}
+
+	/* Last: it can be opened from now on. */
+	device->misc.minor = MISC_DYNAMIC_MINOR;
+	device->misc.name = device->name;
+	device->misc.fops = &hh_fops;
+	device->misc.mode = 0600;
+	ret = misc_register(&device->misc);
+	if (ret)
+		hh_devmem_exit(device);
+	return ret;
+}
+
+static int __init hh_init(void)
+{
+	unsigned int id;
+	int ret;
+
+	if (devmem_mb > 4096) {
+		pr_err("devmem_mb is more than 4096\n");
+		return -EINVAL;
+	}
+	for (id = 0; id < HMM_HARNESS_NR_DEVICES; id++) {
+		ret = hh_device_init(&hh_devices[id], id);
+		if (ret)
+			goto undo;
+	}
+	return 0;
+
+undo:
+	while (id--)
+		hh_device_exit(&hh_devices[id]);
+	return ret;
+}
+
+static void __exit hh_exit(void)
+{
+	unsigned int id;
+
+	for (id = 0; id < HMM_HARNESS_NR_DEVICES; id++)
+		hh_device_exit(&hh_devices[id]);
+}
+
+module_init(hh_init);
+module_exit(hh_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("hmm-harness developers");
+MODULE_DESCRIPTION("Software device that mirrors the memory of processes, to test HMM");

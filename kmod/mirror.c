@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A mirror ties an open file to the memory of a process. It lives as long as
+ * the file is bound or an operation is under way; operations that come late
+ * find it dead.
+ */
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+static bool hh_invalidate(struct mmu_interval_notifier *notifier,
+			  const struct mmu_notifier_range *range,
+			  unsigned long sequence)
+{
+	struct hh_mirror *mirror =
+		container_of(notifier, struct hh_mirror, notifier);
+
+	if (mmu_notifier_range_blockable(range))
+		mutex_lock(&mirror->lock);
+	else if (!mutex_trylock(&mirror->lock))
+		return false;
+
+	mmu_interval_set_seq(notifier, sequence);
+	mirror->invalidations++;
+	hh_table_invalidate(mirror, range);
+	mutex_unlock(&mirror->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops hh_notifier_ops = {
+	.invalidate = hh_invalidate,
+};
+
+static void hh_mirror_free(struct kref *refs)
+{
+	struct hh_mirror *mirror = container_of(refs, struct hh_mirror, refs);
+
+	mutex_destroy(&mirror->lock);
+	xa_destroy(&mirror->table);
+	mmdrop(mirror->mm);
+	kfree(mirror);
+}
+
+/**
+ * hh_mirror_put() - drop a reference
+ * @mirror: the mirror
+ */
+void hh_mirror_put(struct hh_mirror *mirror)
+{
+	kref_put(&mirror->refs, hh_mirror_free);
+}
+
+/**
+ * hh_mirror_get() - what a file is bound to
+ * @file: the file
+ *
+ * Return: a new reference, or NULL when it is not bound
+ */
+struct hh_mirror *hh_mirror_get(struct hh_file *file)
+{
+	struct hh_mirror *mirror;
+
+	spin_lock(&file->lock);
+	mirror = file->mirror;
+	if (mirror)
+		kref_get(&mirror->refs);
+	spin_unlock(&file->lock);
+	return mirror;
+}
+
+/* The table is emptied first: from then on nobody relies on callbacks. */
+static void hh_mirror_kill(struct hh_mirror *mirror)
+{
+	mutex_lock(&mirror->lock);
+	mirror->dead = true;
+	hh_table_clear(mirror);
+	mutex_unlock(&mirror->lock);
+
+	mmu_interval_notifier_remove(&mirror->notifier);
+	hh_mirror_put(mirror);
+}
+
+/**
+ * hh_mirror_bind() - mirror the memory of the calling process
+ * @file: the file to bind
+ *
+ * Return: 0; -EBUSY when the file is bound; -EINTR or -ENOMEM of
+ * mmu_interval_notifier_insert()
+ */
+int hh_mirror_bind(struct hh_file *file)
+{
+	struct hh_mirror *mirror;
+	bool late;
+	int ret;
+
+	if (READ_ONCE(file->mirror))
+		return -EBUSY;
+
+	mirror = kzalloc(sizeof(*mirror), GFP_KERNEL_ACCOUNT);
+	if (!mirror)
+		return -ENOMEM;
+	mirror->device = file->device;
+	mirror->mm = current->mm;
+	kref_init(&mirror->refs);
+	mutex_init(&mirror->lock);
+	xa_init_flags(&mirror->table, XA_FLAGS_ACCOUNT);
+	mmgrab(mirror->mm);
+
+	ret = mmu_interval_notifier_insert(&mirror->notifier, mirror->mm, 0,
+					   ULONG_MAX & PAGE_MASK,
+					   &hh_notifier_ops);
+	if (ret) {
+		hh_mirror_put(mirror);
+		return ret;
+	}
+
+	spin_lock(&file->lock);
+	late = file->mirror;
+	if (!late)
+		file->mirror = mirror;
+	spin_unlock(&file->lock);
+	if (late) {
+		hh_mirror_kill(mirror);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+/**
+ * hh_mirror_unbind() - stop mirroring
+ * @file: a file
+ *
+ * No callback runs after it returned, and operations under way fail.
+ *
+ * Return: 0, or -ENXIO when the file is not bound
+ */
+int hh_mirror_unbind(struct hh_file *file)
+{
+	struct hh_mirror *mirror;
+
+	spin_lock(&file->lock);
+	mirror = file->mirror;
+	file->mirror = NULL;
+	spin_unlock(&file->lock);
+	if (!mirror)
+		return -ENXIO;
+
+	hh_mirror_kill(mirror);
+	return 0;
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* 6.1: the caller of migrate_to_ram() holds a reference to the page. */
+#include <linux/mm.h>
+#include <linux/migrate.h>
+
+struct page **probe(struct migrate_vma *args);
+struct page **probe(struct migrate_vma *args)
+{
+	return &args->fault_page;
+}

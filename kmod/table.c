@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The device's page table: for each virtual page that the device may access,
+ * the struct page that the CPU's table points to, and whether it is writable.
+ *
+ * The table holds no references: an entry is true because the invalidation
+ * callback removes it before the CPU's table changes. What is deliberately
+ * left in the table against that rule is turned into a ghost, a copy of the
+ * page as it was: the device goes on with old data, as hardware with a stale
+ * translation would, and the page itself is free to go.
+ */
+#include <linux/highmem.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+/* Tags of the pointers in the table */
+#define HH_READ 0UL
+#define HH_WRITE 1UL
+#define HH_GHOST 3UL
+
+/* Ghosts of a mirror, at most: memory that nobody asked for is bounded. */
+#define HH_MAX_GHOSTS 4096
+
+/**
+ * struct hh_ghost - what an entry was when it should have gone
+ * @data: the data of that time
+ * @pfn: number of the page
+ * @flags: HMM_HARNESS_PAGE_*
+ */
+struct hh_ghost {
+	struct page *data;
+	unsigned long pfn;
+	u64 flags;
+};
+
+static u64 hh_describe_page(struct hh_device *device, struct page *page)
+{
+	u64 flags = HMM_HARNESS_PAGE_VALID;
+
+	if (is_zero_pfn(page_to_pfn(page)))
+		flags |= HMM_HARNESS_PAGE_ZERO;
+	if (hh_devmem_owns(device, page))
+		flags |= HMM_HARNESS_PAGE_LOCAL;
+	else if (is_device_private_page(page) || is_device_coherent_page(page))
+		flags |= HMM_HARNESS_PAGE_REMOTE;
+	return flags;
+}
+
+/**
+ * hh_describe() - say in the terms of user space what HMM says
+ * @device: the device that asks
+ * @hmm_pfn: a result of hmm_range_fault()
+ *
+ * A page that the kernel has no struct page for cannot be used here, and is
+ * reported like one that HMM itself refuses.
+ *
+ * Return: HMM_HARNESS_PAGE_*
+ */
+u64 hh_describe(struct hh_device *device, unsigned long hmm_pfn)
+{
+	unsigned long pfn = hmm_pfn & ~HMM_PFN_FLAGS;
+	u64 flags;
+
+	if (hmm_pfn & HMM_PFN_ERROR)
+		return HMM_HARNESS_PAGE_ERROR;
+	if (!(hmm_pfn & HMM_PFN_VALID))
+		return 0;
+	if (!pfn_valid(pfn))
+		return HMM_HARNESS_PAGE_ERROR;
+
+	flags = hh_describe_page(device, pfn_to_page(pfn));
+	if (hmm_pfn & HMM_PFN_WRITE)
+		flags |= HMM_HARNESS_PAGE_WRITE;
+	return flags | ((u64)hmm_pfn_to_map_order(hmm_pfn) <<
+			HMM_HARNESS_PAGE_ORDER_SHIFT);
+}
+
+static void hh_free_ghost(struct hh_mirror *mirror, struct hh_ghost *ghost)
+{
+	mirror->ghosts--;
+	__free_page(ghost->data);
+	kfree(ghost);
+}
+
+/* Takes care of what @index held before: the table's count, and its ghost. */
+static void hh_dismiss(struct hh_mirror *mirror, void *old)
+{
+	if (!old)
+		return;
+	mirror->entries--;
+	if (xa_pointer_tag(old) == HH_GHOST)
+		hh_free_ghost(mirror, xa_untag_pointer(old));
+}
+
+static int hh_put(struct hh_mirror *mirror, unsigned long index, void *new)
+{
+	void *old = xa_store(&mirror->table, index, new,
+			     GFP_ATOMIC | __GFP_NOWARN);
+
+	if (xa_is_err(old))
+		return xa_err(old);
+	mirror->entries++;
+	mirror->commits++;
+	hh_dismiss(mirror, old);
+	return 0;
+}
+
+/* A ghost with the data of @page, or with zeros where there is none. */
+static int hh_put_ghost(struct hh_mirror *mirror, unsigned long index,
+			struct page *page, unsigned long pfn, u64 flags)
+{
+	gfp_t gfp = GFP_NOWAIT | __GFP_NOWARN | __GFP_ZERO;
+	struct hh_ghost *ghost;
+	int ret = -ENOMEM;
+
+	if (mirror->ghosts >= HH_MAX_GHOSTS)
+		return ret;
+	ghost = kmalloc(sizeof(*ghost), gfp);
+	if (!ghost)
+		return ret;
+	ghost->data = alloc_page(gfp);
+	if (!ghost->data) {
+		kfree(ghost);
+		return ret;
+	}
+	ghost->pfn = pfn;
+	ghost->flags = flags;
+	if (page) {
+		void *from = kmap_local_page(page);
+		void *to = kmap_local_page(ghost->data);
+
+		ret = copy_from_kernel_nofault(to, from, PAGE_SIZE);
+		kunmap_local(to);
+		kunmap_local(from);
+		if (ret)
+			goto free;
+	}
+
+	mirror->ghosts++;
+	ret = hh_put(mirror, index, xa_tag_pointer(ghost, HH_GHOST));
+	if (!ret)
+		return 0;
+	mirror->ghosts--;
+free:
+	__free_page(ghost->data);
+	kfree(ghost);
+	return ret;
+}
+
+/**
+ * hh_table_load() - look an entry up
+ * @mirror: the mirror, its lock held
+ * @index: virtual page number
+ * @entry: (out) the entry
+ *
+ * Return: whether there is one
+ */
+bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
+		   struct hh_entry *entry)
+{
+	void *slot = xa_load(&mirror->table, index);
+	struct hh_ghost *ghost;
+
+	if (!slot)
+		return false;
+
+	if (xa_pointer_tag(slot) == HH_GHOST) {
+		ghost = xa_untag_pointer(slot);
+		entry->data = ghost->data;
+		entry->page = NULL;
+		entry->pfn = ghost->pfn;
+		entry->flags = ghost->flags;
+		return true;
+	}
+
+	entry->page = xa_untag_pointer(slot);
+	entry->pfn = page_to_pfn(entry->page);
+	entry->flags = hh_describe_page(mirror->device, entry->page);
+	if (xa_pointer_tag(slot) == HH_WRITE)
+		entry->flags |= HMM_HARNESS_PAGE_WRITE;
+	entry->data = entry->page;
+	if (entry->flags & HMM_HARNESS_PAGE_LOCAL)
+		entry->data = hh_devmem_backing(entry->page);
+	return true;
+}
+
+/**
+ * hh_table_store() - enter what HMM reported
+ * @mirror: the mirror, its lock held since the report was found to be still
+ *          true
+ * @index: virtual page number
+ * @hmm_pfn: a result of hmm_range_fault()
+ * @flags: (out) what was entered, HMM_HARNESS_PAGE_*; without
+ *         HMM_HARNESS_PAGE_VALID nothing was
+ *
+ * Return: 0, or -ENOMEM when there is no memory for the table
+ */
+int hh_table_store(struct hh_mirror *mirror, unsigned long index,
+		   unsigned long hmm_pfn, u64 *flags)
+{
+	struct page *page;
+
+	*flags = hh_describe(mirror->device, hmm_pfn);
+	if (!(*flags & HMM_HARNESS_PAGE_VALID))
+		return 0;
+
+	page = hmm_pfn_to_page(hmm_pfn);
+	if (hh_wrong(HH_FAULT_FORGETS_WRITE))
+		*flags &= ~(u64)HMM_HARNESS_PAGE_WRITE;
+	/* Only anonymous pages: the page cache is not ours to break. */
+	if (hh_wrong(HH_WRITE_ENTRY_ALWAYS) && PageAnon(page))
+		*flags |= HMM_HARNESS_PAGE_WRITE;
+
+	return hh_put(mirror, index,
+		      xa_tag_pointer(page, *flags & HMM_HARNESS_PAGE_WRITE ?
+				     HH_WRITE : HH_READ));
+}
+
+/**
+ * hh_table_store_unchecked() - enter what may not be true any more
+ * @mirror: the mirror, its lock held
+ * @index: virtual page number
+ * @hmm_pfn: an outdated result of hmm_range_fault()
+ *
+ * A deliberate mistake. The page may have a new owner by now, so that its data
+ * are not touched.
+ *
+ * Return: 0 or -ENOMEM
+ */
+int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
+			     unsigned long hmm_pfn)
+{
+	u64 flags = hh_describe(mirror->device, hmm_pfn);
+
+	if (!(flags & HMM_HARNESS_PAGE_VALID))
+		return 0;
+	flags &= ~(u64)HMM_HARNESS_PAGE_ORDER_MASK;
+	return hh_put_ghost(mirror, index, NULL, hmm_pfn & ~HMM_PFN_FLAGS,
+			    flags);
+}
+
+static void hh_table_erase(struct hh_mirror *mirror, unsigned long index)
+{
+	hh_dismiss(mirror, xa_erase(&mirror->table, index));
+}
+
+/* Turns the entry into a ghost. */
+static bool hh_table_haunt(struct hh_mirror *mirror, unsigned long index)
+{
+	struct hh_entry entry;
+
+	if (!hh_table_load(mirror, index, &entry))
+		return false;
+	if (!entry.page)
+		return true;
+	return !hh_put_ghost(mirror, index, entry.data, entry.pfn, entry.flags);
+}
+
+/**
+ * hh_table_invalidate() - remove what the CPU is about to change
+ * @mirror: the mirror, its lock held
+ * @range: what the CPU is about to change, not clipped to the mirror
+ */
+void hh_table_invalidate(struct hh_mirror *mirror,
+			 const struct mmu_notifier_range *range)
+{
+	unsigned long first = range->start >> PAGE_SHIFT;
+	unsigned long last = (range->end - 1) >> PAGE_SHIFT;
+	unsigned long haunted = ULONG_MAX;
+	unsigned long index;
+	void *slot;
+
+	/* The first page that is left in the table, on purpose */
+	if (hh_wrong(HH_INVALIDATE_SHORT))
+		haunted = last;
+	if (hh_wrong(HH_SKIP_INVALIDATE) ||
+	    (hh_wrong(HH_SKIP_OWN_MIGRATE) &&
+	     range->event == MMU_NOTIFY_MIGRATE &&
+	     range->owner == mirror->device))
+		haunted = first;
+	if (range->event == MMU_NOTIFY_RELEASE)
+		haunted = ULONG_MAX;
+
+	xa_for_each_range(&mirror->table, index, slot, first, last)
+		if (index < haunted || !hh_table_haunt(mirror, index))
+			hh_table_erase(mirror, index);
+}
+
+/**
+ * hh_table_clear() - remove all entries
+ * @mirror: the mirror, its lock held
+ */
+void hh_table_clear(struct hh_mirror *mirror)
+{
+	unsigned long index;
+	void *slot;
+
+	xa_for_each(&mirror->table, index, slot)
+		hh_table_erase(mirror, index);
+}
