@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A store of what was built, by the hash of what it was built from.
+
+    ROOT/KIND/KEY/            a finished entry: files of the builder and .manifest.json
+    ROOT/locks/KIND.KEY       held (flock) by whoever builds that entry
+    ROOT/tmp/KIND.KEY.RANDOM  an entry in the making; dead if nobody holds its lock
+    ROOT/logs/                what compilers said, kept when a build fails
+    ROOT/digests.json         hashes of large input files, by their size and time
+
+An entry appears by a rename, so it is there as a whole or not at all, whatever ended the builder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, UsageError
+from harness.progress import Progress
+
+_MANIFEST = ".manifest.json"
+_RESERVED = frozenset({"locks", "tmp", "logs"})
+_KIND = re.compile(r"[a-z][a-z0-9-]*")
+_KEY = re.compile(r"[0-9a-f]{8,128}")
+_UNUSED_FOR = 14 * 24 * 3600.0  # seconds after which an entry makes room when another of its kind is built
+_MIB = 1 << 20
+Ignore = Callable[[str, list[str]], set[str]]  # what shutil.ignore_patterns returns
+
+
+class _DamageError(Exception):
+    """An entry is not what was put into the cache; says in what."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the entries of one kind take up."""
+
+    kind: str
+    entries: int
+    size: int  # bytes
+
+
+def default_root() -> Path:
+    """XDG_CACHE_HOME/hmm-harness, with the standard's default. Raises UsageError for a relative path."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    if configured and not Path(configured).is_absolute():
+        raise UsageError(
+            f"XDG_CACHE_HOME is a relative path: {configured!r}", hint="set it to an absolute path, or unset it"
+        )
+    return (Path(configured) if configured else Path.home() / ".cache") / "hmm-harness"
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """The hex digest of `parts`, told apart: ("ab", "c") and ("a", "bc") differ."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "big"))
+        total.update(data)
+    return total.hexdigest()
+
+
+def digest_of_tree(root: Path, *, ignore: Ignore | None = None) -> str:
+    """The hex digest of all files below `root`: their names, permission to execute, and content.
+
+    `ignore` is what shutil.copytree takes: what a copy leaves out is left out here.
+    """
+    parts: list[str | bytes] = []
+    for name in sorted(_names(root, ignore)):
+        path = root / name
+        if path.is_symlink():
+            parts += [name, "link", str(path.readlink())]
+        else:
+            parts += [name, "x" if os.access(path, os.X_OK) else "-", path.read_bytes()]
+    return digest_of(*parts)
+
+
+class Cache:
+    """The store below `root`. Any number of processes use it at once."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_root() if root is None else root
+
+    def entry(
+        self, kind: str, key: str, build: Callable[[Path], None], *, progress: Progress, needs: int = 0
+    ) -> Path:
+        """The directory of entry `key`; if there is none, `build` fills an empty directory with it first.
+
+        `needs` is the free space in bytes below which there is no point in beginning. What `build` raises is
+        passed on, with nothing left behind. Raises HarnessError if the disk is full or not writable.
+        """
+        _check_name(kind, key)
+        path = self.root / kind / key
+        if path.is_dir():
+            with suppress(_DamageError):
+                _check(path)
+                return path
+        try:
+            with self._lock(kind, key, progress):
+                return self._locked_entry(path, build, progress=progress, needs=needs)
+        except OSError as error:
+            raise self._storage_error(error, f"{kind} {key[:12]}") from error
+
+    def verify(self) -> list[str]:
+        """Hashes every file of every entry. Returns a line for each damaged entry."""
+        damaged = []
+        for path in self._entries():
+            try:
+                _check(path, thorough=True)
+            except _DamageError as damage:
+                damaged.append(f"{path}: {damage}")
+        return damaged
+
+    def usage(self) -> list[Usage]:
+        """What is in the cache, by kind."""
+        sizes: dict[str, list[int]] = {}
+        for path in self._entries():
+            sizes.setdefault(path.parent.name, []).append(_size(path))
+        return [Usage(kind, len(each), sum(each)) for kind, each in sorted(sizes.items())]
+
+    def free(self) -> int:
+        """Free space in bytes where the cache is or will be."""
+        place = self.root
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+    def clean(self, *, progress: Progress) -> int:
+        """Removes everything but what is being built at this moment. Returns the bytes freed."""
+        freed = 0
+        with progress.step("removing what is cached"):
+            self._sweep()
+            for path in self._entries():
+                with self._try_lock(path.parent.name, path.name) as locked:
+                    if not locked:
+                        progress.say(f"{path.parent.name} {path.name[:12]} is being built: left alone")
+                        continue
+                    freed += _size(path)
+                    self._remove(path)
+            for log in self._children("logs"):
+                freed += log.stat().st_size
+                log.unlink(missing_ok=True)
+            for lock in self._children("locks"):
+                kind, _, key = lock.name.partition(".")
+                with self._try_lock(kind, key) as locked:
+                    if locked:
+                        lock.unlink(missing_ok=True)
+            (self.root / "digests.json").unlink(missing_ok=True)
+        return freed
+
+    def log(self, name: str) -> Path:
+        """Where a build writes what its tools say. The file outlives the build."""
+        directory = self.root / "logs"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory / f"{name}.log"
+
+    def file_digest(self, path: Path) -> str:
+        """The hex digest of a large file's content; remembered as long as its size and time stay the same."""
+        status = path.stat()
+        stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+        memory = self.root / "digests.json"
+        try:
+            known: dict[str, dict[str, str]] = json.loads(memory.read_text())
+            remembered = known.get(str(path), {})
+            if remembered.get("stamp") == stamp and _KEY.fullmatch(remembered["digest"]):
+                return remembered["digest"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            known = {}  # no memory, or one that cannot be read: hash again
+        digest = _file_digest(path)
+        known[str(path)] = {"stamp": stamp, "digest": digest}
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            _write_whole(memory, json.dumps(known, indent=1))
+        except OSError as error:
+            raise self._storage_error(error, "a digest") from error
+        return digest
+
+    def _locked_entry(self, path: Path, build: Callable[[Path], None], *, progress: Progress, needs: int) -> Path:
+        if path.exists():
+            try:
+                _check(path)
+                return path
+            except _DamageError as damage:
+                progress.say(f"{path.parent.name} {path.name[:12]} in the cache is damaged ({damage}): built again")
+                self._remove(path)
+        self._sweep(held=f"{path.parent.name}.{path.name}")
+        self._drop_unused(path.parent.name)
+        free = self.free()
+        if free < needs:
+            raise OSError(errno.ENOSPC, f"{needs // _MIB} MiB are needed")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        making = self._temporary(path.parent.name, path.name)
+        try:
+            build(making)
+            _seal(making)
+            making.rename(path)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+        _sync(path.parent)
+        return path
+
+    def _storage_error(self, error: OSError, what: str) -> HarnessError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            used = sum(each.size for each in self.usage())
+            return HarnessError(
+                f"no space for {what} in {self.root}: {error.strerror}; {self.free() // _MIB} MiB are free, "
+                f"the cache holds {used // _MIB} MiB",
+                hint="free some with `hmm-harness clean`, or set XDG_CACHE_HOME to a directory on a larger disk",
+            )
+        return HarnessError(
+            f"cannot make {what} in {self.root}: {error}",
+            hint="`hmm-harness doctor` says what is missing; XDG_CACHE_HOME puts the cache elsewhere",
+        )
+
+    @contextmanager
+    def _lock(self, kind: str, key: str, progress: Progress) -> Iterator[None]:
+        with self._try_lock(kind, key) as locked:
+            if locked:
+                yield
+                return
+        progress.say(f"another process is making {kind} {key[:12]}: waiting for it")
+        with progress.step(f"waiting for {kind} {key[:12]}"), self._try_lock(kind, key, wait=True):
+            yield
+
+    @contextmanager
+    def _try_lock(self, kind: str, key: str, *, wait: bool = False) -> Iterator[bool]:
+        """Yields whether the lock was had. The kernel gives it back when its holder dies."""
+        directory = self.root / "locks"
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{kind}.{key}"
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    yield False
+                    return
+                if not _is(descriptor, path):
+                    continue  # clean() removed the file meanwhile: its lock excludes nobody
+                yield True
+                return
+            finally:
+                os.close(descriptor)
+
+    def _temporary(self, kind: str, key: str) -> Path:
+        directory = self.root / "tmp"
+        directory.mkdir(exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f"{kind}.{key}.", dir=directory))
+        making.chmod(0o755)
+        return making
+
+    def _sweep(self, *, held: str = "") -> None:
+        """Removes what builders left that were killed; `held` is the KIND.KEY whose lock the caller has."""
+        for leftover in self._children("tmp"):
+            owner, _ = leftover.name.rsplit(".", 1)
+            if owner == held:
+                shutil.rmtree(leftover, ignore_errors=True)
+                continue
+            kind, key = owner.split(".", 1)
+            with self._try_lock(kind, key) as locked:
+                if locked:
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+    def _drop_unused(self, kind: str) -> None:
+        horizon = time.time() - _UNUSED_FOR
+        for path in self._children(kind):
+            if path.stat().st_mtime < horizon:
+                with self._try_lock(kind, path.name) as locked:
+                    if locked:
+                        self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Takes an entry away at once, then removes it: an interruption leaves no half of it."""
+        grave = self._temporary(path.parent.name, path.name)
+        path.rename(grave / "entry")
+        shutil.rmtree(grave)
+
+    def _entries(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        kinds = [each.name for each in self.root.iterdir() if each.is_dir() and each.name not in _RESERVED]
+        return [path for kind in sorted(kinds) for path in self._children(kind) if _KEY.fullmatch(path.name)]
+
+    def _children(self, name: str) -> list[Path]:
+        directory = self.root / name
+        return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _check_name(kind: str, key: str) -> None:
+    if not _KIND.fullmatch(kind) or kind in _RESERVED:
+        raise ValueError(f"not a kind of cache entry: {kind!r}")
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a hex key: {key!r}")
+
+
+def _names(root: Path, ignore: Ignore | None = None) -> Iterator[str]:
+    """Every file and symbolic link below `root`, relative to it."""
+    for directory, subdirectories, files in os.walk(root):
+        if ignore is not None:
+            for ignored in ignore(directory, subdirectories + files):
+                (subdirectories if ignored in subdirectories else files).remove(ignored)
+        links = [name for name in subdirectories if (Path(directory) / name).is_symlink()]
+        for name in files + links:
+            yield os.path.relpath(os.path.join(directory, name), root)  # noqa: PTH118 - thousands of them
+
+
+def _seal(making: Path) -> None:
+    """Writes the manifest of a finished entry and gets all of it onto the disk."""
+    files = {name: _record(making / name) for name in sorted(_names(making))}
+    (making / _MANIFEST).write_text(json.dumps({"files": files}))
+    _sync(making)
+
+
+def _record(path: Path) -> list[int | str]:
+    status = path.lstat()
+    content = f"-> {path.readlink()}" if path.is_symlink() else _file_digest(path)
+    return [status.st_size, status.st_mtime_ns, content]
+
+
+def _check(path: Path, *, thorough: bool = False) -> None:
+    """Raises _DamageError unless every file is there in its size.
+
+    Content is hashed where the time differs (a cache may be copied as a whole), or everywhere if `thorough`.
+    """
+    manifest = path / _MANIFEST
+    try:
+        files: dict[str, list[int | str]] = json.loads(manifest.read_text())["files"]
+        moved = {}
+        for name, (size, time_ns, content) in files.items():
+            file = path / name
+            status = os.lstat(file)
+            if status.st_size != size:
+                raise _DamageError(f"{name} has {status.st_size} bytes instead of {size}")
+            if (status.st_mtime_ns != time_ns or thorough) and _record(file)[2] != content:
+                raise _DamageError(f"the content of {name} changed")
+            if status.st_mtime_ns != time_ns:
+                moved[name] = [size, status.st_mtime_ns, content]
+        if moved:
+            _write_whole(manifest, json.dumps({"files": files | moved}))
+        os.utime(path)  # for _drop_unused
+    except FileNotFoundError as error:
+        raise _DamageError(f"{Path(error.filename).relative_to(path)} is missing") from error
+    except PermissionError:
+        return  # somebody else's entry: readable, the note that it was used is not for us to make
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise _DamageError(f"its manifest cannot be read: {error}") from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replaces a file in one step; readers see the old or the new content."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.close()
+            os.replace(file.name, path)  # noqa: PTH105 - the name is a str
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return sum(os.lstat(path / name).st_size for name in _names(path))
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _sync(path: Path) -> None:
+    """Writes the file system of `path` back: one call instead of an fsync for each of thousands of files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)
