@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Builds hmm_harness.ko from kmod/ for a kernel; a warning is an error."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from harness.errors import BuildError
+from harness.progress import Progress
+from harness.target.artifacts import Kernel, Module
+from harness.target.cache import Cache, digest_of, digest_of_tree
+from harness.target.kernel import make_environment
+from harness.target.places import KMOD
+from harness.target.process import run_tool
+
+_RECIPE = "1"  # another number whenever this file makes something else of the same input
+_NAME = "hmm_harness.ko"
+_WARNING = re.compile(r"\bwarning:|\bWARNING:")
+_SHOWN = 12  # warnings in an error message; the log has all
+# What a build by hand leaves in kmod/.
+_PRODUCTS = shutil.ignore_patterns(
+    "*.o", "*.ko", "*.a", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "probed.h"
+)
+
+
+def build_module(kernel: Kernel, *, cache: Cache, progress: Progress) -> Module:
+    """Our module for `kernel`, from the cache or built now.
+
+    Raises BuildError if it does not build, or not without a warning at W=1.
+    """
+    key = digest_of(_RECIPE, kernel.key, digest_of_tree(KMOD, ignore=_PRODUCTS))
+
+    def build(out: Path) -> None:
+        with progress.step(f"building hmm_harness.ko for {kernel.name} ({kernel.flavour})"):
+            _build(kernel, out, cache.log(f"module-{key[:12]}"))
+
+    entry = cache.entry("module", key, build, progress=progress)
+    return Module(key=key, path=entry / _NAME)
+
+
+def _build(kernel: Kernel, out: Path, log: Path) -> None:
+    work = out / "work"  # a copy: kmod/ stays clean, and two kernels build at once
+    shutil.copytree(KMOD, work, ignore=_PRODUCTS)
+    log.write_text("")
+    warnings: list[str] = []
+
+    def watch(line: str) -> None:
+        if _WARNING.search(line):
+            warnings.append(line)
+
+    jobs = len(os.sched_getaffinity(0))
+    run_tool(
+        ["make", "-C", kernel.build, f"M={work}", "W=1", f"--jobs={jobs}", "modules"],
+        log=log,
+        env=make_environment(),
+        each_line=watch,
+    )
+    if warnings:
+        raise BuildError(
+            "\n".join(
+                [
+                    f"hmm_harness.ko builds with {len(warnings)} warnings:",
+                    *(f"    {each}" for each in warnings[:_SHOWN]),
+                ]
+            ),
+            hint=f"all that make said is in {log}",
+        )
+    shutil.move(work / _NAME, out / _NAME)
+    shutil.rmtree(work)
