@@ -33,13 +33,15 @@ def spawn(
     stderr: int | IO[bytes] | None = None,
     pass_fds: Collection[int] = (),
     env: Mapping[str, str] | None = None,
+    death: str = "KILL",
 ) -> subprocess.Popen[bytes]:
     """Starts `command` in a session of its own, so that Ctrl-C reaches us alone and we decide.
 
+    `death` is the signal that it gets when we are gone: TERM for a program that ends children of its own.
     Raises `MissingError` if setpriv, which arms the parent-death signal, is not there. A `command` that cannot
     be executed ends with status 126 or 127 and says why on its standard error.
     """
-    arguments = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _ONLY_WITH_PARENT, "sh", str(os.getpid())]
+    arguments = ["setpriv", "--pdeathsig", death, "sh", "-c", _ONLY_WITH_PARENT, "sh", str(os.getpid())]
     arguments += [os.fspath(word) for word in command]
 
     def start() -> subprocess.Popen[bytes]:

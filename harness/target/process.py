@@ -6,16 +6,15 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
+import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import BuildError, MissingError
+from harness.target.children import end, spawn
 
-_PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL; make needs some to remove half-written files
-_TELLING = re.compile(r"(?:error|Error|ERROR|fatal|undefined|No rule|warning)\b.*[:\]]|^\*\*\*|^make.*\*\*\*")
+_TELLING = re.compile(r"^(?!  [A-Z]+ ).*\b(?i:error|fatal|undefined reference|not found)\b|^make.*\*\*\*")
 _TELLING_LINES = 12
 _NO_SPACE = "No space left on device"
 # What would leak into the kernel's build from a make or a shell around us.
@@ -40,67 +39,41 @@ def run_tool(
 ) -> None:
     """Runs `argv` to its end; what it says goes to the end of `log`, and line by line to `each_line`.
 
-    The tool and all that it started end when we do: on an exception they are terminated, and if we are
-    killed the kernel signals the tool (make hands that on to its children). Raises BuildError with the
-    first telling lines if it fails, MissingError if it is not installed, OSError(ENOSPC) if the disk
-    is full.
+    The tool and all that it started end when we do: on an exception they are killed, and if we are killed
+    the tool gets a SIGTERM, which make hands on to its children. Raises BuildError with the first telling
+    lines if it fails, MissingError if it is not installed, OSError(ENOSPC) if the disk is full.
     """
-    command = [os.fspath(each) for each in argv]
-    with log.open("a", errors="replace") as kept:
-        kept.write(f"$ {' '.join(command)}\n")
-        kept.flush()
-        start = kept.tell()
-        try:
-            child = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "--", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment() if env is None else dict(env),
-                start_new_session=True,  # Ctrl-C reaches us alone; we end the group in order
-                text=True,
-                errors="replace",
-            )
-        except FileNotFoundError as error:
-            raise MissingError("setpriv is not installed", hint="apt-get install util-linux") from error
+    command = shlex.join(os.fspath(each) for each in argv)
+    said: list[str] = []
+    with log.open("a") as kept:
+        kept.write(f"$ {command}\n")
+        child = spawn(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment() if env is None else env,
+            death="TERM",
+        )
         try:
             assert child.stdout is not None
-            for line in child.stdout:
-                kept.write(line)
+            for raw in child.stdout:
+                line = raw.decode(errors="replace").rstrip("\n")
+                said.append(line)
+                kept.write(f"{line}\n")
                 if each_line is not None:
-                    each_line(line.rstrip("\n"))
-            child.wait()
+                    each_line(line)
+            status = child.wait()
         except BaseException:
-            _end(child)
+            end(child)
             raise
-    if child.returncode != 0:
-        _raise(command, child.returncode, log, start)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-def _raise(command: Sequence[str], status: int, log: Path, start: int) -> None:
-    with log.open(errors="replace") as kept:
-        kept.seek(start)
-        said = kept.read()
-    if _NO_SPACE in said:
+    if status == 0:
+        return
+    if any(_NO_SPACE in line for line in said):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    lines = said.splitlines()
-    telling = [line for line in lines if _TELLING.search(line)][:_TELLING_LINES] or lines[-_TELLING_LINES:]
-    if status == 127 and not telling:
-        raise MissingError(f"{command[0]} is not installed", hint="make setup")
+    if status == 127 and len(said) <= 1:
+        raise MissingError(f"{argv[0]} is not installed", hint="make setup")
+    telling = [line for line in said if _TELLING.search(line)][:_TELLING_LINES] or said[-_TELLING_LINES:]
     raise BuildError(
-        "\n".join([f"`{' '.join(command)}` failed with status {status}:", *(f"    {line}" for line in telling)]),
+        "\n".join([f"this failed with status {status}: {command}", *(f"    {line}" for line in telling)]),
         hint=f"all that it said is in {log}",
     )
