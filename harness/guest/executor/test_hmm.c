@@ -161,20 +161,20 @@ static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint6
 		memset(protections, HMM_DMIRROR_PROT_NONE, npages);
 	else if (error)
 		return error;
-	/* All of it is known to be safe before any of it is done. */
-	for (uint64_t i = 0; i < npages; i += run) {
-		run = run_length(protections + i, npages - i);
-		if (!is_local(protections[i]))
-			continue;
-		error = probe(fd, store, address + i * PAGE_BYTES, protections + i, run,
-			      data + CHUNK_PAGES * PAGE_WORDS);
-		if (error)
-			return error;
-	}
 	for (uint64_t i = 0; i < npages; i += run) {
 		uint64_t part;
 
 		run = run_length(protections + i, npages - i);
+		/*
+		 * Not before the run's turn has come: a fault in an earlier one may
+		 * cost this one its first entry, since the driver's invalidation
+		 * goes one page too far.
+		 */
+		error = is_local(protections[i]) ? probe(fd, store, address + i * PAGE_BYTES, protections + i, run,
+							 data + CHUNK_PAGES * PAGE_WORDS) :
+						   0;
+		if (error)
+			return error;
 		error = transfer_run(fd, store, address + i * PAGE_BYTES, run, data + i * PAGE_WORDS, &part);
 		*done += part;
 		if (error)

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,6 +290,21 @@ static void run_program(void)
 		outcome->in_use[i] = binding->in_use(i);
 }
 
+/*
+ * The worker and its subjects take turns, so one CPU is enough: a step costs a
+ * switch instead of a wake-up on another CPU, and pages do not wait in another
+ * CPU's lists, where they cannot be migrated from.
+ */
+static void stay_on_one_cpu(void)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(sched_getcpu(), &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		give_up("cannot stay on one CPU");
+}
+
 _Noreturn void worker_run(int commands, int completions)
 {
 	struct sigaction action = { .sa_handler = on_child, .sa_flags = SA_RESTART | SA_NOCLDSTOP };
@@ -296,6 +312,7 @@ _Noreturn void worker_run(int commands, int completions)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigaction(SIGCHLD, &action, NULL);
+	stay_on_one_cpu();
 	/* Subjects are to have as little as possible besides what a program maps. */
 	if (madvise(exchange, sizeof(*exchange), MADV_DONTFORK))
 		give_up("cannot keep the exchange from subjects");

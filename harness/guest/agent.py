@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The host's hand in the guest: loads the modules, takes programs, answers with what they showed.
+
+Serves frames on a loopback port: `!II`, the lengths of a JSON object and of a body, then both. A request is
+`{"do": ...}`; see `Agent` for what can be done. A failure is answered by `{"error": ..., "hint": ...,
+"log": [...]}`. Runs with the guest's Python and nothing else, and is up as fast as it can be: what takes long
+to import is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.guest import kernel
+from harness.guest.kernel import AgentError, KernelLog
+from harness.guest.runner import Executor
+
+PORT = 7700
+READY_PORT = "hmm-harness.ready"
+
+_HEAD = struct.Struct("!II")
+_MAX_JSON = 1 << 20
+_MAX_BODY = 64 << 20
+_FRAME_SECONDS = 30.0  # for the rest of a frame that has begun
+_NODES = {"interval": "/dev/hmm_harness0", "test_hmm": "/dev/hmm_dmirror0"}
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+class FrameError(Exception):
+    """What came is no frame: nothing more can be understood on this connection."""
+
+
+class Agent:
+    """Does what requests ask for. `payload` has modules/*.ko and bin/executor; `log` reads the kernel's log."""
+
+    def __init__(self, payload: Path, log: KernelLog) -> None:
+        self._modules = payload / "modules"
+        self._executor = Executor(payload / "bin" / "executor")
+        self._log = log
+        self._taint = kernel.taint()
+        self._loaded: dict[str, str] = {}
+        self._loading: list[str] = []  # kernel log
+        self._doings: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
+            "hello": self._hello,
+            "run": self._run,
+            "load": self._load,
+            "unload": self._unload,
+            "warm": self._warm,
+        }
+
+    def prepare(self) -> None:
+        """Loads every module of the payload and starts the executor. `hello` tells which modules did not load."""
+        for path in sorted(self._modules.glob("*.ko")):
+            try:
+                kernel.load_module(path)
+                self._loaded[path.stem] = "loaded"
+            except AgentError as error:
+                self._loaded[path.stem] = error.message
+        self._loading = self._log.lines()
+        self._taint = kernel.taint()
+        self._executor.start()
+
+    def hello(self) -> dict[str, Any]:
+        """What there is: `bindings` are those that programs can use, `info` says why others are missing."""
+        return {
+            "release": os.uname().release,
+            "taint": kernel.taint(),
+            "bindings": [name for name, node in _NODES.items() if Path(node).exists()],
+            "info": {
+                "modules": self._loaded,
+                "log": self._loading,
+                "mistakes": kernel.known_mistakes(),
+                "python": ".".join(map(str, sys.version_info[:3])),
+            },
+        }
+
+    def answer(self, request: dict[str, Any], body: bytes) -> Answer:
+        """Does one request. Raises nothing: what goes wrong is in the answer."""
+        try:
+            doing = self._doings.get(str(request.get("do")))
+            if doing is None:
+                raise AgentError(f"cannot do {request.get('do')!r}", f"what can be done: {', '.join(self._doings)}")
+            return doing(request, body)
+        except AgentError as error:
+            return {"error": error.message, "hint": error.hint, "log": self._log.lines()}, b""
+        except Exception as error:  # noqa: BLE001  the client must hear of it, and the next one be served
+            traceback.print_exc()
+            return {"error": f"the agent failed: {error!r}", "hint": "its traceback is on the guest's console"}, b""
+
+    def _hello(self, _request: dict[str, Any], _body: bytes) -> Answer:
+        return self.hello(), b""
+
+    def _run(self, request: dict[str, Any], body: bytes) -> Answer:
+        """`programs`: lengths of the requests that the body is made of; `wrong`: mistakes to make meanwhile."""
+        lengths: list[int] = _list_of(int, request.get("programs"))
+        wrong: list[str] = _list_of(str, request.get("wrong", []))
+        if any(length < 0 for length in lengths) or sum(lengths) != len(body):
+            raise AgentError(f"`programs` has {lengths}, the body {len(body)} bytes")
+        results = []
+        responses = []
+        kernel.make_mistakes(wrong)
+        try:
+            start = 0
+            for length in lengths:
+                result, response = self._run_one(body[start : start + length])
+                results.append(result)
+                responses.append(response)
+                start += length
+        finally:
+            kernel.make_mistakes([])
+        return {"results": results}, b"".join(responses)
+
+    def _run_one(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+        log = self._log.lines()
+        if log:
+            # Late words of an earlier program, perhaps: said, and said not to be this one's.
+            log.append("[hmm-harness: printed before this program started, up to here]")
+        start = time.monotonic()
+        response = self._executor.run(request)
+        seconds = time.monotonic() - start
+        log += self._log.lines()
+        before, self._taint = self._taint, kernel.taint()
+        result = {
+            "length": len(response.data),
+            "seconds": seconds,
+            "log": [*log, *response.remarks],
+            "taint": before ^ self._taint,
+            "residue": {f"d{n}": pages for n, pages in enumerate(response.in_use) if pages is not None},
+        }
+        return result, response.data
+
+    def _load(self, request: dict[str, Any], _body: bytes) -> Answer:
+        """`module`: its name; `parameters`: as on insmod's command line."""
+        name = _module_name(request)
+        kernel.load_module(self._modules / f"{name}.ko", str(request.get("parameters", "")))
+        self._loaded[name] = "loaded"
+        self._taint = kernel.taint()
+        return {}, b""
+
+    def _unload(self, request: dict[str, Any], _body: bytes) -> Answer:
+        name = _module_name(request)
+        kernel.unload_module(name)
+        self._loaded[name] = "unloaded"
+        return {}, b""
+
+    def _warm(self, _request: dict[str, Any], _body: bytes) -> Answer:
+        """Goes once through what every program goes through, so that the first one after a restore need not."""
+        from harness.guest.warm import requests  # noqa: PLC0415  imports cffi: a second, under emulation
+
+        results = []
+        for binding, request in requests().items():
+            if Path(_NODES[binding]).exists():
+                result, _ = self._run_one(request)
+                results.append(result)
+        return {"results": results}, b""
+
+
+def _list_of(kind: type, values: object) -> list[Any]:
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise AgentError("run needs `programs`, a list of lengths, and `wrong`, a list of names")
+    return values
+
+
+def _module_name(request: dict[str, Any]) -> str:
+    name = request.get("module")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise AgentError(f"{name!r} is no name of a module")
+    return name
+
+
+def read_frame(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
+    """The next frame, or None at the end of the connection. Raises `FrameError` and `OSError`."""
+    head = _receive(connection, _HEAD.size)
+    if not head:
+        return None
+    if len(head) < _HEAD.size:
+        raise FrameError("the connection ended in the middle of a frame")
+    json_length, body_length = _HEAD.unpack(head)
+    if json_length > _MAX_JSON or body_length > _MAX_BODY:
+        raise FrameError(f"lengths of {json_length} and {body_length} bytes: this is no frame")
+    data = _receive(connection, json_length + body_length)
+    if len(data) < json_length + body_length:
+        raise FrameError("the connection ended in the middle of a frame")
+    try:
+        request = json.loads(data[:json_length])
+    except ValueError as error:
+        raise FrameError(f"what should be JSON is not: {error}") from error
+    if not isinstance(request, dict):
+        raise FrameError("what should be a JSON object is another value")
+    return request, data[json_length:]
+
+
+def write_frame(connection: socket.socket, answer: dict[str, Any], body: bytes = b"") -> None:
+    """Sends one frame. Raises `OSError` if nobody takes it."""
+    data = json.dumps(answer).encode()
+    connection.sendall(_HEAD.pack(len(data), len(body)) + data + body)
+
+
+def _receive(connection: socket.socket, length: int) -> bytes:
+    """`length` bytes, or fewer at the end of the connection."""
+    data = bytearray()
+    while len(data) < length:
+        part = connection.recv(min(length - len(data), 1 << 20))
+        if not part:
+            break
+        data += part
+    return bytes(data)
+
+
+class Server:
+    """Serves any number of connections, one request at a time.
+
+    More than one at once, because a VM may be saved with a connection open whose client is never heard of again.
+    """
+
+    def __init__(self, agent: Agent, port: int) -> None:
+        self._agent = agent
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._poll = select.poll()
+        self._poll.register(self._listener, select.POLLIN)
+        self._connections: dict[int, socket.socket] = {}
+
+    @property
+    def port(self) -> int:
+        """Where it listens: what was asked for, or what the system chose for port 0."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def serve_forever(self) -> None:
+        """Never returns."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif not self._serve(self._connections[fd]):
+                    self._poll.unregister(fd)
+                    self._connections.pop(fd).close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except ConnectionError:
+            return  # it is gone already
+        connection.settimeout(_FRAME_SECONDS)
+        self._connections[connection.fileno()] = connection
+        self._poll.register(connection, select.POLLIN)
+
+    def _serve(self, connection: socket.socket) -> bool:
+        """One request of `connection`. Returns whether there can be another."""
+        try:
+            try:
+                frame = read_frame(connection)
+            except FrameError as error:
+                write_frame(connection, {"error": str(error), "hint": "the connection is closed"})
+                return False
+            if frame is None:
+                return False
+            write_frame(connection, *self._agent.answer(*frame))
+        except OSError:
+            return False  # the client vanished: there is nobody to tell
+        return True
+
+
+def _ready_port() -> Path:
+    """The character device of the virtio port that the host waits at. Raises `FileNotFoundError`."""
+    named = Path("/dev/virtio-ports") / READY_PORT
+    if named.exists():
+        return named
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == READY_PORT:
+            return Path("/dev") / name.parent.name
+    raise FileNotFoundError(f"there is no virtio port {READY_PORT}: QEMU was started without it")
+
+
+def main(arguments: list[str]) -> None:
+    """`agent [PAYLOAD [PORT [FILE]]]`: FILE takes the line that says READY, in place of the virtio port."""
+    payload = Path(arguments[0] if arguments else "/payload")
+    port = int(arguments[1]) if len(arguments) > 1 else PORT
+    agent = Agent(payload, KernelLog(kernel.open_kernel_log()))
+    agent.prepare()
+    server = Server(agent, port)
+    ready = Path(arguments[2]) if len(arguments) > 2 else _ready_port()
+    with ready.open("w") as file:
+        file.write(f"READY {json.dumps(agent.hello() | {'port': server.port})}\n")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,841 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Throws good, bad and random ioctls at the devices of hmm_harness while the
+ * memory, the files and the processes concerned come and go.
+ *
+ *   ioctl_fuzz [-t seconds] [-s seed] [-p processes] [-w] [-f]
+ *
+ *   -w  switch deliberate mistakes of the module on and off meanwhile
+ *   -f  let allocations and copies fail (a kernel with FAULT_INJECTION)
+ *
+ * The seed decides what each thread of each process does, not how the kernel
+ * schedules them. A worker is a process with a thread that changes its memory
+ * and threads that call; it exits or is killed after a while, and another one
+ * takes its place. Devices opened by the parent are shared by all workers, so
+ * that most of them act on the memory of somebody else.
+ *
+ * Exit status: 0 when every command succeeded at least once, nobody is stuck,
+ * and no device page is left when all are gone; 1 otherwise, with the reason;
+ * 2 for a wrong command line or a missing device. Whether the kernel had
+ * something to say is for the caller to look up in its log.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "hmm_harness.h"
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#define PAGE 4096UL
+/* All workers map memory at the same place: addresses of one suit the others. */
+#define POOL ((char *)0x100000000000UL)
+#define POOL_PAGES 2048UL
+#define MAX_WORKERS 64
+#define CALLERS 2
+#define SHARED_FILES 4
+#define MAX_ERRNO 134
+/* A worker that does not die within so many seconds of SIGKILL is stuck. */
+#define PATIENCE 60
+
+struct command {
+	const char *name;
+	unsigned long nr;
+	uint32_t size;
+	bool range;
+	bool data;
+	uint32_t flags;
+};
+
+static const struct command commands[] = {
+	{ "INFO", HMM_HARNESS_INFO, sizeof(struct hmm_harness_info) },
+	{ "BIND", HMM_HARNESS_BIND, sizeof(struct hmm_harness_bind) },
+	{ "UNBIND", HMM_HARNESS_UNBIND, sizeof(struct hmm_harness_bind) },
+	{ "SNAPSHOT", HMM_HARNESS_SNAPSHOT, sizeof(struct hmm_harness_range),
+	  true },
+	{ "FAULT", HMM_HARNESS_FAULT, sizeof(struct hmm_harness_range), true,
+	  false, HMM_HARNESS_FAULT_WRITE },
+	{ "READ", HMM_HARNESS_READ, sizeof(struct hmm_harness_range), true,
+	  true },
+	{ "WRITE", HMM_HARNESS_WRITE, sizeof(struct hmm_harness_range), true,
+	  true },
+	{ "MIGRATE", HMM_HARNESS_MIGRATE, sizeof(struct hmm_harness_range),
+	  true, false,
+	  HMM_HARNESS_MIGRATE_TO_DEVICE | HMM_HARNESS_MIGRATE_TO_SYSTEM },
+	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict) },
+	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range), true },
+	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage) },
+};
+
+/* The last row is for commands that do not exist. */
+#define ROWS (ARRAY_SIZE(commands) + 1)
+
+/* Seen by all processes. outcome[row][0] counts successes. */
+struct board {
+	bool stop;
+	uint64_t outcome[ROWS][MAX_ERRNO];
+	uint64_t stale;
+	uint64_t retries;
+};
+
+static struct board *board;
+static bool use_faults;
+static int shared_files[SHARED_FILES];
+
+/* What a worker has of its own. */
+static int files[SHARED_FILES + 4];
+static char *scratch;		/* where results go: 1 page, then a hole */
+static char *bulk;		/* where the data of READ and WRITE are */
+#define BULK_PAGES 64UL
+static int memory_file = -1;
+
+static __thread uint64_t random_state;
+static __thread int fail_nth_file = -1;
+static __thread sigjmp_buf recovery;
+static __thread volatile sig_atomic_t recovering;
+
+/* splitmix64 */
+static uint64_t rnd(void)
+{
+	uint64_t z = random_state += 0x9e3779b97f4a7c15;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+static uint64_t below(uint64_t n)
+{
+	return rnd() % n;
+}
+
+static bool one_in(uint64_t n)
+{
+	return below(n) == 0;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool done;
+
+	if (fd < 0)
+		return false;
+	done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+	close(fd);
+	return done;
+}
+
+static void on_fault(int signal)
+{
+	if (recovering)
+		siglongjmp(recovery, 1);
+	_exit(128 + signal);
+}
+
+/* Reads or writes a page of the pool, whatever is there. */
+static void touch(char *at, bool write)
+{
+	if (sigsetjmp(recovery, 1) == 0) {
+		recovering = 1;
+		if (write)
+			*(volatile uint64_t *)at = rnd();
+		else
+			(void)*(volatile uint64_t *)at;
+	}
+	recovering = 0;
+}
+
+static char *pool_page(void)
+{
+	/* Mostly few pages, so that many meet there. */
+	return POOL + below(one_in(4) ? POOL_PAGES : 64) * PAGE;
+}
+
+static uint64_t some_length(void)
+{
+	switch (below(32)) {
+	case 0:
+		return 513 + below(600);
+	case 1:
+		return below(POOL_PAGES);
+	default:
+		return 1 + below(16);
+	}
+}
+
+static uint64_t some_address(const struct command *command)
+{
+	static int data_of_ours;
+
+	switch (below(24)) {
+	case 0:
+		return rnd();
+	case 1:
+		return rnd() & (PAGE - 1);
+	case 2:
+		return (uint64_t)pool_page() + below(PAGE);
+	case 3:
+		return 0x7ffffffff000 - below(20) * PAGE;
+	case 4:
+		return 0xffff800000000000 + (rnd() & 0x7fffffff000);
+	case 5:
+		return 0xfffffffffffff000 - below(3) * PAGE;
+	case 6:
+		/* Our own stack, text and data, unless that would ruin us. */
+		if (command->nr == HMM_HARNESS_WRITE)
+			break;
+		return (uint64_t)&command & ~(PAGE - 1);
+	case 7:
+		if (command->nr == HMM_HARNESS_WRITE)
+			break;
+		return (uint64_t)some_address & ~(PAGE - 1);
+	case 8:
+		if (command->nr == HMM_HARNESS_WRITE)
+			break;
+		return (uint64_t)&data_of_ours & ~(PAGE - 1);
+	case 9:
+		return (uint64_t)POOL + (POOL_PAGES - 4) * PAGE;
+	default:
+		break;
+	}
+	return (uint64_t)pool_page();
+}
+
+/* A user pointer for results or data: good, bad, or changing under our feet. */
+static uint64_t some_pointer(bool data)
+{
+	switch (below(16)) {
+	case 0:
+		return 0;
+	case 1:
+		return rnd();
+	case 2:
+		return 1 + 2 * below(2000);
+	case 3:
+		return 0xffff888000000000 + (rnd() & 0xfffff000);
+	case 4:
+		return (uint64_t)scratch + PAGE - 8 * below(20);
+	case 5:
+		return (uint64_t)pool_page() + (one_in(2) ? below(PAGE) : 0);
+	case 6:
+		return (uint64_t)bulk + below(PAGE);
+	default:
+		break;
+	}
+	if (data)
+		return (uint64_t)bulk;
+	return one_in(3) ? 0 : (uint64_t)bulk;
+}
+
+static uint32_t some_size(uint32_t right)
+{
+	static const uint32_t sizes[] = {
+		0, 1, 4, 8, 4095, 4096, 4097, 0x7fffffff, 0xffffffff,
+	};
+
+	switch (below(16)) {
+	case 0:
+		return sizes[below(ARRAY_SIZE(sizes))];
+	case 1:
+		return right + 8 * below(10);
+	case 2:
+		return right - 1 - below(8);
+	default:
+		return right;
+	}
+}
+
+static void fill_range(struct hmm_harness_range *args,
+		       const struct command *command)
+{
+	static const uint64_t lengths[] = {
+		0, HMM_HARNESS_MAX_PAGES, HMM_HARNESS_MAX_PAGES + 1,
+		1UL << 52, (1UL << 52) - 1, 1UL << 60, ~0UL,
+	};
+
+	args->addr = some_address(command);
+	args->npages = one_in(20) ? lengths[below(ARRAY_SIZE(lengths))] :
+				    some_length();
+	if (command->data && args->npages > BULK_PAGES && !one_in(4))
+		args->npages = 1 + below(BULK_PAGES);
+	args->pages = some_pointer(false);
+	args->data = command->data ? some_pointer(true) : 0;
+	args->flags = command->flags;
+	if (command->flags)
+		args->flags &= 1u << below(2);
+	if (one_in(30))
+		args->flags = rnd() >> below(64);
+	if (one_in(30) && !command->data)
+		args->data = rnd();
+}
+
+static void note(unsigned int row, int result, int error)
+{
+	unsigned int at = result < 0 ? error : 0;
+
+	if (at >= MAX_ERRNO)
+		at = MAX_ERRNO - 1;
+	__atomic_fetch_add(&board->outcome[row][at], 1, __ATOMIC_RELAXED);
+}
+
+/* Contradictions between the tables may only be seen under mistakes. */
+static void look_for_stale(const struct hmm_harness_range *args)
+{
+	const uint64_t *pages = (const uint64_t *)args->pages;
+	uint64_t i;
+
+	if (args->pages != (uint64_t)bulk ||
+	    args->done > BULK_PAGES * PAGE / sizeof(*pages))
+		return;
+	for (i = 0; i < args->done; i++)
+		if (pages[i] & HMM_HARNESS_PAGE_STALE)
+			__atomic_fetch_add(&board->stale, 1, __ATOMIC_RELAXED);
+}
+
+static void arm_failure(void)
+{
+	char text[16];
+
+	if (fail_nth_file < 0 || !one_in(4))
+		return;
+	snprintf(text, sizeof(text), "%d", (int)(1 + below(24)));
+	if (pwrite(fail_nth_file, text, strlen(text), 0) < 0)
+		fail_nth_file = -1;
+}
+
+static void disarm_failure(void)
+{
+	if (fail_nth_file >= 0 && pwrite(fail_nth_file, "0", 1, 0) < 0)
+		fail_nth_file = -1;
+}
+
+/* @lonely: nobody else writes to bulk, so that results can be believed. */
+static void call(bool lonely)
+{
+	union {
+		uint32_t head[2];
+		struct hmm_harness_range range;
+		unsigned char raw[8192];
+	} *args;
+	static __thread char own[8192];
+	unsigned int row = below(ARRAY_SIZE(commands));
+	const struct command *command = &commands[row];
+	unsigned long nr = command->nr;
+	int fd = files[below(ARRAY_SIZE(files))];
+	uint64_t style = below(20);
+	int result, error;
+	size_t i;
+
+	args = (void *)own;
+	memset(args, 0, 256);
+	args->head[0] = some_size(command->size);
+	if (command->range)
+		fill_range(&args->range, command);
+	else if (one_in(30))
+		args->head[1] = rnd() >> below(64);
+
+	if (style == 0) {
+		/* Raw: anything anywhere, the right number more often. */
+		for (i = 0; i < 256; i++)
+			args->raw[i] = rnd();
+		if (one_in(2))
+			args->head[0] = some_size(command->size);
+	} else if (style == 1) {
+		/* A command that does not exist, or almost does. */
+		nr = one_in(2) ? rnd() : nr ^ (1UL << below(32));
+		for (i = 0; i < ARRAY_SIZE(commands); i++)
+			if (commands[i].nr == (uint32_t)nr)
+				return;
+		row = ROWS - 1;
+	} else if (style == 2) {
+		/* The struct ends where the memory ends, or is nowhere. */
+		char *end = scratch + PAGE - (one_in(2) ? command->size :
+							  below(128));
+
+		if (one_in(2)) {
+			args = (void *)some_pointer(false);
+		} else {
+			memcpy(end, own, scratch + PAGE - end);
+			args = (void *)end;
+		}
+	} else if (style == 3 && args->head[0] > command->size) {
+		args->raw[command->size + below(64)] = rnd();
+	}
+
+	arm_failure();
+	result = ioctl(fd, nr, args);
+	error = errno;
+	disarm_failure();
+
+	note(row, result, error);
+	if ((void *)args != (void *)own || !command->range || row == ROWS - 1 ||
+	    style == 0)
+		return;
+	__atomic_fetch_add(&board->retries, args->range.retries,
+			   __ATOMIC_RELAXED);
+	if (lonely && command->nr == HMM_HARNESS_TABLE)
+		look_for_stale(&args->range);
+}
+
+/* A child that shares the memory, looks at it, and goes in one way or another. */
+static void spawn_child(void)
+{
+	uint64_t seed = rnd();
+	pid_t child = fork();
+	int i;
+
+	if (child) {
+		if (child > 0 && one_in(2))
+			kill(child, SIGKILL);
+		return;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	random_state = seed;
+	for (i = below(40); i > 0; i--) {
+		if (one_in(3))
+			touch(pool_page(), one_in(2));
+		else
+			call(false);
+	}
+	_exit(0);
+}
+
+static void map_something(char *at, uint64_t npages)
+{
+	int protection = one_in(4) ? (int)below(8) : PROT_READ | PROT_WRITE;
+	int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+	int fd = -1;
+
+	switch (below(8)) {
+	case 0:
+		flags = MAP_FIXED | MAP_SHARED | MAP_ANONYMOUS;
+		break;
+	case 1:
+		flags = MAP_FIXED | MAP_SHARED;
+		fd = memory_file;
+		break;
+	case 2:
+		flags = MAP_FIXED | MAP_PRIVATE;
+		fd = memory_file;
+		break;
+	case 3:
+		flags |= MAP_POPULATE;
+		break;
+	default:
+		break;
+	}
+	mmap(at, npages * PAGE, protection, flags, fd, 0);
+}
+
+static void change_memory(void)
+{
+	static const int advices[] = {
+		MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT,
+		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_MERGEABLE,
+		MADV_UNMERGEABLE, MADV_WILLNEED, MADV_REMOVE, MADV_DONTFORK,
+		MADV_DOFORK,
+	};
+	char *at = pool_page();
+	uint64_t n = some_length();
+
+	if (n > (uint64_t)(POOL + POOL_PAGES * PAGE - at) / PAGE)
+		n = (POOL + POOL_PAGES * PAGE - at) / PAGE;
+	if (!n)
+		n = 1;
+
+	switch (below(16)) {
+	case 0:
+		munmap(at, n * PAGE);
+		break;
+	case 1:
+	case 2:
+	case 3:
+		map_something(at, n);
+		break;
+	case 4:
+		mprotect(at, n * PAGE, below(8));
+		break;
+	case 5:
+		mprotect(at, n * PAGE, PROT_READ | PROT_WRITE);
+		break;
+	case 6:
+	case 7:
+		madvise(at, n * PAGE, advices[below(ARRAY_SIZE(advices))]);
+		break;
+	case 8:
+		mremap(at, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       pool_page());
+		break;
+	case 9:
+		if (one_in(8))
+			spawn_child();
+		break;
+	case 10:
+		if (ftruncate(memory_file, below(POOL_PAGES) * PAGE))
+			abort();
+		break;
+	case 11:
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		break;
+	default:
+		touch(at, one_in(2));
+		break;
+	}
+}
+
+/* Closes and opens a file of the worker, under the eyes of its other threads. */
+static void change_file(void)
+{
+	int *file = &files[SHARED_FILES +
+			   below(ARRAY_SIZE(files) - SHARED_FILES)];
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/hmm_harness%d",
+		 (int)below(HMM_HARNESS_NR_DEVICES));
+	close(*file);
+	*file = open(path, O_RDWR);
+}
+
+struct thread {
+	uint64_t seed;
+	uint64_t steps;
+	bool calls;
+};
+
+static void *run_thread(void *argument)
+{
+	struct thread *thread = argument;
+	uint64_t step;
+
+	random_state = thread->seed;
+	if (use_faults)
+		fail_nth_file = open("/proc/thread-self/fail-nth", O_RDWR);
+	for (step = 0; step < thread->steps && !board->stop; step++) {
+		if (!thread->calls)
+			change_memory();
+		else if (one_in(200))
+			change_file();
+		else
+			call(false);
+	}
+	return NULL;
+}
+
+static void worker(uint64_t seed)
+{
+	struct thread threads[CALLERS + 1];
+	pthread_t ids[CALLERS + 1];
+	unsigned int i;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGSEGV, on_fault);
+	signal(SIGBUS, on_fault);
+	random_state = seed;
+
+	memory_file = memfd_create("pool", 0);
+	scratch = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bulk = mmap(NULL, (BULK_PAGES + 1) * PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory_file < 0 || scratch == MAP_FAILED || bulk == MAP_FAILED)
+		_exit(3);
+	munmap(scratch + PAGE, PAGE);
+	mmap(POOL, POOL_PAGES / 2 * PAGE, PROT_READ | PROT_WRITE,
+	     MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memcpy(files, shared_files, sizeof(shared_files));
+	for (i = SHARED_FILES; i < ARRAY_SIZE(files); i++)
+		files[i] = open(i % 2 ? "/dev/hmm_harness1" :
+					"/dev/hmm_harness0", O_RDWR);
+
+	if (one_in(4)) {
+		/* Alone, so that what the table says can be believed. */
+		uint64_t step, steps = 200 + below(2000);
+
+		for (step = 0; step < steps && !board->stop; step++) {
+			if (one_in(3))
+				change_memory();
+			else
+				call(true);
+		}
+		_exit(0);
+	}
+
+	for (i = 0; i < ARRAY_SIZE(threads); i++) {
+		threads[i].seed = rnd();
+		threads[i].steps = 200 + below(4000);
+		threads[i].calls = i > 0;
+		if (pthread_create(&ids[i], NULL, run_thread, &threads[i]))
+			_exit(3);
+	}
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(ids[i], NULL);
+	_exit(0);
+}
+
+static pid_t start_worker(uint64_t seed)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		worker(seed);
+	if (pid < 0) {
+		perror("ioctl_fuzz: fork");
+		exit(1);
+	}
+	return pid;
+}
+
+/* Returns how many did not die. */
+static int kill_all(pid_t *workers, int count)
+{
+	double deadline = now() + PATIENCE;
+	int i, left = count;
+
+	board->stop = true;
+	usleep(500000);
+	for (i = 0; i < count; i++)
+		kill(workers[i], SIGKILL);
+	while (left && now() < deadline) {
+		for (i = 0; i < count; i++) {
+			if (workers[i] &&
+			    waitpid(workers[i], NULL, WNOHANG) > 0) {
+				workers[i] = 0;
+				left--;
+			}
+		}
+		usleep(10000);
+	}
+	for (i = 0; i < count; i++)
+		if (workers[i])
+			printf("ioctl_fuzz: worker %d is stuck\n", workers[i]);
+	return left;
+}
+
+static void switch_mistakes(char *names)
+{
+	char text[512] = "\n";
+	char *copy, *name, *rest;
+
+	if (one_in(2)) {
+		copy = rest = strdup(names);
+		while ((name = strsep(&rest, ",\n"))) {
+			if (!*name || !one_in(4))
+				continue;
+			if (text[0] == '\n')
+				text[0] = '\0';
+			else
+				strcat(text, ",");
+			strcat(text, name);
+		}
+		free(copy);
+	}
+	if (!put("/sys/module/hmm_harness/parameters/wrong", text))
+		perror("ioctl_fuzz: wrong");
+}
+
+/* What fails is told by fail-nth of each thread; here, that all can. */
+static void prepare_faults(void)
+{
+	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "0");
+	put("/sys/kernel/debug/failslab/verbose", "0");
+	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "0");
+	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "0");
+	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
+	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+	put("/sys/kernel/debug/fail_usercopy/verbose", "0");
+	if (access("/proc/thread-self/fail-nth", W_OK)) {
+		fprintf(stderr, "ioctl_fuzz: -f needs CONFIG_FAULT_INJECTION\n");
+		exit(2);
+	}
+}
+
+static int report(bool lonely_is_sound)
+{
+	unsigned int row, at, failures = 0;
+	uint64_t calls, total = 0;
+
+	for (row = 0; row < ROWS; row++) {
+		calls = 0;
+		for (at = 0; at < MAX_ERRNO; at++)
+			calls += board->outcome[row][at];
+		total += calls;
+		printf("%-9s %9lu calls, %9lu ok",
+		       row < ROWS - 1 ? commands[row].name : "(none)", calls,
+		       board->outcome[row][0]);
+		for (at = 1; at < MAX_ERRNO; at++)
+			if (board->outcome[row][at])
+				printf(", %lu %s", board->outcome[row][at],
+				       strerrorname_np(at) ? : "?");
+		printf("\n");
+		if (row < ROWS - 1 && !board->outcome[row][0]) {
+			printf("ioctl_fuzz: %s never succeeded\n",
+			       commands[row].name);
+			failures++;
+		}
+	}
+	if (board->outcome[ROWS - 1][0]) {
+		printf("ioctl_fuzz: a command that does not exist succeeded\n");
+		failures++;
+	}
+	printf("%lu calls, %lu retries, %lu stale entries seen\n", total,
+	       board->retries, board->stale);
+	if (lonely_is_sound && board->stale) {
+		printf("ioctl_fuzz: the device's table contradicted the CPU's\n");
+		failures++;
+	}
+	return failures;
+}
+
+/* All are gone: the devices must be as if nobody had ever been there. */
+static int check_residue(void)
+{
+	struct hmm_harness_usage usage;
+	char path[32];
+	int i, fd, failures = 0;
+
+	for (i = 0; i < HMM_HARNESS_NR_DEVICES; i++) {
+		snprintf(path, sizeof(path), "/dev/hmm_harness%d", i);
+		fd = open(path, O_RDWR);
+		usage = (struct hmm_harness_usage){ .size = sizeof(usage) };
+		if (fd < 0 || ioctl(fd, HMM_HARNESS_USAGE, &usage)) {
+			printf("ioctl_fuzz: %s: %s\n", path, strerror(errno));
+			return 1;
+		}
+		close(fd);
+		printf("%s: %llu pages allocated, %llu freed, %llu CPU faults\n",
+		       path, usage.allocated, usage.freed, usage.cpu_faults);
+		if (usage.in_use) {
+			printf("ioctl_fuzz: %s: %llu pages in use by nobody\n",
+			       path, usage.in_use);
+			failures++;
+		}
+	}
+	return failures;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long seconds = 10, seed = time(NULL), count = 4;
+	pid_t workers[MAX_WORKERS] = { 0 };
+	bool mistakes = false;
+	char names[2048] = "";
+	double end;
+	pid_t dead;
+	int option, failures;
+	unsigned long i;
+
+	while ((option = getopt(argc, argv, "t:s:p:wf")) != -1) {
+		switch (option) {
+		case 't':
+			seconds = strtoul(optarg, NULL, 0);
+			break;
+		case 's':
+			seed = strtoul(optarg, NULL, 0);
+			break;
+		case 'p':
+			count = strtoul(optarg, NULL, 0);
+			break;
+		case 'w':
+			mistakes = true;
+			break;
+		case 'f':
+			use_faults = true;
+			break;
+		default:
+			goto usage;
+		}
+	}
+	if (optind != argc || !count || count > MAX_WORKERS)
+		goto usage;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("ioctl_fuzz: %lu seconds, %lu processes, seed %lu\n", seconds,
+	       count, seed);
+
+	board = mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (board == MAP_FAILED) {
+		perror("ioctl_fuzz: mmap");
+		return 1;
+	}
+	for (i = 0; i < SHARED_FILES; i++) {
+		const char *path = i % 2 ? "/dev/hmm_harness1" :
+					   "/dev/hmm_harness0";
+
+		shared_files[i] = open(path, O_RDWR);
+		if (shared_files[i] < 0) {
+			perror(path);
+			return 2;
+		}
+	}
+	if (use_faults)
+		prepare_faults();
+	if (mistakes) {
+		int fd = open("/sys/module/hmm_harness/parameters/wrong_names",
+			      O_RDONLY);
+
+		if (fd < 0 || read(fd, names, sizeof(names) - 1) <= 0) {
+			perror("ioctl_fuzz: wrong_names");
+			return 2;
+		}
+		close(fd);
+	}
+
+	random_state = seed;
+	for (i = 0; i < count; i++)
+		workers[i] = start_worker(rnd());
+	end = now() + seconds;
+	while (now() < end) {
+		usleep(5000);
+		if (one_in(40))
+			kill(workers[below(count)], SIGKILL);
+		if (mistakes && one_in(40))
+			switch_mistakes(names);
+		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
+			for (i = 0; i < count; i++)
+				if (workers[i] == dead)
+					workers[i] = start_worker(rnd());
+	}
+
+	failures = kill_all(workers, count);
+	if (mistakes && !put("/sys/module/hmm_harness/parameters/wrong", "\n"))
+		failures++;
+	for (i = 0; i < SHARED_FILES; i++)
+		close(shared_files[i]);
+	failures += report(!mistakes);
+	failures += check_residue();
+	printf("ioctl_fuzz: %s\n", failures ? "failed" : "passed");
+	return failures != 0;
+
+usage:
+	fprintf(stderr,
+		"usage: ioctl_fuzz [-t seconds] [-s seed] [-p processes (1-%d)] [-w] [-f]\n",
+		MAX_WORKERS);
+	return 2;
+}

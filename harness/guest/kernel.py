@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's kernel, as the agent sees it: modules, log, taint, and the deliberate mistakes of our module."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+_FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
+_DELETE_MODULE = 176
+_RECORD_BYTES = 8192  # a record of /dev/kmsg is never longer: kernel/printk, PRINTKRB_RECORD_MAX and its prefix
+
+_TAINTED = Path("/proc/sys/kernel/tainted")
+_PARAMETERS = Path("/sys/module/hmm_harness/parameters")
+
+
+class AgentError(Exception):
+    """What the agent reports to its client: `message` says the cause, `hint` the remedy."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def _call(number: int, *arguments: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, *arguments) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def load_module(path: Path, parameters: str = "") -> None:
+    """Loads the module file `path`; fine if it is loaded. Raises `AgentError` with the kernel's reason."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AgentError(f"cannot open {path}: {error.strerror}", "rebuild the payload") from error
+    try:
+        _call(_FINIT_MODULE, fd, parameters.encode(), 0)
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise AgentError(
+                f"the kernel refuses {path.name}: {error.strerror}", "the kernel log has the reason"
+            ) from error
+    finally:
+        os.close(fd)
+
+
+def unload_module(name: str) -> None:
+    """Removes the module `name`. Raises `AgentError` if it is in use or not loaded."""
+    try:
+        _call(_DELETE_MODULE, name.encode(), os.O_NONBLOCK)
+    except OSError as error:
+        raise AgentError(f"the kernel does not unload {name}: {error.strerror}") from error
+
+
+def taint() -> int:
+    """The taint bits; Documentation/admin-guide/tainted-kernels.rst."""
+    return int(_TAINTED.read_text())
+
+
+def known_mistakes() -> list[str]:
+    """The names of all deliberate mistakes that our module can make; none if it is not loaded."""
+    try:
+        return _split((_PARAMETERS / "wrong_names").read_text())
+    except FileNotFoundError:
+        return []
+
+
+def make_mistakes(names: list[str]) -> None:
+    """From now on our module makes the mistakes `names`, and no others. Raises `AgentError` for an unknown one."""
+    parameter = _PARAMETERS / "wrong"
+    if not parameter.exists():
+        if names:
+            raise AgentError("deliberate mistakes need the module hmm_harness, which is not loaded")
+        return
+    try:
+        parameter.write_text(",".join(names) + "\n")
+        active = _split(parameter.read_text())
+    except OSError as error:
+        raise AgentError(
+            f"the module refuses the mistakes {', '.join(names)}: {error.strerror}",
+            f"it knows: {', '.join(known_mistakes())}",
+        ) from error
+    if sorted(active) != sorted(names):
+        raise AgentError(f"the module makes the mistakes {active}, not {names}")
+
+
+def _split(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def open_kernel_log() -> int:
+    """A file descriptor of /dev/kmsg that reads what is printed from now on, and does not wait for it."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
+
+
+class KernelLog:
+    """The lines of /dev/kmsg, open as `fd`. It has a line as soon as printk() has returned."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def lines(self) -> list[str]:
+        """What was printed since the last call, as dmesg shows it."""
+        lines: list[str] = []
+        while True:
+            try:
+                record = os.read(self._fd, _RECORD_BYTES)
+            except BlockingIOError:
+                return lines
+            except BrokenPipeError:
+                lines.append("[hmm-harness: lines are missing here, the kernel's log buffer was overrun]")
+                continue
+            lines.append(_as_dmesg(record.decode(errors="replace")))
+
+
+def _as_dmesg(record: str) -> str:
+    """Documentation/ABI/testing/dev-kmsg: `level,sequence,microseconds,flags;text`, then lines of key=value."""
+    head, _, rest = record.partition(";")
+    microseconds = int(head.split(",")[2])
+    text = rest.partition("\n")[0]
+    return f"[{microseconds // 1_000_000:5}.{microseconds % 1_000_000:06}] {text}"

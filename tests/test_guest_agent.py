@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The agent on this machine: its frames, its clients, its executor. What it does with modules needs a VM."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.abi import ffi
+from harness.guest import kernel
+from harness.guest.agent import Agent, Server
+from harness.guest.files import EXECUTOR_HEADERS, EXECUTOR_SOURCES, GUEST_FILES
+from harness.guest.kernel import AgentError, KernelLog
+from harness.guest.runner import OUTCOME
+from tests.guest_executor import ROOT, Seen, compile_executor, mapped, operation, request, split
+
+HEAD = struct.Struct("!II")
+MALFORMED = b"\0" * 16
+
+
+class Log:
+    """A kernel log in the tests' hands: what is written to `printer` are records of /dev/kmsg."""
+
+    def __init__(self) -> None:
+        self.printer, self._reader = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._reader.setblocking(False)
+        self.reader = KernelLog(self._reader.fileno())
+
+
+@pytest.fixture(scope="session")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("payload")
+    (directory / "bin").mkdir()
+    (directory / "modules").mkdir()
+    compile_executor(directory / "bin" / "executor")
+    return directory
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def agent(payload: Path, log: Log) -> Agent:
+    return Agent(payload, log.reader)
+
+
+@pytest.fixture
+def port(agent: Agent) -> Iterator[int]:
+    """Where a server waits; it serves until the tests end, as in the guest."""
+    server = Server(agent, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.port
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def frame(content: object, body: bytes = b"") -> bytes:
+    data = json.dumps(content).encode()
+    return HEAD.pack(len(data), len(body)) + data + body
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
+    file = connection.makefile("rb")
+    json_length, body_length = HEAD.unpack(file.read(HEAD.size))
+    return json.loads(file.read(json_length)), file.read(body_length)
+
+
+def call(connection: socket.socket, content: object, body: bytes = b"") -> tuple[dict[str, Any], bytes]:
+    connection.sendall(frame(content, body))
+    return receive(connection)
+
+
+def a_program(token: int) -> bytes:
+    return request([mapped(1), operation("WRITE", npages=1, value=token), operation("READ", npages=1)])
+
+
+def test_hello_names_the_kernel(port: int) -> None:
+    with connect(port) as connection:
+        answer, body = call(connection, {"do": "hello"})
+    assert answer["release"] == os.uname().release
+    assert isinstance(answer["taint"], int)
+    assert set(answer["bindings"]) <= {"interval", "test_hmm"}
+    assert body == b""
+
+
+def test_programs_of_one_request_are_answered_in_order(port: int) -> None:
+    programs = [a_program(7), a_program(8)]
+    with connect(port) as connection:
+        answer, body = call(connection, {"do": "run", "programs": [len(one) for one in programs]}, b"".join(programs))
+    first, second = split(body)
+    assert (first[2], second[2]) == (Seen("DONE", 0, (7,)), Seen("DONE", 0, (8,)))
+    assert sum(result["length"] for result in answer["results"]) == len(body)
+    for result in answer["results"]:
+        assert result["seconds"] > 0
+        assert (result["log"], result["taint"]) == ([], 0)
+
+
+def test_kernel_log_lines_are_told_apart_by_program(agent: Agent, log: Log) -> None:
+    log.printer.send(b"6,41,5140900,-;early\n")
+    program = a_program(1)
+    answer, _ = agent.answer({"do": "run", "programs": [len(program)]}, program)
+    assert answer["results"][0]["log"] == [
+        "[    5.140900] early",
+        "[hmm-harness: printed before this program started, up to here]",
+    ]
+    answer, _ = agent.answer({"do": "run", "programs": [len(program)]}, program)
+    assert answer["results"][0]["log"] == []
+
+
+def test_kernel_log_records_are_read_as_dmesg_shows_them(log: Log) -> None:
+    log.printer.send(b"4,1,61000042,-;WARNING: CPU: 0\n SUBSYSTEM=misc\n DEVICE=+x\n")
+    log.printer.send(b"6,2,7,-;semi;colon\n")
+    assert log.reader.lines() == ["[   61.000042] WARNING: CPU: 0", "[    0.000007] semi;colon"]
+    assert log.reader.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "this is no frame"),
+        (HEAD.pack(3, 0) + b"{x}", "what should be JSON is not"),
+        (HEAD.pack(2, 0) + b"[]", "another value"),
+        (HEAD.pack(2, 0) + b"\xff\xfe", "what should be JSON is not"),
+        (HEAD.pack(10, 1 << 31), "this is no frame"),
+    ],
+)
+def test_garbage_is_answered_and_the_connection_closed(port: int, data: bytes, error: str) -> None:
+    with connect(port) as connection:
+        connection.sendall(data)
+        answer, _ = receive(connection)
+        assert error in answer["error"]
+        with suppress(ConnectionResetError):  # what was left unread may make it that kind of end
+            assert connection.recv(1) == b""
+    with connect(port) as connection:
+        assert "release" in call(connection, {"do": "hello"})[0]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0", HEAD.pack(100, 100) + b"{", frame({"do": "hello"})])
+def test_clients_that_vanish_do_no_harm(port: int, sent: bytes) -> None:
+    vanishing = connect(port)
+    vanishing.sendall(sent)
+    # A reset rather than an orderly end
+    vanishing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    vanishing.close()
+    with connect(port) as connection:
+        assert "release" in call(connection, {"do": "hello"})[0]
+
+
+def test_an_idle_connection_blocks_nobody(port: int) -> None:
+    """As after a restore: the client of a saved connection never speaks again."""
+    with connect(port) as idle, connect(port) as connection:
+        assert "release" in call(connection, {"do": "hello"})[0]
+        assert "release" in call(idle, {"do": "hello"})[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({}, "cannot do None"),
+        ({"do": "dance"}, "cannot do 'dance'"),
+        ({"do": "run"}, "needs `programs`"),
+        ({"do": "run", "programs": ["1"]}, "needs `programs`"),
+        ({"do": "run", "programs": [True]}, "needs `programs`"),
+        ({"do": "run", "programs": [], "wrong": "all"}, "needs `programs`"),
+        ({"do": "run", "programs": [5]}, "the body 0 bytes"),
+        ({"do": "run", "programs": [-1, 1]}, "the body 0 bytes"),
+        ({"do": "load", "module": "nosuch"}, "cannot open"),
+        ({"do": "load", "module": "../../etc/passwd"}, "is no name of a module"),
+        ({"do": "unload", "module": 3}, "is no name of a module"),
+    ],
+)
+def test_bad_requests_are_errors_and_the_connection_goes_on(port: int, content: object, error: str) -> None:
+    with connect(port) as connection:
+        answer, _ = call(connection, content)
+        assert error in answer["error"]
+        assert "release" in call(connection, {"do": "hello"})[0]
+
+
+def test_the_executors_death_is_an_error_and_another_is_started(agent: Agent) -> None:
+    for _ in range(2):
+        answer, body = agent.answer({"do": "run", "programs": [16]}, MALFORMED)
+        assert "ended with code 65" in answer["error"]
+        assert "executor: request refused: magic 0" in answer["error"]
+        assert "wire.h" in answer["hint"]
+        assert body == b""
+    program = a_program(3)
+    answer, body = agent.answer({"do": "run", "programs": [len(program)]}, program)
+    assert split(body)[0][2].elements == (3,)
+
+
+def test_a_missing_executor_is_an_error(tmp_path: Path, log: Log) -> None:
+    answer, _ = Agent(tmp_path, log.reader).answer({"do": "run", "programs": [16]}, MALFORMED)
+    assert "cannot start" in answer["error"]
+
+
+@pytest.fixture
+def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the module's parameters look like."""
+    (tmp_path / "wrong").write_text("\n")
+    (tmp_path / "wrong_names").write_text("skip-retry,short-invalidate\n")
+    monkeypatch.setattr(kernel, "_PARAMETERS", tmp_path)
+    return tmp_path
+
+
+def test_mistakes_are_made_during_a_run_only(agent: Agent, parameters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = a_program(1)
+    written: list[str] = []
+    run_one = agent._run_one
+
+    def spy(data: bytes) -> tuple[dict[str, Any], bytes]:
+        written.append((parameters / "wrong").read_text())
+        return run_one(data)
+
+    monkeypatch.setattr(agent, "_run_one", spy)
+    answer, _ = agent.answer({"do": "run", "wrong": ["skip-retry"], "programs": [len(program)]}, program)
+    assert "error" not in answer
+    assert written == ["skip-retry\n"]
+    assert (parameters / "wrong").read_text() == "\n"
+    answer, _ = agent.answer({"do": "run", "wrong": ["skip-retry"], "programs": [16]}, MALFORMED)
+    assert "error" in answer
+    assert (parameters / "wrong").read_text() == "\n"
+
+
+def test_mistakes_need_the_module(agent: Agent, parameters: Path) -> None:
+    shutil.rmtree(parameters)
+    parameters.mkdir()
+    answer, _ = agent.answer({"do": "run", "wrong": ["skip-retry"], "programs": []}, b"")
+    assert "hmm_harness, which is not loaded" in answer["error"]
+
+
+def test_mistakes_that_the_module_does_not_take_are_an_error(parameters: Path) -> None:
+    (parameters / "wrong").unlink()
+    (parameters / "wrong").symlink_to("/dev/full")  # a write fails, as for a name that the module does not know
+    with pytest.raises(AgentError, match="refuses the mistakes nonsense") as caught:
+        kernel.make_mistakes(["nonsense"])
+    assert caught.value.hint == "it knows: skip-retry, short-invalidate"
+
+
+def test_the_head_of_a_response_is_as_the_header_says() -> None:
+    assert OUTCOME.size == ffi.sizeof("struct wire_outcome")
+    numbers = (0x1111, 0x2222, 0x3333, 0x4444, 0x5555)
+    outcome: Any = ffi.from_buffer("struct wire_outcome *", OUTCOME.pack(*numbers))
+    assert (outcome.magic, outcome.observations, outcome.length, *outcome.in_use) == numbers
+
+
+def test_the_guest_needs_no_file_that_is_not_listed(tmp_path: Path) -> None:
+    for name in GUEST_FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = [sys.executable, "-P", "-c", "import harness.guest.agent, harness.guest.warm as warm; warm.requests()"]
+    subprocess.run(command, check=True, cwd="/", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+
+def test_all_sources_of_the_executor_are_listed() -> None:
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "harness/guest/executor").iterdir()}
+    assert files == {name for name in (*EXECUTOR_SOURCES, *EXECUTOR_HEADERS) if "/executor/" in name}
