@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What VM tests share: a kernel that is built once, and a VM that is replaced when a test may have hurt it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.progress import Progress
+from harness.target.cache import Cache
+from harness.target.lab import Lab, prepare
+from harness.target.vm import Machine
+
+
+@pytest.fixture(scope="session")
+def progress(pytestconfig: pytest.Config) -> Progress:
+    """Shows what takes long, past pytest's capture."""
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        with capture.global_and_fixture_disabled():
+            return Progress()
+    return Progress()
+
+
+@pytest.fixture(scope="session")
+def cache(progress: Progress) -> Cache:
+    """The user's cache: kernels and images are built once and kept."""
+    return Cache()
+
+
+@pytest.fixture(scope="session")
+def machine(cache: Cache, progress: Progress) -> Machine:
+    """The default kernel with everything that it takes to boot it."""
+    return prepare("debian:6.1", "plain", cache=cache, progress=progress)
+
+
+@pytest.fixture(scope="session")
+def lab(machine: Machine, cache: Cache, progress: Progress) -> Iterator[Lab]:
+    """A VM at hand."""
+    with Lab(machine, cache=cache, progress=progress) as lab:
+        yield lab

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The harness finds what is broken: each deliberate mistake of the driver turns its program red."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.compare import Verdict
+from harness.conformance import catalogue
+from harness.run import Plan, run
+from harness.target.lab import Lab
+
+pytestmark = pytest.mark.vm
+
+# mistake: a program that it turns red, and what the explanation says
+FOUND_BY = {
+    "skip-invalidate": ("invalidate/dontneed", "STALE"),
+    "invalidate-short": ("invalidate/unmap", "STALE"),
+    "skip-own-migrate": ("migrate/mirrored-before", "STALE"),
+    "ignore-permission": ("access/read-only", "EPERM"),
+    "write-entry-always": ("fault/read-only", "buf[0]"),
+    "fault-forgets-write": ("fault/write-untouched", "buf[2]"),
+    "fault-reports-success": ("fault/prot-none", "EFAULT"),
+    "snapshot-faults": ("snapshot/untouched", "buf[0]"),
+    "owner-unset": ("devmem/own-fault", "device"),
+    "migrate-no-copy": ("migrate/to-device", "saw 0, allowed is 100"),
+    "migrate-claims-all": ("migrate/shared-stays", "moved"),
+    "migrate-back-short": ("migrate/to-device", "torn"),
+    "migrate-back-shifted": ("migrate/evict", "buf[1]"),
+    "leak-device-page": ("migrate/to-device", "allowed is"),
+    "evict-nothing": ("migrate/evict", "saw"),
+}
+# Mistakes that no program on its own can show, and why.
+NOT_YET = {
+    "skip-retry": "needs an invalidation between the walk and the commit: a forced race",
+    "retry-outside-lock": "needs an invalidation between the check and the lock: a forced race",
+    "skip-dirty": "needs reclaim, and swap to lose the data in",
+}
+
+
+def test_every_mistake_of_the_module_is_listed_here(lab: Lab) -> None:
+    code, output = lab.vm().exec("cat /sys/module/hmm_harness/parameters/wrong_names", timeout=30)
+    assert code == 0
+    assert sorted(output.replace(",", " ").split()) == sorted([*FOUND_BY, *NOT_YET])
+
+
+@pytest.mark.parametrize("mistake", FOUND_BY)
+def test_a_mistake_turns_a_program_red(lab: Lab, mistake: str) -> None:
+    name, words = FOUND_BY[mistake]
+    programs = catalogue.select([name])
+    (right,) = run(Plan(programs, ["interval"]), lab)
+    assert right.status is Verdict.PASS, "\n".join(right.explanation)
+    (wrong,) = run(Plan(programs, ["interval"], wrong=[mistake]), lab)
+    text = "\n".join(wrong.explanation)
+    assert wrong.status is Verdict.FAIL, text
+    assert words in text
+    assert f"--wrong {mistake}" in wrong.replay
+    assert any(line.startswith("  > ") for line in wrong.explanation), "the step is marked"
+    assert "page tables after the step" in text
+
+
+def test_an_unknown_mistake_is_refused(lab: Lab) -> None:
+    (result,) = run(Plan(catalogue.select(["snapshot/untouched"]), ["interval"], wrong=["nosuch"]), lab)
+    assert result.status is Verdict.ERROR
