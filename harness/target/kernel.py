@@ -32,7 +32,7 @@ _PATTERN = "linux-source-*.tar.xz"
 _CONFIGS = VM_IMAGES / "kernel"
 _BASE = "base"
 _MIB = 1 << 20
-_NEEDS = 3072 * _MIB  # the unpacked source and all objects, while the build runs
+NEEDS = 3072 * _MIB  # bytes of disk for the unpacked source and all objects, while a build runs
 _COMPILED = re.compile(r"  (?:CC|AS|HOSTCC|LD|AR)\b.*\.(?:o|a|ko)")
 _FILES = 1250  # that a build of base.config compiles, for the progress; other kernels come close
 
@@ -97,7 +97,7 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
         with progress.step(f"building {name}") as step:
             _build(tarball, options, out, name=name, log=cache.log(f"kernel-{key[:12]}"), step=step)
 
-    entry = cache.entry("kernel", key, build, progress=progress, needs=_NEEDS)
+    entry = cache.entry("kernel", key, build, progress=progress, needs=NEEDS)
     tree = entry / "source" / "build"
     return Kernel(
         name=spec,

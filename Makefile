@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# ARGS="..." is handed to the program behind run, test, test-fast and bench.
+
+.PHONY: help run test test-fast lint bench setup doctor clean
+.DEFAULT_GOAL := help
+
+help:      ## list these targets
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
+
+run:       ## set up what is missing, run every program on a kernel and in the model, compare
+	@vm-images/setup.sh
+	@.venv/bin/hmm-harness run $(ARGS)
+
+test:      ## set up what is missing, run all tests, those that need a VM too
+	@vm-images/setup.sh dev
+	@.venv/bin/pytest $(ARGS)
+
+test-fast: ## run the tests that need no VM
+	@vm-images/setup.sh dev
+	@.venv/bin/pytest -m "not vm" $(ARGS)
+
+lint:      ## check style and types of the Python, style and annotations of the C
+	@vm-images/setup.sh dev
+	@.ci/lint
+
+bench:     ## measure boot, restore, round trip and operations per second
+	@vm-images/setup.sh bench
+	@.venv/bin/hmm-harness bench $(ARGS)
+
+setup:     ## install Debian packages and make .venv/
+	@vm-images/setup.sh
+
+doctor:    ## say what is missing on this machine, and the command that fixes it
+	@PATH="$$PWD/.venv/bin:$$PATH" python3 -m harness.target.doctor
+
+clean:     ## remove .venv/ and all that is cached: kernels, images, saved VMs
+	@if [ -x .venv/bin/hmm-harness ]; then .venv/bin/hmm-harness clean; fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
