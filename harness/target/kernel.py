@@ -47,8 +47,9 @@ _NOT_UNPACKED = (
     "*/drivers/staging/*.[ch]",
     "*/drivers/scsi/*.[ch]",
     "*/tools/perf/*",
-    "*/arch/[!x]*/*",
-    "*/arch/xtensa/*",
+    "*/arch/[!x]*/*.[chS]",  # not their Kconfig files, which others include
+    "*/arch/[!x]*/*.dts*",
+    "*/arch/xtensa/*.[chS]",
 )
 
 # What stays of the source: what Debian's linux-headers packages have, and what we read ourselves.
