@@ -57,29 +57,32 @@ struct command {
 	const char *name;
 	unsigned long nr;
 	uint32_t size;
+	/* Rare are those that leave the others nothing to work on. */
+	unsigned int weight;
 	bool range;
 	bool data;
 	uint32_t flags;
 };
 
 static const struct command commands[] = {
-	{ "INFO", HMM_HARNESS_INFO, sizeof(struct hmm_harness_info) },
-	{ "BIND", HMM_HARNESS_BIND, sizeof(struct hmm_harness_bind) },
-	{ "UNBIND", HMM_HARNESS_UNBIND, sizeof(struct hmm_harness_bind) },
+	{ "INFO", HMM_HARNESS_INFO, sizeof(struct hmm_harness_info), 2 },
+	{ "BIND", HMM_HARNESS_BIND, sizeof(struct hmm_harness_bind), 12 },
+	{ "UNBIND", HMM_HARNESS_UNBIND, sizeof(struct hmm_harness_bind), 2 },
 	{ "SNAPSHOT", HMM_HARNESS_SNAPSHOT, sizeof(struct hmm_harness_range),
-	  true },
-	{ "FAULT", HMM_HARNESS_FAULT, sizeof(struct hmm_harness_range), true,
-	  false, HMM_HARNESS_FAULT_WRITE },
-	{ "READ", HMM_HARNESS_READ, sizeof(struct hmm_harness_range), true,
-	  true },
-	{ "WRITE", HMM_HARNESS_WRITE, sizeof(struct hmm_harness_range), true,
-	  true },
+	  12, true },
+	{ "FAULT", HMM_HARNESS_FAULT, sizeof(struct hmm_harness_range),
+	  16, true, false, HMM_HARNESS_FAULT_WRITE },
+	{ "READ", HMM_HARNESS_READ, sizeof(struct hmm_harness_range),
+	  16, true, true },
+	{ "WRITE", HMM_HARNESS_WRITE, sizeof(struct hmm_harness_range),
+	  16, true, true },
 	{ "MIGRATE", HMM_HARNESS_MIGRATE, sizeof(struct hmm_harness_range),
-	  true, false,
+	  20, true, false,
 	  HMM_HARNESS_MIGRATE_TO_DEVICE | HMM_HARNESS_MIGRATE_TO_SYSTEM },
-	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict) },
-	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range), true },
-	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage) },
+	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict), 1 },
+	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range),
+	  12, true },
+	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage), 2 },
 };
 
 /* The last row is for commands that do not exist. */
@@ -191,7 +194,7 @@ static uint64_t some_address(const struct command *command)
 {
 	static int data_of_ours;
 
-	switch (below(24)) {
+	switch (below(48)) {
 	case 0:
 		return rnd();
 	case 1:
@@ -225,10 +228,23 @@ static uint64_t some_address(const struct command *command)
 	return (uint64_t)pool_page();
 }
 
+static unsigned int some_row(void)
+{
+	unsigned int row, sum = 0;
+	uint64_t at;
+
+	for (row = 0; row < ARRAY_SIZE(commands); row++)
+		sum += commands[row].weight;
+	at = below(sum);
+	for (row = 0; at >= commands[row].weight; row++)
+		at -= commands[row].weight;
+	return row;
+}
+
 /* A user pointer for results or data: good, bad, or changing under our feet. */
 static uint64_t some_pointer(bool data)
 {
-	switch (below(16)) {
+	switch (below(32)) {
 	case 0:
 		return 0;
 	case 1:
@@ -342,7 +358,7 @@ static void call(bool lonely)
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
-	unsigned int row = below(ARRAY_SIZE(commands));
+	unsigned int row = some_row();
 	const struct command *command = &commands[row];
 	unsigned long nr = command->nr;
 	int fd = files[below(ARRAY_SIZE(files))];
