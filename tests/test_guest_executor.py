@@ -401,14 +401,14 @@ def test_malformed_requests_are_refused(executor: Path, data: bytes, complaint: 
 
 
 def test_random_requests_are_refused_or_run(executor: Path) -> None:
-    """Whatever comes in, the executor ends on its own, by no signal."""
+    """Whatever comes in, the executor ends on its own, by no signal. No advice: there is MADV_HWPOISON."""
     generator = random.Random(1)
     for _ in range(300):
         operations = [bytearray(operation("READ", npages=1)) for _ in range(3)]
         for one in operations:
-            one[0] = generator.choice([*range(10), 32, 38, 200])
+            one[0] = generator.choice([0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 32, 38, 200])
             for _ in range(generator.randrange(3)):
-                one[generator.randrange(32)] = generator.randrange(256)
+                one[generator.randrange(1, 32)] = generator.randrange(256)
         result = run(executor, request([mapped(4), *map(bytes, operations)]))
         assert result.returncode in (0, MALFORMED, NO_DEVICE), result.stderr
 

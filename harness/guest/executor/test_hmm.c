@@ -34,8 +34,8 @@
 #define PMD_ORDER 9
 #define PUD_ORDER 18
 
-/* The mirror cannot be asked to access a range without a crash. */
-#define NOT_SAFE (-1)
+/* In place of an errno: what the driver would do is not what was asked for, or a crash. */
+#define NOT_POSSIBLE (-1)
 
 /* @data: one page per page of the range, or one byte for a snapshot */
 static int call(int fd, unsigned long command, uint64_t address, uint64_t npages, void *data)
@@ -109,9 +109,9 @@ static int probe(int fd, bool store, uint64_t address, const uint8_t *protection
 	/* The driver warns, and fails for a reason that is not the kernel's (its do_fault()). */
 	for (uint64_t i = 0; store && i < npages; i++)
 		if (!(protections[i] & HMM_DMIRROR_PROT_WRITE))
-			return NOT_SAFE;
+			return NOT_POSSIBLE;
 	error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, address, npages, scratch);
-	return error == ENOENT ? NOT_SAFE : error;
+	return error == ENOENT ? NOT_POSSIBLE : error;
 }
 
 /*
@@ -147,7 +147,7 @@ static uint64_t run_length(const uint8_t *protections, uint64_t npages)
 
 /*
  * READ or WRITE of at most CHUNK_PAGES, of which *@done are completed; @data has
- * SCRATCH_PAGES. 0, an errno or NOT_SAFE
+ * SCRATCH_PAGES. 0, an errno or NOT_POSSIBLE
  */
 static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
 {
@@ -183,12 +183,33 @@ static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint6
 	return 0;
 }
 
+/*
+ * A fault for writing. The driver can only write, so it is made to store what it
+ * has loaded, which nobody else can change meanwhile. But a load must not do more
+ * than that: where there is no entry yet it would bring one in.
+ */
+static int fault_for_writing(int fd, uint64_t address, uint64_t npages, uint64_t *scratch, uint64_t *done)
+{
+	uint8_t protections[CHUNK_PAGES];
+	int store_error;
+	int error;
+
+	*done = 0;
+	error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);
+	for (uint64_t i = 0; !error && i < npages; i++)
+		if (protections[i] == HMM_DMIRROR_PROT_NONE)
+			return NOT_POSSIBLE;
+	error = transfer(fd, false, address, npages, scratch, done);
+	if (error == NOT_POSSIBLE || *done == 0)
+		return error;
+	store_error = transfer(fd, true, address, *done, scratch, done);
+	return store_error ? store_error : error;
+}
+
 static int move_chunk(int fd, const struct wire_operation *operation, uint64_t first, uint64_t npages,
 		      uint64_t *scratch, uint64_t *done)
 {
 	uint64_t address = operation->address + first * PAGE_BYTES;
-	uint64_t stored;
-	int error;
 
 	switch (operation->code) {
 	case WIRE_DEVICE_WRITE:
@@ -196,14 +217,9 @@ static int move_chunk(int fd, const struct wire_operation *operation, uint64_t f
 			token_store(scratch + i * PAGE_WORDS, operation->value + first + i);
 		return transfer(fd, true, address, npages, scratch, done);
 	case WIRE_FAULT:
-		error = transfer(fd, false, address, npages, scratch, done);
-		if (!operation->argument || *done == 0 || error == NOT_SAFE)
-			return error;
-		/* Nobody else runs: storing what was loaded is a fault for writing. */
-		stored = *done;
-		int store_error = transfer(fd, true, address, stored, scratch, done);
-
-		return store_error ? store_error : error;
+		if (operation->argument)
+			return fault_for_writing(fd, address, npages, scratch, done);
+		/* fall through */
 	default:
 		return transfer(fd, false, address, npages, scratch, done);
 	}
@@ -226,7 +242,7 @@ static bool move_data(int fd, const struct wire_operation *operation, struct wir
 				operation->code == WIRE_DEVICE_WRITE ? 0 : token_load(scratch + i * PAGE_WORDS);
 		done += part;
 	}
-	if (error == NOT_SAFE) {
+	if (error == NOT_POSSIBLE) {
 		seen->status = WIRE_UNSUPPORTED;
 		seen->count = 0;
 		return false;
