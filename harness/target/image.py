@@ -15,8 +15,8 @@ from harness.errors import BuildError, MissingError
 from harness.progress import Progress
 from harness.target.artifacts import Image
 from harness.target.cache import Cache, digest_of, digest_of_tree
-from harness.target.places import VM_IMAGES
 from harness.target.children import run
+from harness.target.places import VM_IMAGES
 
 _RECIPE = VM_IMAGES / "image"
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mkfs.erofs": "erofs-utils", "cc": "gcc", "apt-get": "apt"}

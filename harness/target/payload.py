@@ -12,9 +12,9 @@ from harness.guest.files import EXECUTOR_HEADERS, EXECUTOR_SOURCES, GUEST_FILES,
 from harness.progress import Progress
 from harness.target.artifacts import Kernel, Module, Payload
 from harness.target.cache import Cache, digest_of
+from harness.target.children import run
 from harness.target.image import pack
 from harness.target.places import CHECKOUT
-from harness.target.children import run
 
 _FORMAT = "1"  # to be raised when this file puts other things into the payload
 

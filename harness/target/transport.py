@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SSH to the guest: shell commands, and a channel to the agent's port.
+
+Nothing here waits for a guest to come up: the guest announces itself (READY) before anybody connects.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import GuestError
+from harness.target.artifacts import Image
+
+if TYPE_CHECKING:
+    import paramiko
+
+AGENT_PORT = 7700  # harness/guest/agent.py
+_HEAD = struct.Struct("!II")  # length of the JSON object, length of the body
+_TICK = 0.25  # seconds between looks at the VM while waiting
+_CONNECT_SECONDS = 30.0
+
+
+class TransportError(GuestError):
+    """The connection to the guest failed or broke. The VM decides what that means."""
+
+
+class LateError(GuestError):
+    """Nothing came in time, on a connection that is open."""
+
+
+Check = Callable[[], None]  # raises if there is no point in waiting on
+
+
+class Transport:
+    """An SSH connection to root in the guest, and a channel to the agent through it."""
+
+    def __init__(self, port: int, image: Image, *, check: Check) -> None:
+        """Connects to the loopback `port`; raises `TransportError`, or what `check` raises meanwhile."""
+        # imported here: a tenth of a second that other commands need not pay
+        import paramiko  # noqa: PLC0415
+
+        self._check = check
+        self._paramiko = paramiko
+        self._agent: paramiko.Channel | None = None
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_SECONDS)
+        except OSError as error:
+            raise TransportError(f"QEMU takes no connection on port {port}: {error}") from error
+        self._ssh = paramiko.Transport(connection)
+        self._ssh.daemon = True
+        try:
+            self._prefer()
+            self._ssh.connect(
+                hostkey=_host_key(paramiko, image),
+                username="root",
+                pkey=paramiko.Ed25519Key.from_private_key_file(str(image.client_key)),
+            )
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._ssh.close()
+            raise TransportError(f"no SSH connection to the guest: {error}") from error
+        except BaseException:
+            self._ssh.close()
+            raise
+
+    def call(self, request: dict[str, Any], body: bytes, *, timeout: float) -> tuple[dict[str, Any], bytes]:
+        """The agent's answer. Raises `LateError`, `TransportError`, or what the check raises."""
+        deadline = time.monotonic() + timeout
+        data = json.dumps(request).encode()
+        channel = self._agent_channel()
+        try:
+            channel.settimeout(timeout)
+            channel.sendall(_HEAD.pack(len(data), len(body)) + data + body)
+            json_length, body_length = _HEAD.unpack(self._receive(channel, _HEAD.size, deadline))
+            answer = json.loads(self._receive(channel, json_length, deadline))
+            return answer, self._receive(channel, body_length, deadline)
+        except TimeoutError as error:
+            raise LateError(f"the agent did not answer within {timeout:g} s") from error
+        except (OSError, EOFError, self._paramiko.SSHException) as error:
+            raise TransportError(f"the connection to the agent broke: {error}") from error
+
+    def execute(self, command: str, *, timeout: float) -> tuple[int, bytes]:
+        """Runs a shell command in the guest: its exit status, and its output with standard error in it."""
+        deadline = time.monotonic() + timeout
+        try:
+            with self._ssh.open_session(timeout=timeout) as channel:
+                channel.set_combine_stderr(True)
+                channel.exec_command(command)
+                output = bytearray()
+                while data := self._wait(channel, 65536, deadline):
+                    output += data
+                while not channel.exit_status_ready():
+                    self._look(deadline)
+                    channel.status_event.wait(_TICK)
+                return channel.recv_exit_status(), bytes(output)
+        except TimeoutError as error:
+            raise LateError(f"`{command}` did not end within {timeout:g} s") from error
+        except (OSError, EOFError, self._paramiko.SSHException) as error:
+            raise TransportError(f"the connection to the guest broke: {error}") from error
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._ssh.close()
+
+    def _prefer(self) -> None:
+        """The cheapest of what both sides know; a short list also makes a short first packet."""
+        options = self._ssh.get_security_options()
+        for name, wanted in (
+            ("kex", "curve25519-sha256"),
+            ("key_types", "ssh-ed25519"),
+            ("ciphers", "aes128-ctr"),
+            ("digests", "hmac-sha2-256"),
+        ):
+            if wanted in getattr(options, name):
+                setattr(options, name, (wanted,))
+
+    def _agent_channel(self) -> paramiko.Channel:
+        if self._agent is None or self._agent.closed:
+            try:
+                self._agent = self._ssh.open_channel(
+                    "direct-tcpip", ("127.0.0.1", AGENT_PORT), ("127.0.0.1", 0), timeout=_CONNECT_SECONDS
+                )
+            except (self._paramiko.SSHException, OSError, EOFError) as error:
+                raise TransportError(f"the agent takes no connection: {error}") from error
+        return self._agent
+
+    def _receive(self, channel: paramiko.Channel, length: int, deadline: float) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            part = self._wait(channel, length - len(data), deadline)
+            if not part:
+                raise EOFError("it was closed")
+            data += part
+        return bytes(data)
+
+    def _wait(self, channel: paramiko.Channel, length: int, deadline: float) -> bytes:
+        """Some bytes, or none at the end of the stream."""
+        while True:
+            channel.settimeout(_TICK)
+            try:
+                return channel.recv(length)
+            except TimeoutError:
+                self._look(deadline)
+
+    def _look(self, deadline: float) -> None:
+        self._check()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+
+
+def _host_key(paramiko: Any, image: Image) -> Any:
+    import base64  # noqa: PLC0415
+
+    return paramiko.Ed25519Key(data=base64.b64decode(image.host_key.split()[1]))

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A clean VM: restored from a saved one, or booted.
+
+A machine is booted once, saved when its agent has announced itself and everything has been used once, and brought
+back from that for each use, so that each use begins with the same clean guest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import GuestError
+from harness.progress import Progress
+from harness.target.accel import Accelerator, accelerator, find_qemu, qemu_stamp
+from harness.target.cache import Cache, digest_of
+from harness.target.qemu import Machine, Qemu, Sockets, arguments
+from harness.target.saved import SavedStateError, load, memory_for_restoring, memory_for_saving, save
+from harness.target.transport import LateError, Transport, TransportError
+from harness.target.watchdog import Trouble, VMFailure, excerpt, find_trouble, trouble_of_qemu, trouble_on_console
+
+__all__ = ["VM", "Machine", "start"]
+
+_FORMAT = "1"  # of what is saved, besides what QEMU's arguments tell
+_BOOT_SECONDS = 180.0  # a debug kernel on a loaded machine without KVM; a plain one needs 5
+_GRACE_SECONDS = 5.0  # from a report on the console to giving up: the rest of it, or the answer all the same
+_LOOK_SECONDS = 5.0  # between questions to QEMU while an answer is awaited
+_PING_SECONDS = 10.0
+
+_Answer = TypeVar("_Answer")
+
+
+class VM:
+    """A running guest with its agent. Made by `start`; not for more than one thread at once."""
+
+    def __init__(self, machine: Machine, qemu: Qemu, *, restored: bool, accel: Accelerator) -> None:
+        self.machine = machine
+        self.restored = restored
+        self.agent: dict[str, Any] = {}  # what the agent said in answer to "hello"
+        self._qemu = qemu
+        self._accelerator = accel
+        self._transport: Transport | None = None
+        self._failure: VMFailure | None = None
+        self._reported: float | None = None  # when the console first showed trouble, time.monotonic()
+        self._looked = time.monotonic()
+        self._searched = 0  # characters of the console that were looked through
+
+    @property
+    def console(self) -> str:
+        """All that the guest wrote to its console in this run; what a restored one wrote before is not in it."""
+        return self._qemu.console
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._qemu.pid
+
+    @property
+    def command(self) -> list[str]:
+        """QEMU's command line, as it was started."""
+        return self._qemu.argv
+
+    @property
+    def banner(self) -> str:
+        """One line: what runs, on what, and how it came to be."""
+        kernel = self.machine.kernel
+        accel = self._accelerator.name.upper()
+        if self._accelerator.reason:
+            accel += f" ({self._accelerator.reason})"
+        how = "restored from a saved boot" if self.restored else "booted"
+        return (
+            f"{kernel.name} {kernel.flavour}, Linux {kernel.release}, {how}; QEMU {self._qemu.qmp.version}, {accel}, "
+            f"{self.machine.cpus} CPUs, {self.machine.memory_mib} MiB"
+        )
+
+    def alive(self) -> bool:
+        """Whether the guest runs, as far as can be told from outside."""
+        if self._failure is None:
+            self._failure = trouble_of_qemu(self._qemu)
+        return self._failure is None
+
+    def call(self, request: dict[str, Any], body: bytes = b"", *, timeout: float) -> tuple[dict[str, Any], bytes]:
+        """The agent's answer to `request`: a JSON object and a body.
+
+        Raises `VMFailure` if none came within `timeout` seconds or the VM failed; the VM is of no use then.
+        """
+        return self._watched(lambda transport: transport.call(request, body, timeout=timeout))
+
+    def exec(self, command: str, *, timeout: float) -> tuple[int, str]:
+        """Runs a shell command as root in the guest: exit status and output. Raises `VMFailure` as `call` does."""
+        status, output = self._watched(lambda transport: transport.execute(command, timeout=timeout))
+        return status, output.decode(errors="replace")
+
+    def await_ready(self) -> None:
+        """Returns when the agent has announced itself. Raises `VMFailure` if it does not, or QEMU does not start."""
+        try:
+            self._qemu.qmp.negotiate()
+        except GuestError as error:
+            raise self._fail(trouble_of_qemu(self._qemu)) from error
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self._qemu.ready is None:
+            self._look(while_booting=True)
+            if time.monotonic() > deadline:
+                message = f"the guest did not announce itself within {_BOOT_SECONDS:g} s"
+                raise self._fail(VMFailure(Trouble.HANG, message, console=self._console_end()))
+            self._qemu.wait_change(_LOOK_SECONDS)
+
+    def connect(self) -> None:
+        """Connects to the agent and takes its word of what there is (`agent`)."""
+        port = self._qemu.ssh_port()
+        try:
+            self._transport = Transport(port, self.machine.image, check=self._look)
+        except TransportError as error:
+            raise self._fail(self._broken(error)) from error
+        self.agent, _ = self.call({"do": "hello"}, timeout=_PING_SECONDS)
+
+    def disconnect(self) -> None:
+        """Ends the connection; `connect` makes another."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _watched(self, action: Callable[[Transport], _Answer]) -> _Answer:
+        if self._failure is not None:
+            raise self._failure
+        if self._transport is None:
+            raise GuestError("there is no connection to the guest")
+        self._looked = time.monotonic()
+        try:
+            return action(self._transport)
+        except LateError as error:
+            raise self._fail(self._late(error)) from error
+        except TransportError as error:
+            raise self._fail(self._broken(error)) from error
+
+    def _fail(self, failure: VMFailure | None) -> VMFailure:
+        """Remembers the failure, which is final, and hands it back to be raised."""
+        if failure is None:
+            failure = VMFailure(Trouble.LOST_CONNECTION, "QEMU runs but does not talk", console=self._console_end())
+        self._failure = failure
+        return failure
+
+    def _look(self, *, while_booting: bool = False) -> None:
+        """Raises `VMFailure` if waiting on is of no use. Called several times a second: cheap."""
+        if self._qemu.status is not None:
+            raise self._fail(trouble_of_qemu(self._qemu))
+        now = time.monotonic()
+        console = self.console
+        if len(console) > self._searched:
+            self._searched = len(console)
+            found = trouble_on_console(console)
+            # What is said while booting and does not stop it is judged by whoever started the VM.
+            if found is not None and not (while_booting and found.kind is Trouble.OOPS) and self._reported is None:
+                self._reported = now
+        if self._reported is not None and now - self._reported > _GRACE_SECONDS:
+            raise self._fail(trouble_on_console(console))
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            failure = trouble_of_qemu(self._qemu)
+            if failure is not None:
+                raise self._fail(failure)
+
+    def _late(self, error: LateError) -> VMFailure:
+        """Why no answer came: it tells a guest that hangs from one that takes its time."""
+        failure = trouble_of_qemu(self._qemu) or trouble_on_console(self.console)
+        if failure is not None:
+            return failure
+        assert self._transport is not None
+        try:
+            # The guest is asked for the tasks that are blocked, on the console; that it answers is the ping.
+            self._transport.execute("echo w > /proc/sysrq-trigger", timeout=_PING_SECONDS)
+        except (LateError, TransportError):
+            message = f"{error.message}, and the guest does not answer otherwise either"
+            return trouble_on_console(self.console) or VMFailure(Trouble.HANG, message, console=self._console_end())
+        return VMFailure(Trouble.TIMEOUT, error.message, console=self._console_end())
+
+    def _broken(self, error: TransportError) -> VMFailure:
+        """Why the connection broke; evidence may come a little later than the break."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            failure = trouble_of_qemu(self._qemu) or trouble_on_console(self.console)
+            if failure is not None:
+                return failure
+            self._qemu.wait_change(0.2)
+        return VMFailure(Trouble.LOST_CONNECTION, error.message, console=self._console_end())
+
+    def _console_end(self) -> str:
+        return excerpt(self.console.splitlines())
+
+
+@contextmanager
+def start(machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True) -> Iterator[VM]:
+    """A clean VM of `machine`, connected to its agent; leaving ends it.
+
+    With `restore`, from a saved boot, which is made if there is none. Without, or if restoring fails (it says so),
+    by booting. Raises `VMFailure` if the guest does not come up, `MissingError` without QEMU.
+    """
+    find_qemu()
+    accel = accelerator(cache)
+    # Takes a tenth of a second, as does QEMU's start: both at once.
+    threading.Thread(target=importlib.import_module, args=("paramiko",), daemon=True).start()
+    with ExitStack() as stack:
+        vm = _restored(machine, accel, stack, cache=cache, progress=progress) if restore else None
+        if vm is None:
+            with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}"):
+                vm = VM(machine, stack.enter_context(closing(Qemu(machine, accel.name))), restored=False, accel=accel)
+                _boot(vm, progress)
+        stack.callback(vm.disconnect)
+        yield vm
+
+
+def _boot(vm: VM, progress: Progress) -> None:
+    vm.await_ready()
+    found = find_trouble(vm.console.splitlines())
+    if found is not None:
+        progress.say(f"{vm.machine.kernel.name} complained while it booted: {found.text}")
+    vm.connect()
+
+
+def _restored(
+    machine: Machine, accel: Accelerator, stack: ExitStack, *, cache: Cache, progress: Progress
+) -> VM | None:
+    """A VM from the saved state of `machine`; None, and said why, if that cannot be had."""
+
+    def build(directory: Path) -> None:
+        with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}, to be saved") as step:
+            _boot_and_save(machine, accel, directory, progress)
+            step.update("writing")
+
+    try:
+        entry = cache.entry("vm", _key(machine, accel), build, progress=progress, needs=machine.memory_mib << 20)
+    except SavedStateError as error:
+        progress.say(f"the VM cannot be saved ({error.message}): booting each time")
+        return None
+    qemu = Qemu(machine, accel.name, memory=memory_for_restoring(entry), incoming=True)
+    try:
+        vm = VM(machine, qemu, restored=True, accel=accel)
+        qemu.qmp.negotiate()
+        load(qemu, entry)
+        vm.connect()
+    except GuestError as error:
+        reason = qemu.stderr.splitlines()[-1:] or [error.message]
+        progress.say(f"the saved VM cannot be restored ({reason[0]}): booting instead")
+        qemu.close()
+        # An entry with a file missing counts as damaged, and is made again the next time.
+        (entry / "state").unlink(missing_ok=True)
+        return None
+    except BaseException:
+        qemu.close()
+        raise
+    stack.callback(qemu.close)
+    return vm
+
+
+def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progress: Progress) -> None:
+    with closing(Qemu(machine, accel.name, memory=memory_for_saving(directory))) as qemu:
+        vm = VM(machine, qemu, restored=False, accel=accel)
+        _boot(vm, progress)
+        # What is used once is in memory, and is fast in every VM that is restored.
+        answer, _ = vm.call({"do": "warm"}, timeout=_BOOT_SECONDS)
+        if "error" in answer:
+            progress.say(f"the guest could not warm up: {answer['error']}")
+        vm.exec("true", timeout=_BOOT_SECONDS)
+        vm.disconnect()
+        try:
+            save(qemu, directory)
+        except GuestError as error:
+            raise SavedStateError(error.message) from error
+        (directory / "console.txt").write_text(vm.console)
+
+
+def _key(machine: Machine, accel: Accelerator) -> str:
+    """All that a saved state depends on: what is booted, and the machine as QEMU's arguments describe it."""
+    sockets = Sockets(console=0, qmp=0, ready=0)
+    argv = arguments(machine, find_qemu(), accel.name, sockets, memory=None, incoming=False)
+    # KVM passes the host's CPU through
+    cpu = Path("/proc/cpuinfo").read_text().partition("\n\n")[0] if accel.name == "kvm" else ""
+    keys = (machine.kernel.key, machine.image.key, machine.payload.key)
+    return digest_of(_FORMAT, *keys, qemu_stamp(find_qemu()), cpu, *argv)
