@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_kernel(command)
     command.add_argument("--seconds", type=_seconds, default=60.0, help="how long (default: 60)")
     command.add_argument("--seed", type=int, help="repeat the run with this seed (default: a new one)")
+    command.add_argument("--wrong", action="store_true", help="switch deliberate mistakes on and off meanwhile")
 
     command = commands.add_parser("bench", help="measure boot, restore, round trip and operations per second")
     command.set_defaults(command=_bench)
@@ -112,10 +113,24 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _cache(progress: Progress) -> Cache:
+def _cache() -> Cache:
     from harness.target.cache import Cache
 
-    return Cache.default(progress=progress)
+    return Cache()
+
+
+def _fuzz(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.explore import ioctl_fuzz
+
+    return ioctl_fuzz.main(
+        options.kernel,
+        options.flavour,
+        seconds=options.seconds,
+        seed=options.seed,
+        wrong=options.wrong,
+        cache=_cache(),
+        progress=progress,
+    )
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> int:
@@ -130,7 +145,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     bindings = list(dict.fromkeys(options.binding or BINDINGS))
     wrong = [name for name in options.wrong.split(",") if name]
     started = time.monotonic()
-    cache = _cache(progress)
+    cache = _cache()
     with Store(options.json) as store:
         machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
         with Lab(machine, cache=cache, progress=progress, restore=not options.no_restore) as lab:
@@ -157,6 +172,13 @@ def _list(options: argparse.Namespace, _progress: Progress) -> int:
     return ExitCode.PASS
 
 
+def _bench(options: argparse.Namespace, progress: Progress) -> int:
+    from harness import bench
+
+    bench.main(options.kernel, options.flavour, cache=_cache(), progress=progress)
+    return ExitCode.PASS
+
+
 def _doctor(_options: argparse.Namespace, _progress: Progress) -> int:
     from harness.target import doctor
 
@@ -164,7 +186,7 @@ def _doctor(_options: argparse.Namespace, _progress: Progress) -> int:
 
 
 def _clean(_options: argparse.Namespace, progress: Progress) -> int:
-    freed = _cache(progress).clean()
+    freed = _cache().clean(progress=progress)
     print(f"removed {freed / 2**20:.0f} MiB from the cache")
     return ExitCode.PASS
 

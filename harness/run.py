@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.compare import Comparison, Verdict, compare
+from harness.errors import GuestError, UsageError
 from harness.model.rules import RULES
 from harness.program.program import Program
 from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import Result
 from harness.target.lab import Execution, Lab
-from harness.target.vm import VMFailure
+from harness.target.watchdog import Trouble, VMFailure
 
 _VERDICTS = {
-    "panic": Verdict.CRASHED,
-    "oops": Verdict.CRASHED,
-    "hang": Verdict.TIMEOUT,
-    "timeout": Verdict.TIMEOUT,
-}
+    Trouble.PANIC: Verdict.CRASHED,
+    Trouble.OOPS: Verdict.CRASHED,
+    Trouble.HANG: Verdict.TIMEOUT,
+    Trouble.TIMEOUT: Verdict.TIMEOUT,
+}  # the others are an ERROR
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,13 @@ class Plan:
 def run(plan: Plan, lab: Lab) -> Iterator[Result]:
     """A result for each program and binding, in order, as they come.
 
-    A program that did not pass may have damaged its VM: the next one gets a clean one.
+    A program that did not pass may have damaged its VM: the next one gets a clean one. Raises `UsageError` if
+    the driver knows no such mistake.
     """
+    known = lab.mistakes() if plan.wrong else ()
+    for name in plan.wrong:
+        if name not in known:
+            raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
     for program in plan.programs:
         for binding in plan.bindings:
             result = _run_one(program, binding, plan, lab)
@@ -81,6 +87,8 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab) -> Result:
     except VMFailure as failure:
         verdict = _VERDICTS.get(failure.kind, Verdict.ERROR)
         return result(Comparison(verdict, failure.message), failure.console.splitlines(), 0.0)
+    except GuestError as error:
+        return result(Comparison(Verdict.ERROR, error.message), (), 0.0)
     comparison = _judge(program, binding, execution)
     tables: list[str] = []
     if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
@@ -106,6 +114,6 @@ def _tables(program: Program, binding: str, step: int, plan: Plan, lab: Lab) -> 
     lab.discard()
     try:
         execution = lab.execute(found.program, binding, wrong=plan.wrong, timeout=plan.timeout)
-    except VMFailure as failure:
+    except GuestError as failure:
         return [f"  page tables: the VM did not survive the second look ({failure.message})"]
     return page_tables(found, RULES[binding], execution.observations)

@@ -24,7 +24,7 @@ def progress(pytestconfig: pytest.Config) -> Progress:
 
 
 @pytest.fixture(scope="session")
-def cache(progress: Progress) -> Cache:
+def cache() -> Cache:
     """The user's cache: kernels and images are built once and kept."""
     return Cache()
 

@@ -83,6 +83,11 @@ class Lab:
         self._vm = None
         self._stack.close()
 
+    def mistakes(self) -> tuple[str, ...]:
+        """The names of the deliberate mistakes that the module in the VM knows."""
+        answer, _ = self.vm().call({"do": "hello"}, b"", timeout=30.0)
+        return tuple(answer["info"]["mistakes"])
+
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         """Runs `program`, with the deliberate driver mistakes `wrong`, for at most `timeout` seconds.
 

@@ -7,6 +7,7 @@ Nothing here waits for a guest to come up: the guest announces itself (READY) be
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import struct
 import time
@@ -51,8 +52,9 @@ class Transport:
             connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_SECONDS)
         except OSError as error:
             raise TransportError(f"QEMU takes no connection on port {port}: {error}") from error
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, not printed too
         self._ssh = paramiko.Transport(connection)
-        self._ssh.daemon = True
+        self._ssh.banner_timeout = self._ssh.handshake_timeout = self._ssh.auth_timeout = _CONNECT_SECONDS
         try:
             self._prefer()
             self._ssh.connect(
@@ -83,20 +85,30 @@ class Transport:
         except (OSError, EOFError, self._paramiko.SSHException) as error:
             raise TransportError(f"the connection to the agent broke: {error}") from error
 
-    def execute(self, command: str, *, timeout: float) -> tuple[int, bytes]:
-        """Runs a shell command in the guest: its exit status, and its output with standard error in it."""
+    def execute(self, command: str, *, timeout: float, stdin: bytes = b"") -> tuple[int, bytes]:
+        """Runs a shell command in the guest: its exit status (128 + the signal that ended it), and all its output.
+
+        Raises `LateError`, `TransportError`, or what the check raises.
+        """
         deadline = time.monotonic() + timeout
         try:
             with self._ssh.open_session(timeout=timeout) as channel:
                 channel.set_combine_stderr(True)
-                channel.exec_command(command)
+                # The shell must not replace itself by the command: it reports a command that a signal ended.
+                channel.exec_command(f"{command}\nexit $?")
+                channel.settimeout(timeout)
+                channel.sendall(stdin)
+                channel.shutdown_write()
                 output = bytearray()
                 while data := self._wait(channel, 65536, deadline):
                     output += data
                 while not channel.exit_status_ready():
                     self._look(deadline)
                     channel.status_event.wait(_TICK)
-                return channel.recv_exit_status(), bytes(output)
+                status = channel.recv_exit_status()
+                if status < 0:
+                    raise EOFError("it was closed before the command's exit status came")
+                return status, bytes(output)
         except TimeoutError as error:
             raise LateError(f"`{command}` did not end within {timeout:g} s") from error
         except (OSError, EOFError, self._paramiko.SSHException) as error:

@@ -8,6 +8,7 @@ back from that for each use, so that each use begins with the same clean guest.
 from __future__ import annotations
 
 import importlib
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ _BOOT_SECONDS = 180.0  # a debug kernel on a loaded machine without KVM; a plain
 _GRACE_SECONDS = 5.0  # from a report on the console to giving up: the rest of it, or the answer all the same
 _LOOK_SECONDS = 5.0  # between questions to QEMU while an answer is awaited
 _PING_SECONDS = 10.0
+_PUT_SECONDS = 120.0
 
 _Answer = TypeVar("_Answer")
 
@@ -95,6 +97,13 @@ class VM:
         """Runs a shell command as root in the guest: exit status and output. Raises `VMFailure` as `call` does."""
         status, output = self._watched(lambda transport: transport.execute(command, timeout=timeout))
         return status, output.decode(errors="replace")
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes an executable file in the guest. Raises `VMFailure`, and `GuestError` if it cannot be written."""
+        command = f"cat > {shlex.quote(path)} && chmod 755 {shlex.quote(path)}"
+        status, output = self._watched(lambda transport: transport.execute(command, timeout=_PUT_SECONDS, stdin=data))
+        if status:
+            raise GuestError(f"cannot write {path} in the guest: {output.decode(errors='replace').strip()}")
 
     def await_ready(self) -> None:
         """Returns when the agent has announced itself. Raises `VMFailure` if it does not, or QEMU does not start."""

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`hmm-harness bench`: what a run is made of, measured in one go so that ratios hold.
+
+Times are of this machine at this time; the ratios at the end are what can be compared.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.errors import GuestError
+from harness.program.program import Program
+from harness.program.text import parse
+from harness.progress import Progress
+from harness.target import upstream
+from harness.target.cache import Cache
+from harness.target.lab import Lab, prepare
+from harness.target.vm import Machine
+
+_BOOTS = 3
+_ROUND_TRIPS = 30
+_LOADS = 5
+
+_ONE = parse(
+    "a: map buf anon 8 rw\nd0: bind a\na: write buf 1\nd0: read buf\nd0: to-device buf\na: read buf",
+    file="bench",
+    name="bench",
+)
+
+
+def main(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> None:
+    """Measures and prints. Raises what the parts raise."""
+    machine = prepare(spec, flavour, cache=cache, progress=progress)
+    figures = Figures()
+    with progress.step("measuring boots") as step:
+        for number in range(_BOOTS):
+            step.update(f"{number + 1} of {_BOOTS}")
+            with Lab(machine, cache=cache, progress=progress, restore=False) as lab:
+                figures.time("cold boot to first operation", lambda lab=lab: _first(lab))  # type: ignore[misc]
+                banner = lab.vm().banner
+            with Lab(machine, cache=cache, progress=progress) as lab:
+                lab.vm()  # there is a saved state from here on
+            with Lab(machine, cache=cache, progress=progress) as lab:
+                figures.time("restore to first operation", lambda lab=lab: _first(lab))  # type: ignore[misc]
+            _boot_virtme(machine, figures)
+    print(banner)
+    with progress.step("measuring in the guest"), Lab(machine, cache=cache, progress=progress) as lab:
+        _measure_module(lab, figures)
+        for _ in range(_ROUND_TRIPS):
+            figures.time("one program, round trip", lambda: _first(lab))
+        _measure_rates(lab, figures)
+        _measure_upstream(lab, figures)
+    figures.print()
+
+
+class Figures:
+    """Samples by name, in the order in which the names came up."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {}
+        self._notes: list[str] = []
+
+    def time(self, name: str, work: Callable[[], object]) -> None:
+        """Adds the seconds that `work` takes."""
+        start = time.monotonic()
+        work()
+        self.add(name, time.monotonic() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds a sample."""
+        self._seconds.setdefault(name, []).append(seconds)
+
+    def note(self, line: str) -> None:
+        """A line that is printed below the table."""
+        self._notes.append(line)
+
+    def median(self, name: str) -> float | None:
+        """In seconds; None if there is no sample."""
+        samples = self._seconds.get(name)
+        return statistics.median(samples) if samples else None
+
+    def print(self) -> None:
+        """The table, the notes and the ratios."""
+        print(f"{'seconds':44}  {'median':>8}  {'min':>8}  {'max':>8}  runs")
+        for name, samples in self._seconds.items():
+            figures = (statistics.median(samples), min(samples), max(samples))
+            print(f"{name:44}  {'  '.join(f'{figure:8.3f}' for figure in figures)}  {len(samples):4}")
+        for note in self._notes:
+            print(note)
+        self._ratio("restore to first operation", "cold boot to first operation", "aim: 0.20 or less")
+        self._ratio("cold boot to first operation", "virtme-ng, boot and `true`", "aim: 1.00 or less")
+
+    def _ratio(self, one: str, other: str, aim: str) -> None:
+        ours, theirs = self.median(one), self.median(other)
+        if ours is not None and theirs is not None:
+            print(f"ratio {one} / {other}: {ours / theirs:.2f} ({aim})")
+
+
+def _first(lab: Lab) -> None:
+    execution = lab.execute(_ONE, "interval", wrong=(), timeout=30.0)
+    if execution.complaints:
+        raise GuestError(f"the kernel complained during the measurement: {execution.complaints[0]}")
+
+
+def _boot_virtme(machine: Machine, figures: Figures) -> None:
+    """virtme-ng on the same kernel, emulated as we are."""
+    beside = Path(sys.executable).parent
+    vng = shutil.which("vng", path=f"{beside}:/usr/local/bin:/usr/bin")
+    if vng is None:
+        figures.note("virtme-ng is not installed: nothing to compare the boot with (`make bench` installs it)")
+        return
+    argv = [vng, "-r", str(machine.kernel.image), "--disable-kvm", "--", "true"]
+    environment = {"PATH": f"{beside}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}
+    start = time.monotonic()
+    ended = subprocess.run(
+        argv, capture_output=True, env=environment, stdin=subprocess.DEVNULL, timeout=300, check=False
+    )
+    if ended.returncode:
+        raise GuestError(f"virtme-ng failed ({ended.returncode}): {ended.stderr[-400:]!r}")
+    figures.add("virtme-ng, boot and `true`", time.monotonic() - start)
+
+
+def _measure_module(lab: Lab, figures: Figures) -> None:
+    vm = lab.vm()
+    for _ in range(_LOADS):
+        for verb in ("unload", "load"):
+            start = time.monotonic()
+            answer, _body = vm.call({"do": verb, "module": "hmm_harness"}, b"", timeout=60.0)
+            if "error" in answer:
+                raise GuestError(f"the module does not {verb}: {answer['error']}")
+            figures.add(f"module {verb}", time.monotonic() - start)
+
+
+def _rate_program(steps: int) -> dict[str, Program]:
+    head = "a: map buf anon 8 rw\na: write buf 1\nd0: bind a\nd0: read buf\n"
+    bodies = {
+        "subject writes and reads of one page": "a: write buf[0] 1\na: read buf[0]\n",
+        "device writes and reads of one page": "d0: write buf[0] 1\nd0: read buf[0]\n",
+        "migrations there and back, one page": "d0: to-device buf[0]\na: read buf[0]\n",
+    }
+    return {name: parse(head + body * (steps // 2), file="bench", name=name) for name, body in bodies.items()}
+
+
+def _measure_rates(lab: Lab, figures: Figures) -> None:
+    for name, program in _rate_program(2000).items():
+        execution = lab.execute(program, "interval", wrong=(), timeout=120.0)
+        figures.note(f"{len(program.steps) / execution.seconds:10.0f} operations/s in the guest: {name}")
+
+
+def _measure_upstream(lab: Lab, figures: Figures) -> None:
+    program = upstream.build(lab.kernel)
+    start = time.monotonic()
+    totals = upstream.run(lab.vm(), program, timeout=600.0)
+    figures.add("the kernel's own hmm-tests", time.monotonic() - start)
+    figures.note(f"hmm-tests: {totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`hmm-harness fuzz`: good, bad and random ioctls at the module, and then the kernel's word on it."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from pathlib import Path
+
+from harness.errors import ExitCode, GuestError
+from harness.progress import Progress
+from harness.target.cache import Cache
+from harness.target.lab import Lab, prepare
+from harness.target.places import CHECKOUT
+from harness.target.process import run_tool
+from harness.target.vm import VM
+from harness.target.watchdog import complaints
+
+_SOURCE = CHECKOUT / "harness/guest/ioctl_fuzz.c"
+_HEADERS = CHECKOUT / "kmod/include/uapi"
+_IN_GUEST = "/tmp/ioctl_fuzz"
+_GRACE = 180.0  # seconds for the fuzzer to wind down, and to find out who is stuck
+
+
+def main(
+    spec: str, flavour: str, *, seconds: float, seed: int | None, wrong: bool, cache: Cache, progress: Progress
+) -> ExitCode:
+    """Fuzzes for `seconds` in a fresh VM and prints what was called. `wrong`: with deliberate mistakes on and off."""
+    seed = secrets.randbits(32) if seed is None else seed
+    machine = prepare(spec, flavour, cache=cache, progress=progress)
+    with Lab(machine, cache=cache, progress=progress) as lab:
+        vm = lab.vm()
+        progress.say(vm.banner)
+        progress.say(
+            f"seed {seed}: `hmm-harness fuzz --kernel {spec} --flavour {flavour} --seed {seed}` does the same"
+        )
+        with progress.step("fuzzing"):
+            status, output, said = fuzz(vm, seconds=seconds, seed=seed, wrong=wrong)
+    print(output.rstrip())
+    for line in said:
+        progress.say(f"the kernel complained: {line}")
+    if said:
+        return ExitCode.CRASH
+    return ExitCode.FAIL if status else ExitCode.PASS
+
+
+def fuzz(vm: VM, *, seconds: float, seed: int, wrong: bool = False) -> tuple[int, str, list[str]]:
+    """The fuzzer's exit status and output, and what in the kernel's log is never fine."""
+    vm.put(_IN_GUEST, _compile())
+    vm.exec("dmesg -c > /dev/null", timeout=30.0)
+    before = _taint(vm)
+    command = f"{_IN_GUEST} -t {int(seconds)} -s {seed}{' -w' if wrong else ''} 2>&1"
+    status, output = vm.exec(command, timeout=seconds + _GRACE)
+    _, log = vm.exec("dmesg", timeout=30.0)
+    return status, output, complaints(log.splitlines(), before ^ _taint(vm))
+
+
+def _taint(vm: VM) -> int:
+    status, output = vm.exec("cat /proc/sys/kernel/tainted", timeout=30.0)
+    if status:
+        raise GuestError(f"the guest does not tell its taint: {output!r}")
+    return int(output)
+
+
+def _compile() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="hmm-harness-") as scratch:
+        program = Path(scratch) / "ioctl_fuzz"
+        argv = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{_HEADERS}", str(_SOURCE), "-pthread"]
+        run_tool([*argv, "-o", str(program)], log=Path(scratch) / "log")
+        return program.read_bytes()
