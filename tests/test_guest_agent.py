@@ -55,7 +55,7 @@ def log() -> Log:
 
 @pytest.fixture
 def agent(payload: Path, log: Log) -> Agent:
-    return Agent(payload, log.reader)
+    return Agent(str(payload), log.reader)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_the_executors_death_is_an_error_and_another_is_started(agent: Agent) ->
 
 
 def test_a_missing_executor_is_an_error(tmp_path: Path, log: Log) -> None:
-    answer, _ = Agent(tmp_path, log.reader).answer({"do": "run", "programs": [16]}, MALFORMED)
+    answer, _ = Agent(str(tmp_path), log.reader).answer({"do": "run", "programs": [16]}, MALFORMED)
     assert "cannot start" in answer["error"]
 
 
@@ -214,7 +214,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the module's parameters look like."""
     (tmp_path / "wrong").write_text("\n")
     (tmp_path / "wrong_names").write_text("skip-retry,short-invalidate\n")
-    monkeypatch.setattr(kernel, "_PARAMETERS", tmp_path)
+    monkeypatch.setattr(kernel, "_PARAMETERS", str(tmp_path))
     return tmp_path
 
 
@@ -265,6 +265,24 @@ def test_the_guest_needs_no_file_that_is_not_listed(tmp_path: Path) -> None:
         shutil.copy(ROOT / name, tmp_path / name)
     command = [sys.executable, "-P", "-c", "import harness.guest.agent, harness.guest.warm as warm; warm.requests()"]
     subprocess.run(command, check=True, cwd="/", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+
+
+def test_the_agent_starts_without_what_takes_long_to_import() -> None:
+    slow = {
+        "cffi",
+        "ctypes.util",
+        "dataclasses",
+        "inspect",
+        "logging",
+        "pathlib",
+        "subprocess",
+        "traceback",
+        "typing",
+    }
+    # -S: this machine's site-packages may import anything
+    command = [sys.executable, "-S", "-P", "-c", "import harness.guest.agent, sys; print(*sys.modules)"]
+    output = subprocess.run(command, check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True).stdout
+    assert not slow & set(output.decode().split())
 
 
 def test_all_sources_of_the_executor_are_listed() -> None:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The guest's kernel, as the agent sees it: modules, log, taint, and the deliberate mistakes of our module."""
 
+# pathlib is too slow to import: see agent.py.
+# ruff: noqa: PTH110, PTH119, PTH123, PTH208
+
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-from pathlib import Path
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
 _DELETE_MODULE = 176
 _RECORD_BYTES = 8192  # a record of /dev/kmsg is never longer: kernel/printk, PRINTKRB_RECORD_MAX and its prefix
 
-_TAINTED = Path("/proc/sys/kernel/tainted")
-_PARAMETERS = Path("/sys/module/hmm_harness/parameters")
+_TAINTED = "/proc/sys/kernel/tainted"
+_PARAMETERS = "/sys/module/hmm_harness/parameters"
 
 
 class AgentError(Exception):
@@ -32,7 +34,7 @@ def _call(number: int, *arguments: object) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def load_module(path: Path, parameters: str = "") -> None:
+def load_module(path: str, parameters: str = "") -> None:
     """Loads the module file `path`; fine if it is loaded. Raises `AgentError` with the kernel's reason."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -43,7 +45,7 @@ def load_module(path: Path, parameters: str = "") -> None:
     except OSError as error:
         if error.errno != errno.EEXIST:
             raise AgentError(
-                f"the kernel refuses {path.name}: {error.strerror}", "the kernel log has the reason"
+                f"the kernel refuses {os.path.basename(path)}: {error.strerror}", "the kernel log has the reason"
             ) from error
     finally:
         os.close(fd)
@@ -59,27 +61,28 @@ def unload_module(name: str) -> None:
 
 def taint() -> int:
     """The taint bits; Documentation/admin-guide/tainted-kernels.rst."""
-    return int(_TAINTED.read_text())
+    return int(_read(_TAINTED))
 
 
 def known_mistakes() -> list[str]:
     """The names of all deliberate mistakes that our module can make; none if it is not loaded."""
     try:
-        return _split((_PARAMETERS / "wrong_names").read_text())
+        return _split(_read(f"{_PARAMETERS}/wrong_names"))
     except FileNotFoundError:
         return []
 
 
 def make_mistakes(names: list[str]) -> None:
     """From now on our module makes the mistakes `names`, and no others. Raises `AgentError` for an unknown one."""
-    parameter = _PARAMETERS / "wrong"
-    if not parameter.exists():
+    parameter = f"{_PARAMETERS}/wrong"
+    if not os.path.exists(parameter):
         if names:
             raise AgentError("deliberate mistakes need the module hmm_harness, which is not loaded")
         return
     try:
-        parameter.write_text(",".join(names) + "\n")
-        active = _split(parameter.read_text())
+        with open(parameter, "w") as file:
+            file.write(",".join(names) + "\n")
+        active = _split(_read(parameter))
     except OSError as error:
         raise AgentError(
             f"the module refuses the mistakes {', '.join(names)}: {error.strerror}",
@@ -87,6 +90,11 @@ def make_mistakes(names: list[str]) -> None:
         ) from error
     if sorted(active) != sorted(names):
         raise AgentError(f"the module makes the mistakes {active}, not {names}")
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
 
 
 def _split(text: str) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
-from pathlib import Path
 
 from harness.guest.kernel import AgentError
 
@@ -21,19 +19,19 @@ _EXITS = {
 }
 
 
-@dataclass(frozen=True)
 class Response:
-    """What the executor answered, and what it printed meanwhile."""
+    """What the executor answered: `data`, pages `in_use` per device (None if unknown), and the lines it printed."""
 
-    data: bytes
-    in_use: tuple[int | None, ...]  # per device; None if unknown
-    remarks: tuple[str, ...]
+    def __init__(self, data: bytes, in_use: list[int | None], remarks: list[str]) -> None:
+        self.data = data
+        self.in_use = in_use
+        self.remarks = remarks
 
 
 class Executor:
     """The executor `path`, started when it is needed and again if it has died."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
         self._pid: int | None = None
         self._input = -1
@@ -56,7 +54,7 @@ class Executor:
             (os.POSIX_SPAWN_DUP2, self._errors, 2),
         ]
         try:
-            self._pid = os.posix_spawn(self._path, [str(self._path)], os.environ, file_actions=actions)
+            self._pid = os.posix_spawn(self._path, [self._path], os.environ, file_actions=actions)
         except OSError as error:
             for fd in (self._input, self._output, self._errors):
                 os.close(fd)
@@ -81,8 +79,8 @@ class Executor:
         _, _, length, *in_use = OUTCOME.unpack(head)
         return Response(
             data=head + self._read(length - OUTCOME.size),
-            in_use=tuple(None if pages == UNKNOWN else pages for pages in in_use),
-            remarks=tuple(self._remarks()),
+            in_use=[None if pages == UNKNOWN else pages for pages in in_use],
+            remarks=self._remarks(),
         )
 
     def stop(self) -> None:
