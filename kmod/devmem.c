@@ -5,11 +5,8 @@
  * memory. And migration, in all three directions: to the device, back on
  * request, and back because a CPU touched the page.
  *
- * The page behind is told from page->zone_device_data; its private field says
- * whether the device page is live, that is: has been migrated to and not yet
- * been migrated from. It changes with the device page locked. Eviction finds
- * pages by their number, in any state, and must leave those alone that are
- * just being set up or abandoned.
+ * The page behind is told from page->zone_device_data; its private field holds
+ * the state of the device page, see enum hh_page_state.
  */
 #include "compat.h"
 
@@ -50,14 +47,27 @@ struct page *hh_devmem_backing(struct page *page)
 	return page->zone_device_data;
 }
 
-static void hh_set_live(struct page *page, bool live)
+/**
+ * enum hh_page_state - bits of the state of a device page in use
+ * @HH_PAGE_LIVE: it has been migrated to and not yet been migrated from.
+ *                Changes with the page locked. Eviction finds pages by their
+ *                number, in any state, and must leave those alone that are just
+ *                being set up or abandoned.
+ * @HH_PAGE_FAULTING: migrate_to_ram() is at it
+ */
+enum hh_page_state {
+	HH_PAGE_LIVE,
+	HH_PAGE_FAULTING,
+};
+
+static unsigned long *hh_page_state(struct page *page)
 {
-	set_page_private(hh_devmem_backing(page), live);
+	return &page_private(hh_devmem_backing(page));
 }
 
 static bool hh_is_live(struct page *page)
 {
-	return page_private(hh_devmem_backing(page));
+	return test_bit(HH_PAGE_LIVE, hh_page_state(page));
 }
 
 static void hh_push(struct page **list, struct page *page)
@@ -95,7 +105,7 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 	backing = alloc_page(GFP_HIGHUSER | __GFP_NOWARN);
 	if (!backing)
 		return NULL;
-	set_page_private(backing, false);
+	set_page_private(backing, 0);
 
 	spin_lock(&devmem->lock);
 	hh_recover_lost(devmem);
@@ -225,9 +235,9 @@ static unsigned long hh_settle(struct hh_device *device,
 		if (!to || !(src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
 		if (from && hh_devmem_owns(device, from))
-			hh_set_live(from, false);
+			clear_bit(HH_PAGE_LIVE, hh_page_state(from));
 		if (hh_devmem_owns(device, to))
-			hh_set_live(to, true);
+			set_bit(HH_PAGE_LIVE, hh_page_state(to));
 		if (pages)
 			pages[i] = HMM_HARNESS_PAGE_MOVED;
 		moved++;
@@ -314,11 +324,8 @@ int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
 	return 0;
 }
 
-/* A CPU touched a device page: of any process that has it, not only a mirror's. */
-static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
+static vm_fault_t hh_try_to_ram(struct hh_device *device, struct vm_fault *vmf)
 {
-	struct hh_device *device = hh_page_device(vmf->page);
-	struct hh_devmem *devmem = &device->devmem;
 	unsigned long src = 0, dst = 0, failed;
 	struct migrate_vma args = {
 		.vma = vmf->vma,
@@ -331,10 +338,6 @@ static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 		.fault_page = vmf->page,
 	};
 
-	spin_lock(&devmem->lock);
-	devmem->cpu_faults++;
-	spin_unlock(&devmem->lock);
-
 	if (migrate_vma_setup(&args))
 		return VM_FAULT_SIGBUS;
 	failed = hh_alloc_and_copy_out(device, &src, &dst, args.npages,
@@ -342,12 +345,34 @@ static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 	migrate_vma_pages(&args);
 	hh_settle(device, &src, &dst, args.npages, NULL);
 	migrate_vma_finalize(&args);
-
-	/*
-	 * Where the page did not move for another reason, somebody else has it
-	 * in hand: the CPU tries again.
-	 */
 	return failed ? VM_FAULT_OOM : 0;
+}
+
+/*
+ * A CPU touched a device page: of any process that has it, not only a mirror's.
+ *
+ * Each CPU that comes here has a reference to the page, and migration fails as
+ * long as more than one has. So all but the first turn round at once, to come
+ * again until the page is gone, and the first does not give up at once.
+ */
+static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
+{
+	unsigned long *state = hh_page_state(vmf->page);
+	struct hh_device *device = hh_page_device(vmf->page);
+	struct hh_devmem *devmem = &device->devmem;
+	vm_fault_t ret = 0;
+	int tries = 32;
+
+	spin_lock(&devmem->lock);
+	devmem->cpu_faults++;
+	spin_unlock(&devmem->lock);
+
+	if (test_and_set_bit(HH_PAGE_FAULTING, state))
+		return 0;
+	while (!ret && hh_is_live(vmf->page) && tries--)
+		ret = hh_try_to_ram(device, vmf);
+	clear_bit(HH_PAGE_FAULTING, state);
+	return ret;
 }
 
 static const struct dev_pagemap_ops hh_pagemap_ops = {

@@ -98,6 +98,7 @@ struct board {
 
 static struct board *board;
 static bool use_faults;
+static bool use_mistakes;
 static int shared_files[SHARED_FILES];
 
 /* What a worker has of its own. */
@@ -193,6 +194,9 @@ static uint64_t some_length(void)
 static uint64_t some_address(const struct command *command)
 {
 	static int data_of_ours;
+	/* What ruins a worker's own stack, text and data is not called there. */
+	bool harmless = command->nr != HMM_HARNESS_WRITE &&
+			!(use_mistakes && command->nr == HMM_HARNESS_MIGRATE);
 
 	switch (below(48)) {
 	case 0:
@@ -208,16 +212,15 @@ static uint64_t some_address(const struct command *command)
 	case 5:
 		return 0xfffffffffffff000 - below(3) * PAGE;
 	case 6:
-		/* Our own stack, text and data, unless that would ruin us. */
-		if (command->nr == HMM_HARNESS_WRITE)
+		if (!harmless)
 			break;
 		return (uint64_t)&command & ~(PAGE - 1);
 	case 7:
-		if (command->nr == HMM_HARNESS_WRITE)
+		if (!harmless)
 			break;
 		return (uint64_t)some_address & ~(PAGE - 1);
 	case 8:
-		if (command->nr == HMM_HARNESS_WRITE)
+		if (!harmless)
 			break;
 		return (uint64_t)&data_of_ours & ~(PAGE - 1);
 	case 9:
@@ -759,7 +762,6 @@ int main(int argc, char **argv)
 {
 	unsigned long seconds = 10, seed = time(NULL), count = 4;
 	pid_t workers[MAX_WORKERS] = { 0 };
-	bool mistakes = false;
 	char names[2048] = "";
 	double end;
 	pid_t dead;
@@ -778,7 +780,7 @@ int main(int argc, char **argv)
 			count = strtoul(optarg, NULL, 0);
 			break;
 		case 'w':
-			mistakes = true;
+			use_mistakes = true;
 			break;
 		case 'f':
 			use_faults = true;
@@ -812,7 +814,7 @@ int main(int argc, char **argv)
 	}
 	if (use_faults)
 		prepare_faults();
-	if (mistakes) {
+	if (use_mistakes) {
 		int fd = open("/sys/module/hmm_harness/parameters/wrong_names",
 			      O_RDONLY);
 
@@ -831,7 +833,7 @@ int main(int argc, char **argv)
 		usleep(5000);
 		if (one_in(200))
 			kill(workers[below(count)], SIGKILL);
-		if (mistakes && one_in(40))
+		if (use_mistakes && one_in(40))
 			switch_mistakes(names);
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
 			for (i = 0; i < count; i++)
@@ -840,11 +842,11 @@ int main(int argc, char **argv)
 	}
 
 	failures = kill_all(workers, count);
-	if (mistakes && !put("/sys/module/hmm_harness/parameters/wrong", "\n"))
+	if (use_mistakes && !put("/sys/module/hmm_harness/parameters/wrong", "\n"))
 		failures++;
 	for (i = 0; i < SHARED_FILES; i++)
 		close(shared_files[i]);
-	failures += report(!mistakes);
+	failures += report(!use_mistakes);
 	failures += check_residue();
 	printf("ioctl_fuzz: %s\n", failures ? "failed" : "passed");
 	return failures != 0;
