@@ -136,6 +136,19 @@ static void network_up(void)
 	close(fd);
 }
 
+/*
+ * Booting shows warnings only, since each line costs time; from now on all but
+ * debugging is shown, the stack traces of blocked tasks among it.
+ */
+static void show_more(void)
+{
+	int fd = open("/proc/sys/kernel/printk", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "7", 1) != 1)
+		say("the console's log level stays: %s", strerror(errno));
+	close(fd);
+}
+
 static char *const environment[] = {
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	"HOME=/root",
@@ -144,29 +157,42 @@ static char *const environment[] = {
 	NULL,
 };
 
-static pid_t start(char *const command[])
+/*
+ * Starts a service; its output goes to the console, or to @log if there is one.
+ */
+static pid_t start(const char *program, char *const command[], const char *log)
 {
 	pid_t pid = fork();
 
 	if (pid < 0)
-		fatal(command[0]);
+		fatal(program);
 	if (pid)
 		return pid;
 	setsid();
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve(command[0], command, environment);
-	say("cannot start %s: %s", command[0], strerror(errno));
+	if (log) {
+		int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+
+		if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+			say("no log of %s: %s", program, strerror(errno));
+	}
+	execve(program, command, environment);
+	say("cannot start %s: %s", program, strerror(errno));
 	_exit(127);
 }
 
 int main(void)
 {
-	/* -F: stay in the foreground; -E: log to standard error; -s: no passwords */
-	char *const dropbear[] = { "/usr/sbin/dropbear", "-F", "-E", "-s", "-r", "/etc/dropbear/host_key", NULL };
+	/*
+	 * -F: stay in the foreground; -E: log to standard error; -s: no passwords.
+	 * Its name is not its path: it then cannot execute itself anew for each
+	 * connection, which costs more than all the rest of a connection.
+	 */
+	char *const dropbear[] = { "dropbear", "-F", "-E", "-s", "-r", "/etc/dropbear/host_key", NULL };
 	/* -B: a read-only place for .pyc files is not worth trying */
-	char *const agent[] = { "/usr/bin/python3", "-B", "-m", "harness.guest.agent", NULL };
+	char *const agent[] = { "python3", "-B", "-m", "harness.guest.agent", NULL };
 	struct { const char *name; pid_t pid; } services[2] = { { "dropbear", 0 }, { "agent", 0 } };
 	sigset_t signals;
 
@@ -183,8 +209,9 @@ int main(void)
 	if (sethostname("hmm-guest", strlen("hmm-guest")))
 		fatal("host name");
 	network_up();
-	services[0].pid = start(dropbear);
-	services[1].pid = start(agent);
+	show_more();
+	services[0].pid = start("/usr/sbin/dropbear", dropbear, "/run/dropbear.log");
+	services[1].pid = start("/usr/bin/python3", agent, NULL);
 
 	for (;;) {
 		int signal, status;
