@@ -20,12 +20,14 @@ from harness.program.text import parse
 from harness.progress import Progress
 from harness.target import upstream
 from harness.target.cache import Cache
+from harness.target.children import end, spawn
 from harness.target.lab import Lab, prepare
 from harness.target.vm import Machine
 
 _BOOTS = 3
 _ROUND_TRIPS = 30
 _LOADS = 5
+_VIRTME_SECONDS = 300
 
 _ONE = parse(
     "a: map buf anon 8 rw\nd0: bind a\na: write buf 1\nd0: read buf\nd0: to-device buf\na: read buf",
@@ -118,11 +120,15 @@ def _boot_virtme(machine: Machine, figures: Figures) -> None:
     argv = [vng, "-r", str(machine.kernel.image), "--disable-kvm", "--", "true"]
     environment = {"PATH": f"{beside}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}
     start = time.monotonic()
-    ended = subprocess.run(
-        argv, capture_output=True, env=environment, stdin=subprocess.DEVNULL, timeout=300, check=False
-    )
-    if ended.returncode:
-        raise GuestError(f"virtme-ng failed ({ended.returncode}): {ended.stderr[-400:]!r}")
+    child = spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, death="TERM")
+    try:
+        output, _ = child.communicate(timeout=_VIRTME_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise GuestError(f"virtme-ng did not end within {_VIRTME_SECONDS} s") from None
+    finally:
+        end(child)
+    if child.returncode:
+        raise GuestError(f"virtme-ng failed ({child.returncode}): {output[-400:]!r}")
     figures.add("virtme-ng, boot and `true`", time.monotonic() - start)
 
 

@@ -11,8 +11,8 @@ from enum import StrEnum
 from harness.model.allowed import RECORDED, Entries, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
-from harness.program.observations import Observation, Status
-from harness.program.operations import QUERIES, Operation, span_of
+from harness.program.observations import EVICTED, USAGE, Observation, Status
+from harness.program.operations import QUERIES, Evict, Operation, span_of
 from harness.program.program import Program
 
 
@@ -119,7 +119,9 @@ def _judge(step: Operation, expectation: Expectation, observation: Observation) 
 
 def _place(step: Operation, index: int) -> str:
     span = span_of(step)
-    return f"number {index}" if span is None else f"{span.region}[{span.start + index}]"
+    if span is not None:
+        return f"{span.region}[{span.start + index}]"
+    return (EVICTED if isinstance(step, Evict) else USAGE)[index]
 
 
 def show_error(error: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.compare import Comparison, Verdict, compare
-from harness.errors import GuestError, UsageError
+from harness.errors import GuestError, HarnessError, UsageError
 from harness.model.rules import RULES
 from harness.program.program import Program
 from harness.report.explain import explain, inquest, page_tables
@@ -44,9 +44,15 @@ def run(plan: Plan, lab: Lab) -> Iterator[Result]:
     for name in plan.wrong:
         if name not in known:
             raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
+    missing = {binding: reason for binding in plan.bindings if (reason := lab.missing(binding))}
+    if "interval" in missing:
+        raise HarnessError(
+            f"the module hmm_harness did not load into {lab.kernel.name}: {missing['interval']}",
+            hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
+        )
     for program in plan.programs:
         for binding in plan.bindings:
-            result = _run_one(program, binding, plan, lab)
+            result = _run_one(program, binding, plan, lab, missing.get(binding))
             if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
                 lab.discard()
             yield result
@@ -60,7 +66,7 @@ def replay_command(program: Program, binding: str, plan: Plan, lab: Lab) -> str:
     return shlex.join([*words, program.name])
 
 
-def _run_one(program: Program, binding: str, plan: Plan, lab: Lab) -> Result:
+def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str | None) -> Result:
     replay = replay_command(program, binding, plan, lab)
     title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
 
@@ -82,6 +88,8 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab) -> Result:
             log=tuple(log),
         )
 
+    if missing is not None:
+        return result(Comparison(Verdict.SKIP, missing), (), 0.0)
     try:
         execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
     except VMFailure as failure:

@@ -28,8 +28,8 @@ FOUND_BY = {
     "migrate-claims-all": ("migrate/shared-stays", "moved"),
     "migrate-back-short": ("migrate/to-device", "torn"),
     "migrate-back-shifted": ("migrate/evict", "buf[1]"),
-    "leak-device-page": ("migrate/to-device", "allowed is"),
-    "evict-nothing": ("migrate/evict", "saw"),
+    "leak-device-page": ("migrate/to-device", "in use: saw 8, allowed is 0"),
+    "evict-nothing": ("migrate/evict", "in use: saw 8, allowed is 0"),
 }
 # Mistakes that no program on its own can show, and why.
 NOT_YET = {

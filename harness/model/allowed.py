@@ -36,8 +36,7 @@ class Shape:
         return entry.marks & ~self.optional == self.marks & ~self.optional and entry.order in orders
 
     def __str__(self) -> str:
-        text = str(Entry(self.marks))
-        return f"{text} (order 0 or 9)" if self.huge else text
+        return str(Entry(self.marks))
 
 
 NOTHING = Shape(NO_MARKS)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, Flag, StrEnum
+from enum import Flag, StrEnum
 
 TORN = -1  # in place of a token: the page holds no one token
 
@@ -52,14 +52,14 @@ class Entry:
     def __str__(self) -> str:
         if Mark.ERROR in self.marks:
             text = "error"
-        elif Mark.VALID not in self.marks:
-            text = "-"
-        else:
+        elif Mark.VALID in self.marks:
             text = "rw" if Mark.WRITE in self.marks else "r"
-        for mark, word in _WORDS:
-            if mark in self.marks:
-                text += f" {word}"
-        return f"{text} order{self.order}" if self.order else text
+        else:
+            text = ""
+        words = [text, *(word for mark, word in _WORDS if mark in self.marks)]
+        if self.order:
+            words.append(f"order{self.order}")
+        return " ".join(filter(None, words)) or "-"
 
 
 _WORDS = (
@@ -74,15 +74,9 @@ Token = int | Signal
 Element = Token | Entry
 
 
-class Counter(Enum):
-    """The elements of a `Usage` and an `Evict`, in the order of wire.h."""
-
-    IN_USE = 0
-    ALLOCATED = 1
-    FREED = 2
-    CPU_FAULTS = 3
-    INVALIDATIONS = 4
-    ENTRIES = 5
+# The elements of a `Usage` and of an `Evict`, in the order of wire.h
+USAGE = ("in use", "allocated", "freed", "CPU faults", "invalidations", "entries")
+EVICTED = ("moved", "left")
 
 
 @dataclass(frozen=True)

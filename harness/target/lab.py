@@ -23,6 +23,8 @@ from harness.target.vm import VM, Machine, start
 from harness.target.watchdog import complaints
 from harness.target.wire import decode, encode
 
+_MODULES = {"interval": "hmm_harness", "test_hmm": "test_hmm"}
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -83,10 +85,17 @@ class Lab:
         self._vm = None
         self._stack.close()
 
+    def missing(self, binding: str) -> str | None:
+        """Why programs cannot run on `binding` in this VM; None if they can."""
+        agent = self.vm().agent
+        if binding in agent["bindings"]:
+            return None
+        module = _MODULES[binding]
+        return str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
+
     def mistakes(self) -> tuple[str, ...]:
         """The names of the deliberate mistakes that the module in the VM knows."""
-        answer, _ = self.vm().call({"do": "hello"}, b"", timeout=30.0)
-        return tuple(answer["info"]["mistakes"])
+        return tuple(self.vm().agent["info"]["mistakes"])
 
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         """Runs `program`, with the deliberate driver mistakes `wrong`, for at most `timeout` seconds.
