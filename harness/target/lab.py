@@ -13,6 +13,7 @@ from harness.errors import GuestError
 from harness.program.observations import Observation
 from harness.program.program import Program
 from harness.progress import Progress
+from harness.target.accel import find_qemu
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.image import provide_image
@@ -39,6 +40,7 @@ class Execution:
 
 def prepare(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Machine:
     """Everything that it takes to boot the kernel `spec`: built, or taken from the cache."""
+    find_qemu()  # before anything is built: without it there is no use in that
     kernel = provide_kernel(spec, flavour, cache=cache, progress=progress)
     module = build_module(kernel, cache=cache, progress=progress)
     return Machine(
