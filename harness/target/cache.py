@@ -180,11 +180,9 @@ class Cache:
             known = {}  # no memory, or one that cannot be read: hash again
         digest = _file_digest(path)
         known[str(path)] = {"stamp": stamp, "digest": digest}
-        try:
+        with suppress(OSError):  # it costs a second each time then; whoever builds next says what is wrong
             self.root.mkdir(parents=True, exist_ok=True)
             _write_whole(memory, json.dumps(known, indent=1))
-        except OSError as error:
-            raise self._storage_error(error, "a digest") from error
         return digest
 
     def _locked_entry(self, path: Path, build: Callable[[Path], None], *, progress: Progress, needs: int) -> Path:

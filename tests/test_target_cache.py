@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The cache, with real processes: an entry is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BuildError, HarnessError, UsageError
+from harness.progress import Progress
+from harness.target.cache import Cache, default_root, digest_of, digest_of_tree
+
+KEY = digest_of("an entry")
+OTHER = digest_of("another entry")
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def progress(said: io.StringIO) -> Progress:
+    return Progress(said)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def fill(path: Path) -> None:
+    (path / "directory").mkdir()
+    (path / "directory/file").write_text("content")
+    (path / "link").symlink_to("directory/file")
+
+
+def must_not_build(path: Path) -> None:
+    raise AssertionError(f"built again: {path}")
+
+
+def leftovers(cache: Cache) -> list[Path]:
+    return list((cache.root / "tmp").iterdir())
+
+
+def test_an_entry_is_built_once(cache: Cache, progress: Progress) -> None:
+    path = cache.entry("thing", KEY, fill, progress=progress)
+    assert (path / "link").read_text() == "content"
+    assert cache.entry("thing", KEY, must_not_build, progress=progress) == path
+    assert leftovers(cache) == []
+
+
+def test_kinds_and_keys_that_are_none(cache: Cache, progress: Progress) -> None:
+    for kind, key in (("tmp", KEY), ("../x", KEY), ("thing", "../../etc"), ("thing", "short")):
+        with pytest.raises(ValueError, match="not a"):
+            cache.entry(kind, key, fill, progress=progress)
+
+
+@pytest.mark.parametrize("error", [BuildError("no"), KeyboardInterrupt(), ValueError("a bug")])
+def test_a_build_that_fails_leaves_nothing(cache: Cache, progress: Progress, error: BaseException) -> None:
+    def build(path: Path) -> None:
+        fill(path)
+        raise error
+
+    with pytest.raises(type(error)):
+        cache.entry("thing", KEY, build, progress=progress)
+    assert not (cache.root / "thing" / KEY).exists()
+    assert leftovers(cache) == []
+    cache.entry("thing", KEY, fill, progress=progress)
+
+
+def shorten(path: Path) -> None:
+    (path / "directory/file").write_text("con")
+
+
+def remove(path: Path) -> None:
+    (path / "directory/file").unlink()
+
+
+def falsify(path: Path) -> None:
+    (path / "directory/file").write_text("CONTENT")
+
+
+def redirect(path: Path) -> None:
+    (path / "link").unlink()
+    (path / "link").symlink_to("directory/elsewhere")
+
+
+def forget(path: Path) -> None:
+    (path / ".manifest.json").unlink()
+
+
+def garble(path: Path) -> None:
+    (path / ".manifest.json").write_text('{"files": [')
+
+
+@pytest.mark.parametrize("damage", [shorten, remove, falsify, redirect, forget, garble])
+def test_a_damaged_entry_is_noticed_said_and_built_again(
+    cache: Cache, progress: Progress, said: io.StringIO, damage: Callable[[Path], None]
+) -> None:
+    path = cache.entry("thing", KEY, fill, progress=progress)
+    damage(path)
+    assert cache.entry("thing", KEY, fill, progress=progress) == path
+    assert (path / "link").read_text() == "content"
+    assert f"thing {KEY[:12]} in the cache is damaged" in said.getvalue()
+    assert leftovers(cache) == []
+
+
+def test_only_verify_reads_content_whose_time_is_unchanged(cache: Cache, progress: Progress) -> None:
+    path = cache.entry("thing", KEY, fill, progress=progress)
+    file = path / "directory/file"
+    before = file.stat()
+    file.write_text("CONTENT")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cache.verify() == [f"{path}: the content of directory/file changed"]
+
+
+def test_an_entry_whose_times_changed_is_hashed_and_kept(cache: Cache, progress: Progress) -> None:
+    path = cache.entry("thing", KEY, fill, progress=progress)
+    os.utime(path / "directory/file", (1, 1))
+    assert cache.entry("thing", KEY, must_not_build, progress=progress) == path
+    manifest = json.loads((path / ".manifest.json").read_text())
+    assert manifest["files"]["directory/file"][1] == 1_000_000_000
+
+
+def test_a_full_disk_says_how_full_and_what_to_do(cache: Cache, progress: Progress) -> None:
+    def build(path: Path) -> None:
+        fill(path)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(HarnessError, match=r"No space left on device; \d+ MiB are free") as caught:
+        cache.entry("thing", KEY, build, progress=progress)
+    assert "hmm-harness clean" in str(caught.value.hint)
+    assert leftovers(cache) == []
+
+
+def test_a_build_that_cannot_fit_is_not_begun(cache: Cache, progress: Progress) -> None:
+    with pytest.raises(HarnessError, match="1073741824 MiB are needed"):
+        cache.entry("thing", KEY, must_not_build, progress=progress, needs=1 << 50)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_really_full_disk(small_disk: Path, progress: Progress) -> None:
+    cache = Cache(small_disk / "cache")
+
+    def build(path: Path) -> None:
+        (path / "large").write_bytes(bytes(2 << 20))
+
+    with pytest.raises(HarnessError, match="no space for thing"):
+        cache.entry("thing", KEY, build, progress=progress)
+    assert leftovers(cache) == []
+    cache.entry("thing", KEY, fill, progress=progress)
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another process with `cache`, `progress`, `KEY` and what `script` makes of them."""
+    preamble = """
+        import sys, time
+        from pathlib import Path
+        from harness.progress import Progress
+        from harness.target.cache import Cache, digest_of
+        cache, progress, KEY = Cache(Path(sys.argv[1])), Progress(), digest_of("an entry")
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_build_an_entry_once_and_the_second_says_that_it_waits(cache: Cache, tmp_path: Path) -> None:
+    script = """
+        def build(path):
+            with open(sys.argv[2], "a") as tally:
+                print("built", file=tally)
+            print("building", flush=True)
+            while not Path(sys.argv[3]).exists():
+                time.sleep(0.01)
+            (path / "file").write_text("content")
+        print((cache.entry("thing", KEY, build, progress=progress) / "file").read_text())
+    """
+    tally, release = tmp_path / "tally", tmp_path / "release"
+    first = start(script, cache.root, tally, release)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "building\n"
+    second = start(script, cache.root, tally, release)
+    assert second.stderr is not None
+    assert second.stderr.readline() == f"another process is making thing {KEY[:12]}: waiting for it\n"
+    release.touch()
+    assert first.communicate()[0] == "content\n"
+    assert second.communicate()[0] == "content\n"
+    assert tally.read_text() == "built\n"
+
+
+def test_two_threads_build_an_entry_once(cache: Cache, progress: Progress) -> None:
+    built: list[Path] = []
+
+    def build(path: Path) -> None:
+        built.append(path)
+        fill(path)
+
+    threads = [
+        threading.Thread(target=cache.entry, args=("thing", KEY, build), kwargs={"progress": progress})
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER], ids=["the same entry", "another entry"])
+def test_what_a_killed_builder_left_is_swept_by_the_next(cache: Cache, progress: Progress, key: str) -> None:
+    killed = start(
+        """
+        def build(path):
+            (path / "half").write_text("hal")
+            print("building", flush=True)
+            time.sleep(600)
+        cache.entry("thing", KEY, build, progress=progress)
+        """,
+        cache.root,
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "building\n"
+    (half,) = leftovers(cache)
+    cache.entry("thing", digest_of("a third"), fill, progress=progress)
+    assert half.exists(), "a builder that lives keeps what it is at"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (cache.root / "thing" / KEY).exists()
+    cache.entry("thing", key, fill, progress=progress)
+    assert leftovers(cache) == []
+
+
+def test_clean_leaves_alone_what_is_being_built(cache: Cache, progress: Progress) -> None:
+    cache.entry("thing", OTHER, fill, progress=progress)
+    cache.log("some").write_text("said")
+
+    def build(path: Path) -> None:
+        fill(path)
+        assert cache.clean(progress=progress) > 0
+        assert (path / "directory/file").exists()
+
+    path = cache.entry("thing", KEY, build, progress=progress)
+    assert (path / "directory/file").exists()
+    assert not (cache.root / "thing" / OTHER).exists()
+    assert [(each.kind, each.entries) for each in cache.usage()] == [("thing", 1)]
+    cache.clean(progress=progress)
+    assert cache.usage() == []
+
+
+def test_an_entry_that_nobody_used_for_long_makes_room(cache: Cache, progress: Progress) -> None:
+    old = cache.entry("thing", KEY, fill, progress=progress)
+    elsewhere = cache.entry("other", KEY, fill, progress=progress)
+    for path in (old, elsewhere):
+        os.utime(path, (0, 0))
+    cache.entry("thing", OTHER, fill, progress=progress)
+    assert not old.exists()
+    assert elsewhere.exists()
+
+
+def test_a_remembered_digest_follows_the_file(cache: Cache, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_text("one")
+    first = cache.file_digest(file)
+    assert cache.file_digest(file) == first
+    file.write_text("another")
+    assert cache.file_digest(file) != first
+    (cache.root / "digests.json").write_text("[]")
+    file.write_text("one")
+    assert cache.file_digest(file) == first
+
+
+def test_digests_tell_parts_trees_and_modes_apart(tmp_path: Path) -> None:
+    assert digest_of("ab", "c") != digest_of("a", "bc")
+    fill(tmp_path)
+    whole = digest_of_tree(tmp_path)
+    assert digest_of_tree(tmp_path, ignore=lambda _, names: {"link"} & set(names)) != whole
+    (tmp_path / "directory/file").chmod(0o755)
+    assert digest_of_tree(tmp_path) != whole
+
+
+def test_the_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_root() == tmp_path / "hmm-harness"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_root() == tmp_path / ".cache/hmm-harness"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    with pytest.raises(UsageError, match="relative"):
+        default_root()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, progress: Progress) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(HarnessError, match="cannot make thing"):
+        Cache(tmp_path / "cache").entry("thing", KEY, fill, progress=progress)
