@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
         with Lab(machine, cache=cache, progress=progress, restore=not options.no_restore) as lab:
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            table = Table([program.name for program in programs], bindings, progress, colour=colour)
+            table = Table([program.name for program in programs], bindings, progress, out=sys.stdout, colour=colour)
             table.head(lab.vm().banner)
             statuses = set()
             for result in run(Plan(programs, bindings, wrong, options.timeout), lab):

@@ -62,11 +62,11 @@ class Progress:
                 self._steps.remove(step)
                 self._erase()
 
-    def say(self, line: str) -> None:
-        """Prints one line now, whatever else is shown."""
+    def say(self, line: str, *, to: TextIO | None = None) -> None:
+        """Prints one line now, whatever else is shown; `to` another stream if it is a result and no remark."""
         with self._lock:
             self._erase()
-            print(line, file=self._stream, flush=True)
+            print(line, file=self._stream if to is None else to, flush=True)
 
     def _paint(self, step: Step, done: threading.Event) -> None:
         wait = _FIRST_AFTER

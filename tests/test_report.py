@@ -105,7 +105,7 @@ def test_exit_codes(statuses: set[Verdict], code: ExitCode) -> None:
 
 def test_the_table_ends_with_counts_and_shows_what_failed() -> None:
     stream = io.StringIO()
-    table = Table(["x", "y"], ["interval", "test_hmm"], Progress(stream), colour=False)
+    table = Table(["x", "y"], ["interval", "test_hmm"], Progress(io.StringIO()), out=stream, colour=False)
     table.head("banner")
     for program in ("x", "y"):
         table.add(_result(Verdict.FAIL if program == "y" else Verdict.PASS, program))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TextIO
 
 from harness.compare import Verdict
 from harness.progress import Progress
@@ -16,9 +17,12 @@ _BAD = "31"
 class Table:
     """Prints results as they come. `add` wants all of a program's bindings one after the other."""
 
-    def __init__(self, programs: list[str], bindings: list[str], progress: Progress, *, colour: bool) -> None:
+    def __init__(
+        self, programs: list[str], bindings: list[str], progress: Progress, *, out: TextIO, colour: bool
+    ) -> None:
         self._bindings = bindings
         self._progress = progress
+        self._out = out
         self._colour = colour
         self._width = max([len("program"), *map(len, programs)])
         self._row: list[Result] = []
@@ -26,8 +30,8 @@ class Table:
 
     def head(self, banner: str) -> None:
         """The banner and the column titles."""
-        self._progress.say(banner)
-        self._progress.say("  ".join(["program".ljust(self._width), *(name.ljust(12) for name in self._bindings)]))
+        self._say(banner)
+        self._say("  ".join(["program".ljust(self._width), *(name.ljust(12) for name in self._bindings)]))
 
     def add(self, result: Result) -> None:
         """Takes a result; prints the row when it is whole."""
@@ -35,22 +39,25 @@ class Table:
         self._row.append(result)
         if len(self._row) == len(self._bindings):
             cells = [self._cell(cell.status) for cell in self._row]
-            self._progress.say("  ".join([result.program.ljust(self._width), *cells]).rstrip())
+            self._say("  ".join([result.program.ljust(self._width), *cells]).rstrip())
             self._row = []
 
     def foot(self, what: str, seconds: float) -> None:
         """Everything that was not a PASS, and the last line: counts."""
         for result in self._results:
             if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
-                self._progress.say("")
+                self._say("")
                 for line in result.explanation:
-                    self._progress.say(line)
+                    self._say(line)
         for status in (Verdict.SKIP, Verdict.DEVIATION):
             self._reasons(status)
         counts = Counter(result.status for result in self._results)
         words = [f"{counts[status]} {_WORDS[status]}" for status in Verdict if counts[status]]
-        self._progress.say("")
-        self._progress.say(f"{what}: {', '.join(words) or 'nothing ran'} [{seconds:.1f} s]")
+        self._say("")
+        self._say(f"{what}: {', '.join(words) or 'nothing ran'} [{seconds:.1f} s]")
+
+    def _say(self, line: str) -> None:
+        self._progress.say(line, to=self._out)
 
     def _reasons(self, status: Verdict) -> None:
         reasons: dict[str, list[str]] = {}
@@ -58,10 +65,10 @@ class Table:
             if result.status is status:
                 reasons.setdefault(result.reason, []).append(f"{result.program} ({result.binding})")
         for reason, programs in reasons.items():
-            self._progress.say("")
-            self._progress.say(f"{status}: {reason}")
+            self._say("")
+            self._say(f"{status}: {reason}")
             for program in programs:
-                self._progress.say(f"    {program}")
+                self._say(f"    {program}")
 
     def _cell(self, status: Verdict) -> str:
         text = status.ljust(12)
