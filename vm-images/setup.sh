@@ -86,9 +86,9 @@ install_packages() {
 		-o Dpkg::Use-Pty=0 install $names >&2
 }
 
-# The first Python that is new enough, the system's before any other.
+# The first Python that is new enough: $PYTHON, the system's, any other.
 find_python() {
-	for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
+	for python in ${PYTHON-} /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
 		if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
 			echo "$python"
 			return
