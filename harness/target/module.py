@@ -62,7 +62,7 @@ def _build(kernel: Kernel, out: Path, log: Path) -> None:
         raise BuildError(
             "\n".join(
                 [
-                    f"hmm_harness.ko builds with warnings:",
+                    "hmm_harness.ko builds with warnings:",
                     *(f"    {each}" for each in warnings[:_SHOWN]),
                 ]
             ),
