@@ -9,7 +9,7 @@ Runs with the guest's Python and nothing else, and is up as fast as it can be. A
 second under emulation: here and in what this imports, pathlib, dataclasses, typing and the like are done without.
 """
 
-# ruff: noqa: PTH110, PTH119, PTH123, PTH208
+# ruff: noqa: PTH110, PTH123, PTH208
 
 from __future__ import annotations
 

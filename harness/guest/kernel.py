@@ -2,7 +2,7 @@
 """The guest's kernel, as the agent sees it: modules, log, taint, and the deliberate mistakes of our module."""
 
 # pathlib is too slow to import: see agent.py.
-# ruff: noqa: PTH110, PTH119, PTH123, PTH208
+# ruff: noqa: PTH110, PTH119, PTH123
 
 from __future__ import annotations
 
