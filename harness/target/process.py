@@ -45,7 +45,7 @@ def run_tool(
     """
     command = shlex.join(os.fspath(each) for each in argv)
     said: list[str] = []
-    with log.open("a") as kept:
+    with log.open("a", buffering=1) as kept:
         kept.write(f"$ {command}\n")
         child = spawn(
             argv,
