@@ -46,7 +46,6 @@ static const struct file_operations hh_fops = {
 	.release = hh_release,
 	.unlocked_ioctl = hh_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
-	.llseek = no_llseek,
 };
 
 static void hh_device_exit(struct hh_device *device)

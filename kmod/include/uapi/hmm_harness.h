@@ -13,11 +13,20 @@
  *    zero (-E2BIG otherwise), a smaller one down to the first version's size
  *    (-EINVAL below it).
  *  - @flags without a meaning and reserved members must be zero: -EINVAL.
- *  - addresses are multiples of the page size and ranges do not wrap: -EINVAL.
+ *  - addresses are multiples of the page size, ranges are not empty: -EINVAL.
  *  - a range is at most HMM_HARNESS_MAX_PAGES long: -E2BIG.
+ *  - a range neither wraps nor leaves the addresses that the process can have:
+ *    -EINVAL. That there is no memory is no reason in itself.
  *  - unknown commands: -ENOTTY.
- *  - -ENXIO on an operation that needs a bound process when there is none;
- *    -ESRCH when the bound process has exited.
+ *  - -ENXIO on an operation that needs a bound process when there is none, also
+ *    when UNBIND comes in between; -ESRCH when the bound process has exited.
+ *  - -EOPNOTSUPP for what the device is not capable of.
+ *  - -EFAULT when the struct, or what it points to, cannot be accessed.
+ *  - -EBUSY when an operation got nowhere for ten seconds, -EINTR when the
+ *    caller is being killed (BIND: at any signal, nothing has happened then),
+ *    -ENOMEM.
+ *  - outputs are copied back on failure as well, once the struct as such was
+ *    accepted.
  *
  * This header is read by cffi as well: keep to constants with literal values,
  * enums, and structs of fixed-width members.
@@ -42,17 +51,20 @@
 #define HMM_HARNESS_PAGE_WRITE 0x2
 /* It can never be accessed (HMM_PFN_ERROR). */
 #define HMM_HARNESS_PAGE_ERROR 0x4
-/* It is the shared zero page. */
+/* It is the shared zero page; a huge one is not told from others. */
 #define HMM_HARNESS_PAGE_ZERO 0x8
 /* It lives in the memory of the device asked. */
 #define HMM_HARNESS_PAGE_LOCAL 0x10
-/* It lives in the memory of another device. */
+/*
+ * It lives in the memory of another device. HMM shows device-private memory of
+ * others as if there were nothing: never seen for that.
+ */
 #define HMM_HARNESS_PAGE_REMOTE 0x20
 /* TABLE only: the device's entry contradicts the CPU's (clause 1). */
 #define HMM_HARNESS_PAGE_STALE 0x40
 /* MIGRATE only: the page was moved by this call. */
 #define HMM_HARNESS_PAGE_MOVED 0x80
-/* Order of the CPU's mapping that covers the page. */
+/* SNAPSHOT and FAULT only: order of the CPU's mapping that covers the page. */
 #define HMM_HARNESS_PAGE_ORDER_SHIFT 8
 #define HMM_HARNESS_PAGE_ORDER_MASK 0x1f00
 
@@ -90,7 +102,8 @@ struct hmm_harness_info {
  * @flags: must be zero
  *
  * BIND mirrors the caller's memory; -EBUSY when the file is bound. UNBIND stops
- * it: no callback runs after it returns. Pages in device memory stay there.
+ * it: no callback runs after it returns. Pages in device memory stay there, as
+ * they do when the file is closed.
  */
 struct hmm_harness_bind {
 	__u32 size;
@@ -111,16 +124,39 @@ struct hmm_harness_bind {
  * @npages: length in pages, not 0
  * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
  *         not wanted
- * @data: user pointer to @npages pages of data; READ and WRITE only, else 0
+ * @data: user pointer to @npages pages of data; READ and WRITE only, else 0:
+ *        -EINVAL
  * @done: (out) pages completed from @addr on, also when the call fails
  * @retries: (out) how often an invalidation made the device start over
  *
- * SNAPSHOT reports the CPU's page table without touching it. FAULT makes the
- * pages accessible as asked and enters them into the device's page table. READ
- * and WRITE move data as the device does: through its own page table, with a
- * fault where an entry is missing. MIGRATE moves pages. TABLE reports the
- * device's own page table, and what contradicts the CPU's.
- * @done and @retries are copied back on failure as well.
+ * @pages and @data are filled up to @done; what follows is left alone, except
+ * that READ and WRITE have told the page at @done if its data is what failed.
+ *
+ * SNAPSHOT reports the CPU's page table without touching it.
+ *
+ * FAULT makes the pages accessible as asked and enters them into the device's
+ * page table, up to the first page that fails: -EPERM when it is not writable,
+ * -EFAULT when it cannot be accessed. All pages before it are entered.
+ * @pages tells what was entered, so that a page that HMM granted read only
+ * although it was asked for a writable one can be seen.
+ *
+ * READ and WRITE move data as the device does: page by page through its own
+ * page table, with a fault where no entry allows the access, up to the first
+ * page that fails. Errors are those of FAULT; -EACCES when HMM granted a page
+ * read only that WRITE asked for. @pages tells the entry that was used.
+ *
+ * MIGRATE moves pages, up to the first address without memory, with memory that
+ * cannot be read, or with memory of a kind that never migrates: -EINVAL. A page
+ * that does not move is no error. @pages has HMM_HARNESS_PAGE_MOVED when this
+ * call moved the page, HMM_HARNESS_PAGE_LOCAL when it lives in the memory of
+ * this device afterwards, nothing else. TO_DEVICE moves what is in system
+ * memory and makes pages where an anonymous mapping has none; all pages of the
+ * range that live in the device then get an entry. TO_SYSTEM moves what is in
+ * the memory of this device.
+ *
+ * TABLE reports the device's own page table, and what contradicts the CPU's: an
+ * entry is stale when the CPU has another page there, or none, or may not write
+ * where the device may.
  */
 struct hmm_harness_range {
 	__u32 size;
@@ -139,6 +175,8 @@ struct hmm_harness_range {
  * @flags: must be zero
  * @moved: (out) pages that went back to system memory, of every process
  * @left: (out) pages still in use afterwards
+ *
+ * A page that somebody has in hand at that moment stays.
  */
 struct hmm_harness_evict {
 	__u32 size;
@@ -157,6 +195,9 @@ struct hmm_harness_evict {
  * @cpu_faults: (out) migrate_to_ram() calls
  * @invalidations: (out) invalidation callbacks of this file's mirror
  * @entries: (out) entries in this file's device page table
+ *
+ * What concerns the mirror is 0 when the file is not bound. Pages are allocated
+ * and freed also for migrations that the kernel refuses.
  */
 struct hmm_harness_usage {
 	__u32 size;
