@@ -129,8 +129,9 @@ struct hmm_harness_bind {
  * @done: (out) pages completed from @addr on, also when the call fails
  * @retries: (out) how often an invalidation made the device start over
  *
- * @pages and @data are filled up to @done; what follows is left alone, except
- * that READ and WRITE have told the page at @done if its data is what failed.
+ * @pages and @data are filled up to @done, and what follows is left alone. Only
+ * when it is @pages or @data that cannot be accessed, pages from @done on may
+ * have been handled without being told of.
  *
  * SNAPSHOT reports the CPU's page table without touching it.
  *
