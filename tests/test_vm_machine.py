@@ -139,6 +139,8 @@ def test_a_guest_that_does_nothing_any_more(vm: VM, crash: bytes) -> None:
     failure = broken(vm, crash, "dead", timeout=5.0)
     assert failure.kind is Trouble.HANG
     assert "does not answer" in failure.message
+    assert "CPU 1: running in a module or unknown code" in failure.console
+    assert "interrupts off" in failure.console
 
 
 def test_an_answer_that_is_late_from_a_guest_that_is_well(vm: VM) -> None:

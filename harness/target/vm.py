@@ -21,6 +21,7 @@ from harness.progress import Progress
 from harness.target.accel import Accelerator, accelerator, find_qemu, qemu_stamp
 from harness.target.cache import Cache, digest_of
 from harness.target.qemu import Machine, Qemu, Sockets, arguments
+from harness.target.registers import cpu_positions, read_symbols
 from harness.target.saved import SavedStateError, load, memory_for_restoring, memory_for_saving, save
 from harness.target.transport import LateError, Transport, TransportError
 from harness.target.watchdog import Trouble, VMFailure, excerpt, find_trouble, trouble_of_qemu, trouble_on_console
@@ -116,7 +117,7 @@ class VM:
             self._look(while_booting=True)
             if time.monotonic() > deadline:
                 message = f"the guest did not announce itself within {_BOOT_SECONDS:g} s"
-                raise self._fail(VMFailure(Trouble.HANG, message, console=self._console_end()))
+                raise self._fail(VMFailure(Trouble.HANG, message, console=self._console_and_cpus()))
             self._qemu.wait_change(_LOOK_SECONDS)
 
     def connect(self) -> None:
@@ -159,20 +160,26 @@ class VM:
         if self._qemu.status is not None:
             raise self._fail(trouble_of_qemu(self._qemu))
         now = time.monotonic()
-        console = self.console
-        if len(console) > self._searched:
-            self._searched = len(console)
-            found = trouble_on_console(console)
-            # What is said while booting and does not stop it is judged by whoever started the VM.
-            if found is not None and not (while_booting and found.kind is Trouble.OOPS) and self._reported is None:
-                self._reported = now
-        if self._reported is not None and now - self._reported > _GRACE_SECONDS:
-            raise self._fail(trouble_on_console(console))
+        if self._reported is None:
+            self._reported = self._search(while_booting)
+        elif now - self._reported > _GRACE_SECONDS:
+            raise self._fail(trouble_on_console(self.console))
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
             failure = trouble_of_qemu(self._qemu)
             if failure is not None:
                 raise self._fail(failure)
+
+    def _search(self, while_booting: bool) -> float | None:
+        """Looks through the console's new lines: the time now if there is trouble in them."""
+        console = self.console
+        end = console.rfind("\n") + 1
+        found = trouble_on_console(console[self._searched : end])
+        self._searched = end
+        # What is said while booting and does not stop it is judged by whoever started the VM.
+        if found is None or (while_booting and found.kind is Trouble.OOPS):
+            return None
+        return time.monotonic()
 
     def _late(self, error: LateError) -> VMFailure:
         """Why no answer came: it tells a guest that hangs from one that takes its time."""
@@ -185,7 +192,8 @@ class VM:
             self._transport.execute("echo w > /proc/sysrq-trigger", timeout=_PING_SECONDS)
         except (LateError, TransportError):
             message = f"{error.message}, and the guest does not answer otherwise either"
-            return trouble_on_console(self.console) or VMFailure(Trouble.HANG, message, console=self._console_end())
+            on_console = trouble_on_console(self.console)
+            return on_console or VMFailure(Trouble.HANG, message, console=self._console_and_cpus())
         return VMFailure(Trouble.TIMEOUT, error.message, console=self._console_end())
 
     def _broken(self, error: TransportError) -> VMFailure:
@@ -200,6 +208,15 @@ class VM:
 
     def _console_end(self) -> str:
         return excerpt(self.console.splitlines())
+
+    def _console_and_cpus(self) -> str:
+        """The console's end and where the CPUs are: all that can be known of a guest that is silent."""
+        try:
+            registers = self._qemu.qmp.monitor("info registers -a")
+        except GuestError as error:
+            return f"{self._console_end()}\n[hmm-harness: where the CPUs are is unknown: {error.message}]"
+        positions = cpu_positions(registers, read_symbols(self.machine.kernel.build / "System.map"))
+        return "\n".join([self._console_end(), *(f"[hmm-harness: {position}]" for position in positions)])
 
 
 @contextmanager
