@@ -16,7 +16,10 @@ from harness.target.children import run
 from harness.target.image import pack
 from harness.target.places import CHECKOUT
 
-_FORMAT = "1"  # to be raised when this file puts other things into the payload
+_FORMAT = "2"  # to be raised when this file puts other things into the payload
+_BINDINGS = frozenset({"test_hmm"})  # modules of the kernel itself that programs run on
+_LOADED = "modules"  # the agent loads all that is here
+_ON_DEMAND = "modules-on-demand"  # zram and others: loaded by who needs them
 
 
 def provide_payload(kernel: Kernel, module: Module, *, cache: Cache, progress: Progress) -> Payload:
@@ -39,10 +42,12 @@ def provide_payload(kernel: Kernel, module: Module, *, cache: Cache, progress: P
                 if shutil.which(program) is None:
                     raise MissingError(f"building the payload needs {program}", hint=f"apt-get install {package}")
             tree = directory / "tree"
-            (tree / "modules").mkdir(parents=True)
-            shutil.copyfile(module.path, tree / "modules" / "hmm_harness.ko")
+            for place in (_LOADED, _ON_DEMAND):
+                (tree / place).mkdir(parents=True)
+            shutil.copyfile(module.path, tree / _LOADED / "hmm_harness.ko")
             for name, path in kernel.modules.items():
-                shutil.copyfile(path, tree / "modules" / f"{name}.ko")
+                place = _LOADED if name in _BINDINGS else _ON_DEMAND
+                shutil.copyfile(path, tree / place / f"{name}.ko")
             for name in GUEST_FILES:
                 _place(tree, name)
             step.update("executor")
