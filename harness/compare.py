@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.model.allowed import RECORDED, Entries, Expectation, show_element
+from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
 from harness.program.observations import EVICTED, USAGE, Observation, Status
@@ -93,14 +93,11 @@ def _not_done(number: int, step: Operation, observation: Observation, rules: Rul
 
 def _judge(step: Operation, expectation: Expectation, observation: Observation) -> tuple[list[str], list[str]]:
     """What is not allowed, a line each, and the names of recorded deviations."""
-    if observation.error not in expectation.errors:
-        for error, deviation in expectation.deviating_errors:
-            if observation.error == error:
-                return [], [deviation]
+    deviations = [name for error, name in expectation.deviating_errors if observation.error == error]
+    if observation.error not in expectation.errors and not deviations:
         allowed = " or ".join(show_error(error) for error in sorted(expectation.errors))
         return [f"saw {show_error(observation.error)}, allowed is {allowed}"], []
     details: list[str] = []
-    deviations: list[str] = []
     if not observation.error and len(observation.elements) != len(expectation.elements):
         return [f"saw {len(observation.elements)} elements, not {len(expectation.elements)}"], []
     if len(observation.elements) > len(expectation.elements):
@@ -109,7 +106,7 @@ def _judge(step: Operation, expectation: Expectation, observation: Observation) 
         allowed_here = expectation.elements[index]
         if allowed_here.admits(element):
             continue
-        name = allowed_here.deviation(element) if isinstance(allowed_here, Entries) else None
+        name = allowed_here.deviation(element)
         if name is not None:
             deviations.append(name)
             continue

@@ -247,3 +247,24 @@ def test_shapes_admit_only_their_orders() -> None:
     assert Shape(RW, huge=True).admits(Entry(RW, 9))
     assert not Shape(RW).admits(Entry(RW, 9))
     assert not Shape(RW, huge=True).admits(Entry(RW, 4))
+
+
+def test_pages_behind_a_fault_may_have_gone_home() -> None:
+    """The deviation own-faulted-along: what was seen decides, and is reported."""
+    text = "a: map buf anon 4 rw\nd0: bind a\na: write buf 5\nd0: to-device buf[2:4]\nd0: read buf\nd0: snapshot buf\nd0: usage"
+    program = _program(text.replace("d0: to-device", "a: advise buf[0] dontneed\nd0: to-device"))
+    _, observations = _obedient(program)
+    assert compare(program, RULES["interval"], observations).verdict is Verdict.PASS
+    stayed, went = Entry(RW | Mark.LOCAL), Entry(RW)
+    zero = Entry(R | Mark.ZERO)
+    for pages, in_use, verdict in (
+        ((stayed, stayed), 2, Verdict.PASS),
+        ((stayed, went), 1, Verdict.DEVIATION),
+        ((went, went), 0, Verdict.DEVIATION),
+        ((went, went), 1, Verdict.FAIL),
+        ((stayed, stayed), 1, Verdict.FAIL),
+        ((NOTHING, stayed), 1, Verdict.FAIL),
+    ):
+        observations[-2] = Observation(Status.DONE, 0, (zero, Entry(RW), *pages))
+        observations[-1] = Observation(Status.DONE, 0, (in_use, 2, 2 - in_use, 0, 0, 4))
+        assert compare(program, RULES["interval"], observations).verdict is verdict, pages

@@ -13,7 +13,12 @@ from harness.target.lab import Lab
 pytestmark = pytest.mark.vm
 
 # Known deviations of this kernel, and the programs that show them: no more and no fewer.
-DEVIATIONS = {("devmem/own-readonly-write", "interval")}
+DEVIATIONS = {
+    ("devmem/own-readonly-write", "interval"),
+    ("devmem/own-readonly-mapping", "interval"),
+    ("devmem/own-faulted-along", "interval"),
+    ("devmem/fork-device-writes", "interval"),
+}
 
 
 @pytest.mark.parametrize("binding", ["interval", "test_hmm"])

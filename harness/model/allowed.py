@@ -18,6 +18,10 @@ class Tokens:
         """Whether `element` is allowed."""
         return element in self.values
 
+    def deviation(self, _element: Element) -> str | None:
+        """No deviation of a kernel is known that changes content."""
+        return None
+
     def __str__(self) -> str:
         return " or ".join(sorted(show_element(value) for value in self.values))
 
@@ -67,14 +71,24 @@ class Entries:
 
 @dataclass(frozen=True)
 class Count:
-    """A number from `low` to `high`; no upper bound if that is None."""
+    """A number from `low` to `high`; no upper bound if that is None.
+
+    `deviating`: down to which number a known kernel deviation goes, and the deviation's name.
+    """
 
     low: int
     high: int | None = None
+    deviating: tuple[int, str] | None = None
 
     def admits(self, element: Element) -> bool:
         """Whether `element` is allowed."""
         return isinstance(element, int) and self.low <= element and (self.high is None or element <= self.high)
+
+    def deviation(self, element: Element) -> str | None:
+        """The name of the known deviation that `element` is, if it is one."""
+        if self.deviating is not None and isinstance(element, int) and self.deviating[0] <= element < self.low:
+            return self.deviating[1]
+        return None
 
     def __str__(self) -> str:
         if self.high is None:
@@ -107,13 +121,21 @@ class Deviation:
     source: str
 
 
+OWN_READONLY_WRITE = "own-readonly-write"
+OWN_FAULTED_ALONG = "own-faulted-along"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
         Deviation(
-            "own-readonly-write",
+            OWN_READONLY_WRITE,
             "a write fault on the owner's read-only device-private page succeeds without HMM_PFN_WRITE",
             "include/linux/hmm.h (HMM_PFN_REQ_WRITE) against mm/hmm.c hmm_vma_handle_pte(), 5.10 to 7.3",
+        ),
+        Deviation(
+            OWN_FAULTED_ALONG,
+            "a fault that the owner needs on one page brings its own device pages behind it back to system memory",
+            "include/linux/hmm.h (dev_private_owner) against mm/hmm.c hmm_vma_fault(), which faults to the end of "
+            "the walked range",
         ),
     )
 }

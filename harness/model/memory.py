@@ -28,6 +28,7 @@ class Page:
     tokens: frozenset[Token]
     anonymous: bool
     home: str | None = None  # the device in whose memory it lives
+    strayed: bool = False  # may have left it, by a deviation of the kernel: "own-faulted-along"
     zero: bool = False  # the one shared zero page
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
 

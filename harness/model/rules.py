@@ -15,7 +15,6 @@ class Rules:
     dead_errors: frozenset[int]  # operations on the memory of a process that has exited
     shows_moves: bool  # migration says of each page whether it moved
     fault_shows_entries: bool  # a fault shows the resulting entries
-    counts_writes: bool  # a device write that fails says how many pages it wrote
 
 
 RULES = {
@@ -26,7 +25,6 @@ RULES = {
             dead_errors=frozenset({errno.ESRCH}),  # uapi/hmm_harness.h
             shows_moves=True,
             fault_shows_entries=True,
-            counts_writes=True,
         ),
         Rules(
             "test_hmm",
@@ -34,7 +32,6 @@ RULES = {
             dead_errors=frozenset({errno.EFAULT, errno.EINVAL}),
             shows_moves=False,
             fault_shows_entries=False,
-            counts_writes=False,
         ),
     )
 }

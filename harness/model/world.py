@@ -11,10 +11,19 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from harness.model.allowed import NOTHING, Count, Entries, Expectation, Shape, Tokens
-from harness.model.memory import AddressSpace, Area, File, Known, Page, Pte
+from harness.model.allowed import (
+    NOTHING,
+    OWN_FAULTED_ALONG,
+    OWN_READONLY_WRITE,
+    Count,
+    Entries,
+    Expectation,
+    Shape,
+    Tokens,
+)
+from harness.model.memory import HUGE_PAGES, AddressSpace, Area, File, Known, Page, Pte
 from harness.model.rules import Rules
-from harness.program.observations import NO_MARKS, Mark, Observation, Signal, Token
+from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal
 from harness.program.operations import (
     FIRST_SUBJECT,
     Access,
@@ -42,6 +51,7 @@ from harness.program.operations import (
     Unmap,
     Usage,
     Write,
+    span_of,
 )
 from harness.program.program import Program
 
@@ -55,6 +65,15 @@ class Mirror:
 
     space: AddressSpace
     entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
+
+
+@dataclass
+class _Walk:
+    """One call of hmm_range_fault() for `device`. `faulted`: the VMA and 2 MiB in which it needed a fault."""
+
+    mirror: Mirror
+    device: str
+    faulted: tuple[Area, int] | None = None
 
 
 class World:
@@ -85,14 +104,37 @@ class World:
         return self._handlers[type(operation)](operation, observed)
 
     def learn(self, operation: Operation, observed: Observation) -> None:
-        """Narrows what a page may hold to what was read from it. Only for observations that are allowed."""
-        if not isinstance(operation, Read | DeviceRead):
+        """Narrows what is uncertain to what was seen. Only for observations that are allowed."""
+        span = span_of(operation)
+        if span is None:
             return
-        space = self._spaces[operation.actor] if isinstance(operation, Read) else self._mirrors[operation.actor].space
-        for number, element in zip(self._program.pages(operation.span), observed.elements, strict=False):
-            pte = space.ptes.get(number)
-            if pte is not None and len(pte.page.tokens) > 1 and isinstance(element, int):
-                pte.page.tokens = frozenset({element})
+        shown = zip(self._program.pages(span), observed.elements, strict=False)
+        if isinstance(operation, Read | DeviceRead):
+            space = (
+                self._mirrors[operation.actor].space
+                if isinstance(operation, DeviceRead)
+                else self._spaces[operation.actor]
+            )
+            for number, element in shown:
+                pte = space.ptes.get(number)
+                if pte is not None and len(pte.page.tokens) > 1 and isinstance(element, int):
+                    pte.page.tokens = frozenset({element})
+        elif isinstance(operation, Snapshot | Fault | Table):
+            mirror = self._mirrors[operation.actor]
+            for number, element in shown:
+                if isinstance(element, Entry) and Mark.VALID in element.marks:
+                    self._learn_home(mirror, number, local=Mark.LOCAL in element.marks)
+
+    def _learn_home(self, mirror: Mirror, number: int, *, local: bool) -> None:
+        pte = mirror.space.ptes.get(number)
+        if pte is None or not pte.page.strayed:
+            return
+        pte.page.strayed = False
+        if not local:
+            held = mirror.entries.get(number)
+            self._bring_home(pte.page)
+            if held is not None:
+                mirror.entries[number] = held
 
     # What the CPU's side does to the devices
 
@@ -112,6 +154,7 @@ class World:
     def _bring_home(self, page: Page) -> None:
         """The page leaves device memory; every mapping of it changes (clauses 2 and 89)."""
         page.home = None
+        page.strayed = False
         for space, number in page.mappings:
             self._invalidate(space, (number,))
 
@@ -181,14 +224,11 @@ class World:
 
     def _advise(self, step: Advise, _: Observation) -> Expectation:
         space = self._spaces[step.actor]
-        populate = step.advice in (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
         hole = False
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             if area is None:
-                hole = True
-                if populate:
-                    break  # mm/madvise.c madvise_populate() stops there, madvise_walk_vmas() does not
+                hole = True  # mm/madvise.c madvise_walk_vmas() goes on, and says so at the end
                 continue
             error = _refusal(step.advice, area)
             if error:
@@ -232,7 +272,7 @@ class World:
     def _free_lazily(self, space: AddressSpace, number: int) -> None:
         """mm/madvise.c madvise_free_pte_range(): a page of our own may be dropped at any later time."""
         pte = space.ptes.get(number)
-        if pte is None or pte.page.zero or pte.page.home is not None:
+        if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone
         if len(pte.page.mappings) == 1 or pte.huge:
             pte.page.tokens |= {0}
@@ -306,10 +346,10 @@ class World:
         del self._mirrors[step.actor]
         return _OK
 
-    def _shapes(self, page: Page, write: Known, device: str, *, huge: bool) -> tuple[Shape, ...]:
+    def _shapes(self, page: Page, write: Known, *, local: bool, huge: bool) -> tuple[Shape, ...]:
         marks = Mark.VALID
         optional = NO_MARKS
-        if page.home == device:
+        if local:
             marks |= Mark.LOCAL
         if page.zero:
             marks |= Mark.ZERO
@@ -319,6 +359,19 @@ class World:
         writable = Shape(marks | Mark.WRITE, optional, huge)
         return {Known.NO: (readable,), Known.YES: (writable,), Known.MAYBE: (readable, writable)}[write]
 
+    def _entries(self, page: Page, write: Known, device: str, *, huge: bool, missing: bool) -> Entries:
+        """A valid entry that shows `page` to `device`, or none where one may be `missing`."""
+        local = page.home == device
+        shapes = self._shapes(page, write, local=local, huge=huge)
+        if missing:
+            shapes = (NOTHING, *shapes)
+        if not page.strayed:
+            return Entries(shapes)
+        if not local:
+            return Entries((NOTHING,), tuple((OWN_FAULTED_ALONG, shape) for shape in shapes))
+        gone = self._shapes(page, write, local=False, huge=huge)
+        return Entries(shapes, tuple((OWN_FAULTED_ALONG, shape) for shape in gone))
+
     def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
         space = self._mirrors[step.actor].space
         allowed: list[Entries] = []
@@ -327,84 +380,112 @@ class World:
             pte = space.ptes.get(number)
             if area is None or not area.prot.readable:
                 allowed.append(_ERROR)  # clauses 33 and 35
-            elif pte is None or pte.page.home not in (None, step.actor):
+            elif pte is None or (pte.page.home not in (None, step.actor) and not pte.page.strayed):
                 allowed.append(Entries((NOTHING,)))  # clauses 32 and 49
             else:
-                shapes = self._shapes(pte.page, pte.write, step.actor, huge=pte.huge)
-                if pte.present is Known.MAYBE:
-                    shapes = (NOTHING, *shapes)
-                allowed.append(Entries(shapes))
+                missing = pte.present is Known.MAYBE
+                allowed.append(self._entries(pte.page, pte.write, step.actor, huge=pte.huge, missing=missing))
         return Expectation(elements=tuple(allowed))
 
-    def _request(self, mirror: Mirror, number: int, device: str, *, write: bool) -> int:
+    def _request(self, walk: _Walk, number: int, *, write: bool) -> int:
         """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
-        area = mirror.space.areas.get(number)
+        space = walk.mirror.space
+        area = space.areas.get(number)
         if area is None or not area.prot.readable:
             return errno.EFAULT  # clauses 34 to 36
         if write and not area.prot.writable:
             return errno.EPERM  # clause 36
-        pte = mirror.space.ptes.get(number)
-        if pte is None or pte.page.home != device:
-            pte = self._touch(mirror.space, number, write=write)
-        # The owner's own device page is never faulted (clause 48).
-        mirror.entries[number] = (pte.page, pte.write)
+        pte = space.ptes.get(number)
+        segment = (area, number // HUGE_PAGES)
+        if pte is not None and pte.page.home == walk.device:
+            # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
+            pte.page.strayed = pte.page.strayed or walk.faulted == segment
+        else:
+            if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
+                walk.faulted = segment
+            pte = self._touch(space, number, write=write)
+        walk.mirror.entries[number] = (pte.page, pte.write)
         return 0
 
-    def _fault(self, step: Fault, _: Observation) -> Expectation:
-        mirror = self._mirrors[step.actor]
+    def _is_own_readonly(self, walk: _Walk, number: int) -> bool:
+        pte = walk.mirror.space.ptes.get(number)
+        area = walk.mirror.space.areas.get(number)
+        if pte is None or area is None or pte.page.home != walk.device or not area.prot.readable:
+            return False
+        return pte.write is not Known.YES or not area.prot.writable
+
+    def _fault(self, step: Fault, observed: Observation) -> Expectation:
+        walk = _Walk(self._mirrors[step.actor], step.actor)
         write = step.access is Access.WRITE
         allowed: list[Entries] = []
-        for number in self._program.pages(step.span):
-            error = self._request(mirror, number, step.actor, write=write)
+        for index, number in enumerate(self._program.pages(step.span)):
+            seen = observed.elements[index] if index < len(observed.elements) else None
+            if write and self._is_own_readonly(walk, number):
+                entry = self._fault_own_readonly(walk, number, seen)
+                if entry is None:
+                    return Expectation(frozenset({errno.EPERM}), self._if_shown(allowed))
+                allowed.append(entry)
+                continue
+            error = self._request(walk, number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
-            pte = mirror.space.ptes[number]
-            shapes = self._shapes(pte.page, pte.write, step.actor, huge=pte.huge)
-            if write and pte.write is not Known.YES:
-                wanted = self._shapes(pte.page, Known.YES, step.actor, huge=pte.huge)
-                allowed.append(Entries(wanted, (("own-readonly-write", shapes[0]),)))  # clause 29
-            else:
-                allowed.append(Entries(shapes))
+            pte = walk.mirror.space.ptes[number]
+            allowed.append(self._entries(pte.page, pte.write, step.actor, huge=pte.huge, missing=False))
         return Expectation(elements=self._if_shown(allowed))
+
+    def _fault_own_readonly(self, walk: _Walk, number: int, seen: Element | None) -> Entries | None:
+        """A write fault on the owner's own read-only page: write permission, or EPERM (None); clauses 29 and 36."""
+        space = walk.mirror.space
+        page = space.ptes[number].page
+        readonly = ((OWN_READONLY_WRITE, self._shapes(page, Known.NO, local=True, huge=False)[0]),)
+        if not space.areas[number].prot.writable:
+            return None if seen is None else Entries((), readonly)
+        writable = [self._shapes(page, Known.YES, local=local, huge=False)[0] for local in (True, False)]
+        if isinstance(seen, Entry) and Mark.WRITE in seen.marks:
+            if Mark.LOCAL in seen.marks:
+                space.ptes[number].write = Known.YES
+            else:
+                self._touch(space, number, write=True)
+        walk.mirror.entries[number] = (space.ptes[number].page, space.ptes[number].write)
+        return Entries(tuple(writable), readonly)
 
     def _if_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._rules.fault_shows_entries else ()
 
     def _device_read(self, step: DeviceRead, _: Observation) -> Expectation:
-        mirror = self._mirrors[step.actor]
+        walk = _Walk(self._mirrors[step.actor], step.actor)
         allowed: list[Tokens] = []
         for number in self._program.pages(step.span):
-            error = self._request(mirror, number, step.actor, write=False)
+            error = self._request(walk, number, write=False)
             if error:
                 return Expectation(frozenset({error}), tuple(allowed))
-            allowed.append(Tokens(mirror.space.ptes[number].page.tokens))
+            allowed.append(Tokens(walk.mirror.space.ptes[number].page.tokens))
         return Expectation(elements=tuple(allowed))
 
     def _device_write(self, step: DeviceWrite, observed: Observation) -> Expectation:
-        mirror = self._mirrors[step.actor]
-        ptes = mirror.space.ptes
+        walk = _Walk(self._mirrors[step.actor], step.actor)
+        space = walk.mirror.space
         errors = frozenset({0})
         deviating: tuple[tuple[int, str], ...] = ()
         numbers: list[int] = []
         for number in self._program.pages(step.span):
-            error = self._request(mirror, number, step.actor, write=True)
+            if self._is_own_readonly(walk, number):
+                if observed.error == errno.EACCES and len(numbers) == len(observed.elements):
+                    # The driver got the page without the permission that it asked for: uapi/hmm_harness.h.
+                    deviating = ((errno.EACCES, OWN_READONLY_WRITE),)
+                    break
+                if space.areas[number].prot.writable:
+                    self._bring_home(space.ptes[number].page)
+            error = self._request(walk, number, write=True)
             if error:
                 errors = frozenset({error})
                 break
-            if ptes[number].write is not Known.YES:
-                deviating = ((errno.EFAULT, "own-readonly-write"),)
             numbers.append(number)
-        # A write that fails says how many pages it wrote; test_hmm does not, and may have written any.
+        # Also a write that fails says how many pages it wrote.
         written = len(observed.elements) if observed.error else len(numbers)
-        for offset, number in enumerate(numbers):
-            page = ptes[number].page
-            new = frozenset[Token]({step.token + offset})
-            if offset < written:
-                page.tokens = new
-            elif not self._rules.counts_writes:
-                page.tokens |= new
-        elements = (Tokens(frozenset({0})),) * len(numbers)
-        return Expectation(errors, elements, deviating)
+        for offset, number in enumerate(numbers[:written]):
+            space.ptes[number].page.tokens = frozenset({step.token + offset})
+        return Expectation(errors, (Tokens(frozenset({0})),) * len(numbers), deviating)
 
     def _migratable(self, space: AddressSpace, number: int) -> bool:
         """mm/migrate_device.c: holes and the zero page of anonymous VMAs, and anonymous pages (clauses 65 to 76)."""
@@ -414,20 +495,27 @@ class World:
         return pte.page.anonymous and pte.page.home is None
 
     def _to_device(self, step: ToDevice, _: Observation) -> Expectation:
-        space = self._mirrors[step.actor].space
-        allowed: list[Mark] = []
+        mirror = self._mirrors[step.actor]
+        space = mirror.space
+        allowed: list[Entries] = []
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             if area is None or not area.prot.readable:
-                return Expectation(frozenset({errno.EINVAL}), self._moves(allowed))
+                return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             moves = self._migratable(space, number)
             if moves:
                 self._move_in(space, number, step.actor)
             pte = space.ptes.get(number)
             here = pte is not None and pte.page.home == step.actor
-            allowed.append((Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS))
-        self._fill(self._mirrors[step.actor], self._program.pages(step.span))
-        return Expectation(elements=self._moves(allowed))
+            marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
+            deviating: tuple[tuple[str, Shape], ...] = ()
+            if pte is not None:
+                mirror.entries[number] = (pte.page, pte.write)
+                if pte.page.strayed:
+                    deviating = ((OWN_FAULTED_ALONG, Shape(Mark.MOVED | Mark.LOCAL)),)
+                    pte.page.strayed = pte.page.strayed and not here
+            allowed.append(Entries((Shape(marks),), deviating))
+        return Expectation(elements=self._if_moves_shown(allowed))
 
     def _move_in(self, space: AddressSpace, number: int, device: str) -> None:
         pte = space.ptes.get(number)
@@ -444,64 +532,60 @@ class World:
             other.ptes[at].present = Known.YES
             other.ptes[at].huge = False
 
-    def _fill(self, mirror: Mirror, numbers: Iterable[int]) -> None:
-        """A driver may enter into its table what the CPU's table has."""
-        for number in numbers:
-            pte = mirror.space.ptes.get(number)
-            if pte is not None:
-                mirror.entries[number] = (pte.page, pte.write)
-
-    def _moves(self, allowed: list[Mark]) -> tuple[Entries, ...]:
-        if not self._rules.shows_moves:
-            return ()
-        return tuple(Entries((Shape(marks),)) for marks in allowed)
+    def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
+        return tuple(allowed) if self._rules.shows_moves else ()
 
     def _to_system(self, step: ToSystem, _: Observation) -> Expectation:
         space = self._mirrors[step.actor].space
-        allowed: list[Mark] = []
+        allowed: list[Entries] = []
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             if area is None or not area.prot.readable:
-                return Expectation(frozenset({errno.EINVAL}), self._moves(allowed))
+                return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             pte = space.ptes.get(number)
-            moves = pte is not None and pte.page.home == step.actor
-            if moves and pte is not None:
-                self._bring_home(pte.page)
-            allowed.append(Mark.MOVED if moves else NO_MARKS)
-        return Expectation(elements=self._moves(allowed))
+            if pte is None or pte.page.home != step.actor:
+                allowed.append(Entries((Shape(NO_MARKS),)))
+                continue
+            deviating = ((OWN_FAULTED_ALONG, Shape(NO_MARKS)),) if pte.page.strayed else ()
+            allowed.append(Entries((Shape(Mark.MOVED),), deviating))
+            self._bring_home(pte.page)
+        return Expectation(elements=self._if_moves_shown(allowed))
 
     def _residents(self, device: str) -> set[Page]:
         return {pte.page for space in self._spaces.values() for pte in space.ptes.values() if pte.page.home == device}
 
     def _evict(self, step: Evict, _: Observation) -> Expectation:
         residents = self._residents(step.actor)
+        moved = _count(residents)
         for page in residents:
             self._bring_home(page)
-        return Expectation(elements=(Count(len(residents), len(residents)), Count(0, 0)))
+        return Expectation(elements=(moved, Count(0, 0)))
 
     def _table(self, step: Table, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]
         allowed: list[Entries] = []
         for number in self._program.pages(step.span):
-            shapes: tuple[Shape, ...] = (NOTHING,)  # an entry may always be missing
             if number in mirror.entries:
                 page, write = mirror.entries[number]
-                shapes += tuple(
-                    Shape(shape.marks, shape.optional | Mark.ZERO, huge=True)
-                    for shape in self._shapes(page, write, step.actor, huge=False)
-                )
-            allowed.append(Entries(shapes))
+                # An entry may always be missing; the order that it was entered with is not told.
+                allowed.append(self._entries(page, write, step.actor, huge=True, missing=True))
+            else:
+                allowed.append(Entries((NOTHING,)))
         return Expectation(elements=tuple(allowed))
 
     def _usage(self, step: Usage, observed: Observation) -> Expectation:
-        resident = len(self._residents(step.actor))
         entries = len(self._mirrors[step.actor].entries)
-        allocated = observed.elements[1] if len(observed.elements) > 1 else 0
-        freed = allocated - resident if isinstance(allocated, int) else 0
+        in_use, allocated = observed.elements[:2] if len(observed.elements) > 1 else (0, 0)
+        freed = allocated - in_use if isinstance(allocated, int) and isinstance(in_use, int) else 0
         some = Count(0)
-        return Expectation(
-            elements=(Count(resident, resident), some, Count(freed, freed), some, some, Count(0, entries))
-        )
+        elements = (_count(self._residents(step.actor)), some, Count(freed, freed), some, some, Count(0, entries))
+        return Expectation(elements=elements)
+
+
+def _count(residents: set[Page]) -> Count:
+    strayed = sum(page.strayed for page in residents)
+    deviating = (len(residents) - strayed, OWN_FAULTED_ALONG) if strayed else None
+    return Count(len(residents), len(residents), deviating)
 
 
 def _refusal(advice: Advice, area: Area) -> int:
@@ -524,7 +608,7 @@ def _refusal(advice: Advice, area: Area) -> int:
 
 def _write_after_protect(pte: Pte, area: Area) -> Known:
     """mm/mprotect.c change_pte_range(), after a change of the VMA's protection to that of `area`."""
-    if pte.page.home is not None or pte.page.zero or not area.prot.writable:
+    if (pte.page.home is not None and not pte.page.strayed) or pte.page.zero or not area.prot.writable:
         return Known.NO  # clause 96: a device entry loses write, whatever is asked for
     exclusive = pte.page.anonymous and len(pte.page.mappings) == 1
     if pte.write is not Known.NO or exclusive or area.shared:
