@@ -17,6 +17,8 @@
 #include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
@@ -245,46 +247,65 @@ static unsigned long hh_settle(struct hh_device *device,
 	return moved;
 }
 
+/*
+ * Migrates a part of args->vma, whose mmap_lock is held, in the direction that
+ * args->flags select. @failed, if not NULL, gets the number of pages that went
+ * nowhere for lack of system memory. Returns how many moved, or an error.
+ */
+static long hh_migrate_vma(struct hh_device *device, struct migrate_vma *args,
+			   u64 *pages, unsigned long *failed)
+{
+	unsigned long no_memory = 0, moved;
+	int ret;
+
+	args->pgmap_owner = device;
+	ret = migrate_vma_setup(args);
+	if (ret)
+		return ret;
+	if (args->flags & MIGRATE_VMA_SELECT_SYSTEM)
+		hh_alloc_and_copy_in(device, args->src, args->dst,
+				     args->npages);
+	else
+		no_memory = hh_alloc_and_copy_out(device, args->src, args->dst,
+						  args->npages, args->vma,
+						  args->start);
+	migrate_vma_pages(args);
+	moved = hh_settle(device, args->src, args->dst, args->npages, pages);
+	migrate_vma_finalize(args);
+	if (failed)
+		*failed = no_memory;
+	return moved;
+}
+
 /* Migrates at most @npages from @start on; @done says how many were tried. */
 static int hh_migrate_chunk(struct hh_work *work, unsigned long start,
 			    unsigned long npages, bool to_device,
 			    unsigned long *done)
 {
-	struct hh_device *device = work->mirror->device;
 	struct migrate_vma args = {
 		.start = start,
 		.src = work->src,
 		.dst = work->dst,
-		.pgmap_owner = device,
 		.flags = to_device ? MIGRATE_VMA_SELECT_SYSTEM :
 				     MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 	};
-	int ret = -EINVAL;
+	long ret = -EINVAL;
 
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
 	args.vma = vma_lookup(work->mm, start);
-	if (!args.vma || !(args.vma->vm_flags & VM_READ))
-		goto unlock;
-	npages = min(npages, (args.vma->vm_end - start) >> PAGE_SHIFT);
-	args.end = start + (npages << PAGE_SHIFT);
-	ret = migrate_vma_setup(&args);
-	if (ret)
-		goto unlock;
-
-	if (to_device)
-		hh_alloc_and_copy_in(device, args.src, args.dst, args.npages);
-	else
-		hh_alloc_and_copy_out(device, args.src, args.dst, args.npages,
-				      args.vma, start);
-	migrate_vma_pages(&args);
-	memset(work->pages, 0, npages * sizeof(work->pages[0]));
-	hh_settle(device, args.src, args.dst, args.npages, work->pages);
-	migrate_vma_finalize(&args);
-	*done = npages;
-unlock:
+	if (args.vma && (args.vma->vm_flags & VM_READ)) {
+		npages = min(npages, (args.vma->vm_end - start) >> PAGE_SHIFT);
+		args.end = start + (npages << PAGE_SHIFT);
+		memset(work->pages, 0, npages * sizeof(work->pages[0]));
+		ret = hh_migrate_vma(work->mirror->device, &args, work->pages,
+				     NULL);
+	}
 	mmap_read_unlock(work->mm);
-	return ret;
+	if (ret < 0)
+		return ret;
+	*done = npages;
+	return 0;
 }
 
 /**
@@ -333,18 +354,12 @@ static vm_fault_t hh_try_to_ram(struct hh_device *device, struct vm_fault *vmf)
 		.end = (vmf->address & PAGE_MASK) + PAGE_SIZE,
 		.src = &src,
 		.dst = &dst,
-		.pgmap_owner = device,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 		.fault_page = vmf->page,
 	};
 
-	if (migrate_vma_setup(&args))
+	if (hh_migrate_vma(device, &args, NULL, &failed) < 0)
 		return VM_FAULT_SIGBUS;
-	failed = hh_alloc_and_copy_out(device, &src, &dst, args.npages,
-				       args.vma, args.start);
-	migrate_vma_pages(&args);
-	hh_settle(device, &src, &dst, args.npages, NULL);
-	migrate_vma_finalize(&args);
 	return failed ? VM_FAULT_OOM : 0;
 }
 
@@ -391,33 +406,157 @@ static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
 	return in_use;
 }
 
-static unsigned long hh_evict_chunk(struct hh_device *device, unsigned long pfn,
-				    unsigned long npages, unsigned long *src,
-				    unsigned long *dst)
-{
-	unsigned long moved;
+/**
+ * struct hh_evict - an eviction under way
+ * @killable: whether it may stop when the caller is being killed
+ * @src: where pages are
+ * @dst: where they go
+ */
+struct hh_evict {
+	bool killable;
+	unsigned long src[HH_CHUNK];
+	unsigned long dst[HH_CHUNK];
+};
 
-	memset(dst, 0, npages * sizeof(*dst));
-	migrate_device_range(src, pfn, npages);
-	hh_alloc_and_copy_out(device, src, dst, npages, NULL, 0);
-	migrate_device_pages(src, dst, npages);
-	moved = hh_settle(device, src, dst, npages, NULL);
-	migrate_device_finalize(src, dst, npages);
+/*
+ * Finds who has a page: memory number @nth of those where it may be mapped, and
+ * the address there. The page is locked. Returns a memory that has a user now,
+ * or NULL when there are no more, or they cannot be looked at.
+ *
+ * The kernel has migrate_device_range() for this, which looks the processes up
+ * by itself. But it looks twice, before and after the copy, and nothing keeps
+ * what it finds them by, the page's anon_vma, from being freed in between by
+ * the exit of the last process that has the page. mmap_lock does.
+ */
+static struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
+				      unsigned long *addr)
+{
+	struct mm_struct *mm = NULL;
+	struct anon_vma *anon_vma, *root;
+	struct vm_area_struct *vma;
+	unsigned long mapping;
+	struct rb_node *node;
+
+	/* The steps of folio_lock_anon_vma_read(), which is not exported */
+	rcu_read_lock();
+	mapping = (unsigned long)READ_ONCE(page->mapping);
+	if ((mapping & PAGE_MAPPING_FLAGS) != PAGE_MAPPING_ANON ||
+	    !page_mapped(page))
+		goto unlock;
+	anon_vma = (struct anon_vma *)(mapping - PAGE_MAPPING_ANON);
+	root = READ_ONCE(anon_vma->root);
+	if (!down_read_trylock(&root->rwsem))
+		goto unlock;
+	if (!page_mapped(page))
+		goto up;
+
+	for (node = rb_first_cached(&anon_vma->rb_root); node && !mm;
+	     node = rb_next(node)) {
+		vma = rb_entry(node, struct anon_vma_chain, rb)->vma;
+		if (page->index < vma->vm_pgoff ||
+		    page->index - vma->vm_pgoff >= vma_pages(vma))
+			continue;
+		if (nth) {
+			nth--;
+			continue;
+		}
+		*addr = vma->vm_start +
+			((page->index - vma->vm_pgoff) << PAGE_SHIFT);
+		if (mmget_not_zero(vma->vm_mm))
+			mm = vma->vm_mm;
+	}
+up:
+	up_read(&root->rwsem);
+unlock:
+	rcu_read_unlock();
+	return mm;
+}
+
+/* Moves what one memory has of the device, from @addr on. */
+static unsigned long hh_evict_from(struct hh_device *device,
+				   struct mm_struct *mm, unsigned long addr,
+				   struct hh_evict *evict)
+{
+	struct migrate_vma args = {
+		.start = addr,
+		.src = evict->src,
+		.dst = evict->dst,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+	};
+	long moved = 0;
+
+	if (!evict->killable)
+		mmap_read_lock(mm);
+	else if (mmap_read_lock_killable(mm))
+		return 0;
+	args.vma = vma_lookup(mm, addr);
+	if (args.vma) {
+		args.end = min(args.vma->vm_end,
+			       addr + (HH_CHUNK << PAGE_SHIFT));
+		moved = hh_migrate_vma(device, &args, NULL, NULL);
+	}
+	mmap_read_unlock(mm);
+	return max(moved, 0L);
+}
+
+/*
+ * Pages that KSM merged are not found by an anon_vma of theirs. For them the
+ * kernel's own look-up is safe: KSM holds on to what it needs.
+ */
+static unsigned long hh_evict_merged(struct hh_device *device,
+				     struct page *page)
+{
+	unsigned long src = 0, dst = 0, moved;
+
+	migrate_device_range(&src, page_to_pfn(page), 1);
+	hh_alloc_and_copy_out(device, &src, &dst, 1, NULL, 0);
+	migrate_device_pages(&src, &dst, 1);
+	moved = hh_settle(device, &src, &dst, 1, NULL);
+	migrate_device_finalize(&src, &dst, 1);
 	return moved;
 }
 
-/* Goes over all device pages once. Stops early when the caller is killed. */
-static unsigned long hh_evict_pass(struct hh_device *device, unsigned long *src,
-				   unsigned long *dst)
+/* Moves a page, and with it others that are mapped behind it. */
+static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
+				   struct hh_evict *evict)
+{
+	unsigned long nth, addr, moved = 0;
+	struct mm_struct *mm;
+	bool merged = false;
+
+	for (nth = 0; get_page_unless_zero(page); nth++) {
+		mm = NULL;
+		if (trylock_page(page)) {
+			merged = PageKsm(page);
+			if (hh_is_live(page))
+				mm = hh_find_user(page, nth, &addr);
+			unlock_page(page);
+		}
+		/* Nothing migrates as long as we hold on to it. */
+		put_page(page);
+		if (merged)
+			return hh_evict_merged(device, page);
+		if (!mm)
+			break;
+		moved += hh_evict_from(device, mm, addr, evict);
+		mmput(mm);
+	}
+	return moved;
+}
+
+/* Goes over all device pages once. */
+static unsigned long hh_evict_pass(struct hh_device *device,
+				   struct hh_evict *evict)
 {
 	struct hh_devmem *devmem = &device->devmem;
 	unsigned long pfn = PHYS_PFN(devmem->pgmap.range.start);
 	unsigned long end = pfn + devmem->npages;
-	unsigned long n, moved = 0;
+	unsigned long moved = 0;
 
-	for (; pfn < end && !fatal_signal_pending(current); pfn += n) {
-		n = min_t(unsigned long, end - pfn, HH_CHUNK);
-		moved += hh_evict_chunk(device, pfn, n, src, dst);
+	for (; pfn < end; pfn++) {
+		if (evict->killable && fatal_signal_pending(current))
+			break;
+		moved += hh_evict_page(device, pfn_to_page(pfn), evict);
 		cond_resched();
 	}
 	return moved;
@@ -434,7 +573,7 @@ static unsigned long hh_evict_pass(struct hh_device *device, unsigned long *src,
  */
 int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
 {
-	unsigned long *pfns;
+	struct hh_evict *evict;
 	int ret = 0;
 
 	if (!device->devmem.npages)
@@ -445,14 +584,15 @@ int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
 		return 0;
 	}
 
-	pfns = kmalloc_array(2 * HH_CHUNK, sizeof(*pfns), GFP_KERNEL);
-	if (!pfns)
+	evict = kmalloc(sizeof(*evict), GFP_KERNEL);
+	if (!evict)
 		return -ENOMEM;
-	*moved = hh_evict_pass(device, pfns, pfns + HH_CHUNK);
+	evict->killable = true;
+	*moved = hh_evict_pass(device, evict);
 	*left = hh_pages_in_use(&device->devmem);
 	if (fatal_signal_pending(current))
 		ret = -EINTR;
-	kfree(pfns);
+	kfree(evict);
 	return ret;
 }
 
@@ -528,21 +668,21 @@ int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 void hh_devmem_exit(struct hh_device *device)
 {
 	struct hh_devmem *devmem = &device->devmem;
-	unsigned long *pfns;
+	struct hh_evict *evict;
 
 	if (!devmem->npages)
 		return;
 
-	pfns = kmalloc_array(2 * HH_CHUNK, sizeof(*pfns),
-			     GFP_KERNEL | __GFP_NOFAIL);
+	evict = kmalloc(sizeof(*evict), GFP_KERNEL | __GFP_NOFAIL);
+	evict->killable = false;
 	for (;;) {
-		hh_evict_pass(device, pfns, pfns + HH_CHUNK);
+		hh_evict_pass(device, evict);
 		if (!hh_pages_in_use(devmem))
 			break;
 		/* Somebody has a page in hand, or memory is short. */
 		msleep(20);
 	}
-	kfree(pfns);
+	kfree(evict);
 
 	memunmap_pages(&devmem->pgmap);
 	release_mem_region(devmem->region->start,
