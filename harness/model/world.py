@@ -57,6 +57,15 @@ from harness.program.program import Program
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _OK = Expectation()
+# Advice that only marks the VMA
+_AREA_FLAGS = {
+    Advice.HUGEPAGE: {"hugepage": True},
+    Advice.NOHUGEPAGE: {"hugepage": False},
+    Advice.DONTFORK: {"dontfork": True},
+    Advice.DOFORK: {"dontfork": False},
+    Advice.WIPEONFORK: {"wipeonfork": True},
+    Advice.KEEPONFORK: {"wipeonfork": False},
+}
 
 
 @dataclass(eq=False)
@@ -254,18 +263,8 @@ class World:
                 self._touch(space, number, write=False)
             case Advice.POPULATE_WRITE:
                 self._touch(space, number, write=True)
-            case Advice.HUGEPAGE:
-                space.change_area(number, hugepage=True)
-            case Advice.NOHUGEPAGE:
-                space.change_area(number, hugepage=False)
-            case Advice.DONTFORK:
-                space.change_area(number, dontfork=True)
-            case Advice.DOFORK:
-                space.change_area(number, dontfork=False)
-            case Advice.WIPEONFORK:
-                space.change_area(number, wipeonfork=True)
-            case Advice.KEEPONFORK:
-                space.change_area(number, wipeonfork=False)
+            case _ if advice in _AREA_FLAGS:
+                space.change_area(number, **_AREA_FLAGS[advice])
             case Advice.COLD | Advice.WILLNEED:
                 pass
 
