@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -136,6 +137,18 @@ static void network_up(void)
 	close(fd);
 }
 
+/* Nothing changes page tables on its own: khugepaged collapses when a program asks for it, not in between. */
+static void hush_khugepaged(void)
+{
+	int fd = open("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return; /* a kernel without it */
+	if (dprintf(fd, "%u", UINT_MAX) < 0)
+		fatal("khugepaged");
+	close(fd);
+}
+
 /*
  * Booting shows warnings only, since each line costs time; from now on all but
  * debugging is shown, the stack traces of blocked tasks among it.
@@ -208,6 +221,7 @@ int main(void)
 	mount_all();
 	if (sethostname("hmm-guest", strlen("hmm-guest")))
 		fatal("host name");
+	hush_khugepaged();
 	network_up();
 	show_more();
 	services[0].pid = start("/usr/sbin/dropbear", dropbear, "/run/dropbear.log");
