@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from harness.progress import Progress
+from harness.target.accel import accelerator
 from harness.target.cache import Cache
 from harness.target.children import run
 from harness.target.vm import VM, Machine, start
@@ -230,6 +231,7 @@ def files(root: Path) -> list[Path]:
 
 
 def test_a_saved_state_that_is_corrupt_is_noticed_and_replaced(machine: Machine, tmp_path: Path) -> None:
+    machine = replace(machine, memory_mib=256)  # less to hash, three times
     words = StringIO()
     cache = Cache(tmp_path)
 
@@ -272,6 +274,7 @@ HARNESS = """
 import pickle, sys, time
 from pathlib import Path
 from harness.progress import Progress
+from harness.target.accel import accelerator
 from harness.target.cache import Cache
 from harness.target.vm import start
 machine = pickle.loads(Path(sys.argv[1]).read_bytes())
@@ -289,6 +292,7 @@ class Harness:
         plain = replace(machine, kernel=replace(machine.kernel, modules={}))  # a mapping that need not pickle
         (directory / "machine").write_bytes(pickle.dumps(plain))
         self.cache = directory / "cache"
+        accelerator(Cache(self.cache))  # else the first QEMU that is seen is the one that probes KVM
         self.process = subprocess.Popen(
             [sys.executable, "-c", HARNESS, directory / "machine", self.cache, how],
             stdout=subprocess.PIPE,
@@ -302,18 +306,21 @@ class Harness:
 
     def wait_for_qemu(self) -> int:
         """QEMU's process id, as soon as there is one."""
-        assert eventually(lambda: self._qemu() is not None)
-        pid = self._qemu()
-        assert pid is not None
-        return pid
+        found: list[int] = []
 
-    def _qemu(self) -> int | None:
+        def look() -> bool:
+            found.extend(self._qemus())
+            return bool(found)
+
+        assert eventually(look)
+        return found[0]
+
+    def _qemus(self) -> Iterator[int]:
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
                 head, _, rest = stat.read_text().rpartition(")")
                 if int(rest.split()[1]) == self.process.pid and "qemu" in head:
-                    return int(stat.parent.name)
-        return None
+                    yield int(stat.parent.name)
 
     def end(self, number: signal.Signals) -> str:
         """Sends the signal; returns what the process said on standard error, once it is gone."""
