@@ -11,7 +11,7 @@ from harness.errors import UsageError
 from harness.target.places import VM_IMAGES
 
 _LIST = VM_IMAGES / "host-packages"
-_LEVELS = ("run", "dev")
+_LEVELS = ("run", "dev", "bench")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Package:
 
     name: str  # Debian's
     proof: str  # a command, or a pattern of absolute paths
-    level: str  # "run" or "dev"
+    level: str  # "run", "dev" or "bench"
     reason: str
 
     def present(self) -> bool:
