@@ -27,7 +27,7 @@ FOUND_BY = {
     "migrate-no-copy": ("migrate/to-device", "saw 0, allowed is 100"),
     "migrate-claims-all": ("migrate/shared-stays", "moved"),
     "migrate-back-short": ("migrate/to-device", "torn"),
-    "migrate-back-shifted": ("migrate/evict", "buf[1]"),
+    "migrate-back-shifted": ("migrate/to-system", "buf[1]: saw 100, allowed is 101"),
     "leak-device-page": ("migrate/to-device", "in use: saw 8, allowed is 0"),
     "evict-nothing": ("migrate/evict", "in use: saw 8, allowed is 0"),
 }

@@ -65,6 +65,6 @@ def _taint(vm: VM) -> int:
 def _compile() -> bytes:
     with tempfile.TemporaryDirectory(prefix="hmm-harness-") as scratch:
         program = Path(scratch) / "ioctl_fuzz"
-        argv = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{_HEADERS}", str(_SOURCE), "-pthread"]
+        argv = ["gcc", "-static", "-O2", "-Wall", "-Werror", f"-I{_HEADERS}", str(_SOURCE), "-pthread"]
         run_tool([*argv, "-o", str(program)], log=Path(scratch) / "log")
         return program.read_bytes()
