@@ -380,3 +380,11 @@ def test_ctrl_c_while_booting_leaves_nothing(harness: Callable[[str], Harness], 
     assert "KeyboardInterrupt" in said
     assert not running(qemu)
     assert files(process.cache) == []
+
+
+def test_the_guests_python_is_byte_compiled(vm: VM) -> None:
+    status, output = vm.exec("PYTHONPATH=/payload python3 -v -c 'import cffi, harness.guest.agent'", timeout=SECONDS)
+    assert status == 0
+    for module in ("cffi/api", "json/decoder", "harness/guest/agent"):
+        directory, name = module.split("/")[-2:]
+        assert re.search(rf"code object from '\S*{directory}/__pycache__/{name}\.cpython-\d+\.pyc'", output), module
