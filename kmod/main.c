@@ -48,55 +48,56 @@ static const struct file_operations hh_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-static void hh_device_exit(struct hh_device *device)
+static int __init hh_register(struct hh_device *device)
 {
-	misc_deregister(&device->misc);
-	hh_devmem_exit(device);
-}
-
-static int __init hh_device_init(struct hh_device *device, unsigned int id)
-{
-	int ret;
-
-	device->id = id;
-	snprintf(device->name, sizeof(device->name), "hmm_harness%u", id);
-	ret = hh_devmem_init(device, devmem_mb);
-	if (ret) {
-		pr_err("no %u MiB of device memory: error %d\n", devmem_mb,
-		       ret);
-		return ret;
-	}
-
-	/* Last: it can be opened from now on. */
 	device->misc.minor = MISC_DYNAMIC_MINOR;
 	device->misc.name = device->name;
 	device->misc.fops = &hh_fops;
 	device->misc.mode = 0600;
-	ret = misc_register(&device->misc);
-	if (ret)
-		hh_devmem_exit(device);
-	return ret;
+	return misc_register(&device->misc);
 }
 
 static int __init hh_init(void)
 {
-	unsigned int id;
+	unsigned int with_memory, registered = 0;
 	int ret;
 
 	if (devmem_mb > 4096) {
 		pr_err("devmem_mb is more than 4096\n");
 		return -EINVAL;
 	}
-	for (id = 0; id < HMM_HARNESS_NR_DEVICES; id++) {
-		ret = hh_device_init(&hh_devices[id], id);
+
+	for (with_memory = 0; with_memory < HMM_HARNESS_NR_DEVICES;
+	     with_memory++) {
+		struct hh_device *device = &hh_devices[with_memory];
+
+		device->id = with_memory;
+		snprintf(device->name, sizeof(device->name), "hmm_harness%u",
+			 device->id);
+		ret = hh_devmem_init(device, devmem_mb);
+		if (ret) {
+			pr_err("no %u MiB of device memory: error %d\n",
+			       devmem_mb, ret);
+			goto undo;
+		}
+	}
+
+	/*
+	 * Last, and only when all memory is there: they can be opened from now
+	 * on, and what is open cannot be undone.
+	 */
+	for (; registered < HMM_HARNESS_NR_DEVICES; registered++) {
+		ret = hh_register(&hh_devices[registered]);
 		if (ret)
 			goto undo;
 	}
 	return 0;
 
 undo:
-	while (id--)
-		hh_device_exit(&hh_devices[id]);
+	while (registered--)
+		misc_deregister(&hh_devices[registered].misc);
+	while (with_memory--)
+		hh_devmem_exit(&hh_devices[with_memory]);
 	return ret;
 }
 
@@ -104,8 +105,10 @@ static void __exit hh_exit(void)
 {
 	unsigned int id;
 
-	for (id = 0; id < HMM_HARNESS_NR_DEVICES; id++)
-		hh_device_exit(&hh_devices[id]);
+	for (id = HMM_HARNESS_NR_DEVICES; id--;)
+		misc_deregister(&hh_devices[id].misc);
+	for (id = HMM_HARNESS_NR_DEVICES; id--;)
+		hh_devmem_exit(&hh_devices[id]);
 }
 
 module_init(hh_init);
