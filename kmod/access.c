@@ -30,9 +30,8 @@ static bool hh_may_write(struct hh_entry *entry)
 {
 	if (entry->flags & HMM_HARNESS_PAGE_WRITE)
 		return true;
-	/* Only anonymous pages: others are not the processes' alone to break. */
 	return hh_wrong(HH_IGNORE_PERMISSION) && entry->page &&
-	       PageAnon(entry->page);
+	       hh_may_break(entry->page);
 }
 
 /*

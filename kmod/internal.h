@@ -25,6 +25,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
+#include <linux/page-flags.h>
 #include <linux/spinlock.h>
 #include <linux/xarray.h>
 
@@ -284,6 +285,19 @@ extern unsigned long hh_mistakes;
 static inline bool hh_wrong(enum hh_mistake mistake)
 {
 	return READ_ONCE(hh_mistakes) & BIT(mistake);
+}
+
+/**
+ * hh_may_break() - whether a deliberate mistake may write to a read-only page
+ * @page: any page
+ *
+ * Only to anonymous pages, which at most a process and its relatives have. The
+ * page cache belongs to all, and a page that KSM merged, which counts as
+ * anonymous too, to whoever had the same data.
+ */
+static inline bool hh_may_break(struct page *page)
+{
+	return PageAnon(page) && !PageKsm(page);
 }
 
 /* ioctl.c */

@@ -209,8 +209,7 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
 	page = hmm_pfn_to_page(hmm_pfn);
 	if (hh_wrong(HH_FAULT_FORGETS_WRITE))
 		*flags &= ~(u64)HMM_HARNESS_PAGE_WRITE;
-	/* Only anonymous pages: the page cache is not ours to break. */
-	if (hh_wrong(HH_WRITE_ENTRY_ALWAYS) && PageAnon(page))
+	if (hh_wrong(HH_WRITE_ENTRY_ALWAYS) && hh_may_break(page))
 		*flags |= HMM_HARNESS_PAGE_WRITE;
 
 	return hh_put(mirror, index,
