@@ -43,14 +43,13 @@ def main(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> None:
     with progress.step("measuring boots") as step:
         for number in range(_BOOTS):
             step.update(f"{number + 1} of {_BOOTS}")
-            with Lab(machine, cache=cache, progress=progress, restore=False) as lab:
-                figures.time("cold boot to first operation", lambda lab=lab: _first(lab))  # type: ignore[misc]
-                banner = lab.vm().banner
             with Lab(machine, cache=cache, progress=progress) as lab:
                 lab.vm()  # there is a saved state from here on
-            with Lab(machine, cache=cache, progress=progress) as lab:
-                figures.time("restore to first operation", lambda lab=lab: _first(lab))  # type: ignore[misc]
-            _boot_virtme(machine, figures)
+            for how, restore in (("cold boot", False), ("restore", True)):
+                with Lab(machine, cache=cache, progress=progress, restore=restore) as lab:
+                    _time_start(how, lab, figures)
+                    banner = lab.vm().banner
+            _boot_virtme(machine, figures, emulated=", TCG" in banner)
     print(banner)
     with progress.step("measuring in the guest"), Lab(machine, cache=cache, progress=progress) as lab:
         _measure_module(lab, figures)
@@ -110,14 +109,22 @@ def _first(lab: Lab) -> None:
         raise GuestError(f"the kernel complained during the measurement: {execution.complaints[0]}")
 
 
-def _boot_virtme(machine: Machine, figures: Figures) -> None:
-    """virtme-ng on the same kernel, emulated as we are."""
+def _time_start(how: str, lab: Lab, figures: Figures) -> None:
+    start = time.monotonic()
+    lab.vm()
+    figures.add(f"{how} to ready", time.monotonic() - start)
+    _first(lab)
+    figures.add(f"{how} to first operation", time.monotonic() - start)
+
+
+def _boot_virtme(machine: Machine, figures: Figures, *, emulated: bool) -> None:
+    """virtme-ng on the same kernel, emulated if we are."""
     beside = Path(sys.executable).parent
     vng = shutil.which("vng", path=f"{beside}:/usr/local/bin:/usr/bin")
     if vng is None:
         figures.note("virtme-ng is not installed: nothing to compare the boot with (`make bench` installs it)")
         return
-    argv = [vng, "-r", str(machine.kernel.image), "--disable-kvm", "--", "true"]
+    argv = [vng, "-r", str(machine.kernel.image), *(["--disable-kvm"] if emulated else []), "--", "true"]
     environment = {"PATH": f"{beside}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp"}
     start = time.monotonic()
     child = spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, death="TERM")

@@ -27,14 +27,16 @@ BINDINGS = ("interval", "test_hmm")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; the result is the exit code (`harness.errors.ExitCode`)."""
-    options = _parser().parse_args(arguments)
     progress = Progress()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    debug = False
     try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, _interrupt)
+        options = _parser().parse_args(arguments)
+        debug = options.debug
         return int(options.command(options, progress))
     except HarnessError as error:
-        if options.debug:
+        if debug:
             raise
         progress.say(f"hmm-harness: {error.message}")
         if error.hint:
@@ -47,6 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output has gone; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        if debug:
+            raise
+        progress.say(f"hmm-harness: {error}")
+        progress.say("hint: is there space and permission there? `hmm-harness --debug ...` shows where it happened")
+        return ExitCode.INFRASTRUCTURE
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -146,6 +154,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     wrong = [name for name in options.wrong.split(",") if name]
     started = time.monotonic()
     cache = _cache()
+    plan = Plan(programs, bindings, wrong, options.timeout, _own_command())
     with Store(options.json) as store:
         machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
         with Lab(machine, cache=cache, progress=progress, restore=not options.no_restore) as lab:
@@ -153,15 +162,27 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
             table = Table([program.name for program in programs], bindings, progress, out=sys.stdout, colour=colour)
             table.head(lab.vm().banner)
             statuses = set()
-            for result in run(Plan(programs, bindings, wrong, options.timeout), lab):
-                store.add(result)
-                table.add(result)
-                statuses.add(result.status)
-        what = (
-            f"{len(programs)} programs x {len(bindings)} bindings on {machine.kernel.name} ({machine.kernel.flavour})"
-        )
-        table.foot(what, time.monotonic() - started)
+            try:
+                for result in run(plan, lab):
+                    store.add(result)
+                    table.add(result)
+                    statuses.add(result.status)
+            finally:  # also what was found until then is shown
+                kernel = f"{machine.kernel.name} ({machine.kernel.flavour})"
+                what = f"{len(programs)} programs x {len(bindings)} bindings on {kernel}"
+                table.foot(what, len(programs) * len(bindings), time.monotonic() - started)
     return exit_code(statuses)
+
+
+def _own_command() -> tuple[str, ...]:
+    """How a person would start this program from here."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return (Path(sys.executable).name, "-m", "harness")
+    if "/" not in sys.argv[0]:
+        return (sys.argv[0],)
+    here = Path.cwd()
+    return (str(path.relative_to(here) if path.is_relative_to(here) else path),)
 
 
 def _list(options: argparse.Namespace, _progress: Progress) -> int:

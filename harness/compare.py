@@ -12,7 +12,7 @@ from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
 from harness.program.observations import EVICTED, USAGE, Observation, Status
-from harness.program.operations import QUERIES, Evict, Operation, span_of
+from harness.program.operations import QUERIES, DeviceRead, Evict, Operation, Read, span_of
 from harness.program.program import Program
 
 
@@ -71,6 +71,12 @@ def compare(program: Program, rules: Rules, observations: Sequence[Observation])
             return Comparison(Verdict.FAIL, f"step {number + 1}: {details[0]}", divergence, tuple(left_out))
         deviations += found
         world.learn(step, observation)
+    if left_out and not any(
+        isinstance(step, (*QUERIES, Read, DeviceRead, Evict))
+        for number, step in enumerate(program.steps)
+        if number not in left_out
+    ):
+        return Comparison(Verdict.SKIP, f"{rules.binding} cannot show anything that this program asks for")
     if deviations:
         names = dict.fromkeys(deviations)
         reason = "; ".join(f"{name}: {RECORDED[name].summary}" for name in names)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from harness.compare import Comparison, Verdict, compare
 from harness.errors import GuestError, HarnessError, UsageError
+from harness.guest.kernel import LOST_LINES
 from harness.model.rules import RULES
+from harness.program.operations import DEVICES
 from harness.program.program import Program
 from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import Result
@@ -24,14 +26,23 @@ _VERDICTS = {
 }  # the others are an ERROR
 
 
+_OUT_OF_MEMORY = "Out of memory: Killed process"  # mm/oom_kill.c __oom_kill_process()
+DEFAULT_TIMEOUT = 30.0
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run: every program on every binding. `wrong`: deliberate driver mistakes to switch on."""
+    """What is to be run: every program on every binding.
+
+    `wrong`: deliberate driver mistakes to switch on. `timeout`: seconds for one program in the guest. `command`:
+    how this program is started, for the replay commands.
+    """
 
     programs: Sequence[Program]
     bindings: Sequence[str]
     wrong: Sequence[str] = ()
-    timeout: float = 30.0  # seconds for one program in the guest
+    timeout: float = DEFAULT_TIMEOUT
+    command: Sequence[str] = ("hmm-harness",)
 
 
 def run(plan: Plan, lab: Lab) -> Iterator[Result]:
@@ -60,9 +71,11 @@ def run(plan: Plan, lab: Lab) -> Iterator[Result]:
 
 def replay_command(program: Program, binding: str, plan: Plan, lab: Lab) -> str:
     """The command that runs this program again in a clean VM."""
-    words = ["hmm-harness", "run", "--kernel", lab.kernel.name, "--flavour", lab.kernel.flavour, "--binding", binding]
+    words = [*plan.command, "run", "--kernel", lab.kernel.name, "--flavour", lab.kernel.flavour, "--binding", binding]
     if plan.wrong:
         words += ["--wrong", ",".join(plan.wrong)]
+    if plan.timeout != DEFAULT_TIMEOUT:
+        words += ["--timeout", f"{plan.timeout:g}"]
     return shlex.join([*words, program.name])
 
 
@@ -84,6 +97,7 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
             reason=comparison.reason,
             seconds=seconds,
             replay=replay,
+            left_out=len(comparison.left_out),
             explanation=explanation,
             log=tuple(log),
         )
@@ -109,6 +123,20 @@ def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
     comparison = compare(program, RULES[binding], execution.observations)
     if execution.complaints:
         return Comparison(Verdict.CRASHED, execution.complaints[0], comparison.divergence)
+    if execution.earlier:
+        reason = (
+            f"the kernel complained before this program started, late words on an earlier one: {execution.earlier[0]}"
+        )
+        return Comparison(Verdict.CRASHED, reason, comparison.divergence)
+    if any(_OUT_OF_MEMORY in line for line in execution.log):
+        return Comparison(Verdict.INCONCLUSIVE, "the guest ran out of memory: use fewer pages")
+    if comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
+        if LOST_LINES in execution.log:
+            return Comparison(
+                Verdict.INCONCLUSIVE, "lines of the kernel's log were lost, a complaint may be among them"
+            )
+        if binding == "interval" and set(execution.residue) != set(DEVICES):
+            return Comparison(Verdict.INCONCLUSIVE, "the driver does not tell whether device memory leaked")
     left = [f"{pages} pages of {device}" for device, pages in execution.residue.items() if pages]
     if left and comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
         reason = f"device memory leaked: {', '.join(left)} are in use after every process is gone"

@@ -42,7 +42,8 @@ def _obedient(program: Program, binding: str = "interval") -> tuple[list[Expecta
             observation = Observation(Status.DONE, 0, tuple(_first(allowed) for allowed in expectation.elements))
             if isinstance(step, Usage):  # what was allocated is what is in use and what was freed
                 in_use = observation.elements[0]
-                observation = Observation(Status.DONE, 0, (in_use, in_use, 0, 0, 0, 0))
+                faults = observation.elements[3]
+                observation = Observation(Status.DONE, 0, (in_use, in_use, 0, faults, 0, 0))
         world.learn(step, observation)
         expectations.append(expectation)
         observations.append(observation)
@@ -60,7 +61,7 @@ def _peek(program: Program, binding: str, observations: list[Observation], numbe
 def _first(allowed: Tokens | Entries | Count) -> Element:
     match allowed:
         case Tokens(values=values):
-            return min(values, key=str)
+            return max(values, key=str)
         case Entries(shapes=shapes):
             return Entry(shapes[0].marks)
         case Count(low=low):
@@ -272,3 +273,46 @@ def test_pages_behind_a_fault_may_have_gone_home() -> None:
         observations[-2] = Observation(Status.DONE, 0, (zero, Entry(RW), *pages))
         observations[-1] = Observation(Status.DONE, 0, (in_use, 2, 2 - in_use, 0, 0, 4))
         assert compare(program, RULES["interval"], observations).verdict is verdict, pages
+
+
+def test_a_binding_that_can_show_nothing_is_no_evidence() -> None:
+    program = _program(BUF + "d0: fault buf write\nd0: usage")
+    observations = [Observation(Status.DONE)] * 3 + [Observation(Status.UNSUPPORTED)]
+    assert compare(program, RULES["test_hmm"], observations).verdict is Verdict.SKIP
+
+
+def test_a_device_has_no_entry_for_a_page_of_another_device() -> None:
+    text = BUF + "d1: bind a\nd0: to-device buf\nd1: to-device buf\nd1: table buf"
+    _forbids(text, *[Entry(RW)] * 4)
+    _forbids(text, *[Entry(RW | Mark.LOCAL)] * 4)
+
+
+def test_a_huge_page_needs_untouched_two_megabytes() -> None:
+    text = "a: map buf anon 512 rw\nd0: bind a\na: write buf[0] 1\na: advise buf hugepage\na: write buf[1] 1\n"
+    _shows(text + "d0: snapshot buf[5]", NOTHING)
+    _forbids(text + "d0: snapshot buf[5]", Entry(RW))
+    fresh = "a: map buf anon 512 rw\nd0: bind a\na: advise buf hugepage\na: write buf[1] 1\n"
+    for entry in (NOTHING, Entry(RW), Entry(RW, 9)):
+        _shows(fresh + "d0: snapshot buf[5]", entry)
+    for entry in (Entry(R | Mark.ZERO), Entry(RW), Entry(RW, 9)):  # no huge page was to be had: the zero page
+        _shows(fresh + "a: read buf[5]\nd0: snapshot buf[5]", entry)
+    _forbids(fresh + "a: read buf[5]\na: write buf[5] 7\nd0: snapshot buf[5]", Entry(R | Mark.ZERO))
+
+
+def test_a_page_that_was_freed_lazily_may_go_until_it_is_written() -> None:
+    text = (
+        "a: map buf anon 1 rw\nd0: bind a\na: write buf 9\na: advise buf free\na: read buf\na: advise buf pageout\n"
+    )
+    for token in (0, 9):
+        _shows(text + "a: read buf", token)
+    _forbids(text + "a: write buf 5\na: read buf", 0)
+    _forbids(text + "a: write buf 5\na: read buf", 9)
+
+
+def test_a_return_from_the_device_is_a_fault_that_is_counted() -> None:
+    program = _program(BUF + "a: write buf 5\nd0: to-device buf\nd0: usage\na: read buf\nd0: usage")
+    _, observations = _obedient(program)
+    observations[-3] = Observation(Status.DONE, 0, (4, 4, 0, 100, 0, 0))
+    for faults, verdict in ((104, Verdict.PASS), (110, Verdict.PASS), (103, Verdict.FAIL), (0, Verdict.FAIL)):
+        observations[-1] = Observation(Status.DONE, 0, (0, 4, 4, faults, 0, 0))
+        assert compare(program, RULES["interval"], observations).verdict is verdict

@@ -71,6 +71,7 @@ def test_every_program_of_the_product_reads_back_and_says_its_promise(name: str)
             "reaches past the end of buf, which has 8 pages",
             "[0:8]",
         ),
+        (BUF + f"a: read buf[{'9' * 5000}]", "x.hmm:2", "is no range of pages", None),
         (BUF + "a: read buf[3:3]", "x.hmm:2", "is empty", None),
         (f"a: map buf anon {2**60} rw", "x.hmm:1", f"{2**60} pages in one region", "1 to 65536"),
         ("a: map buf anon 0 rw", "x.hmm:1", "0 pages", "1 to 65536"),
@@ -115,3 +116,12 @@ def test_a_folder_names_its_programs() -> None:
 
 def test_there_are_forty_programs() -> None:
     assert len(catalogue.names()) >= 40
+
+
+def test_a_name_that_is_too_long_for_a_file_is_no_program() -> None:
+    with pytest.raises(UsageError, match="no program"):
+        catalogue.select(["x" * 5000])
+
+
+def test_a_program_has_at_most_as_many_steps_as_can_be_sent() -> None:
+    assert "more than 65536 steps" in str(_error(BUF + "a: read buf\n" * 65536))

@@ -31,7 +31,7 @@ BROKEN = [DONE, DONE, Observation(Status.DONE, 0, (0,) * 4), DONE, Observation(S
 
 
 def _result(status: Verdict, program: str = "x", binding: str = "interval") -> Result:
-    return Result(program, "debian:6.1", "plain", binding, status, "why", 0.25, "hmm-harness run x", ("line",))
+    return Result(program, "debian:6.1", "plain", binding, status, "why", 0.25, "hmm-harness run x", 1, ("line",))
 
 
 def test_an_explanation_has_what_a_person_needs() -> None:
@@ -110,10 +110,10 @@ def test_the_table_ends_with_counts_and_shows_what_failed() -> None:
     for program in ("x", "y"):
         table.add(_result(Verdict.FAIL if program == "y" else Verdict.PASS, program))
         table.add(_result(Verdict.SKIP, program, "test_hmm"))
-    table.foot("2 programs", 1.0)
+    table.foot("2 programs", 5, 1.0)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "banner"
     assert lines[2].split() == ["x", "PASS", "SKIP"]
     assert "line" in lines
     assert "SKIP: why" in lines
-    assert lines[-1] == "2 programs: 1 passed, 1 failed, 2 skipped [1.0 s]"
+    assert lines[-1] == "2 programs: 1 passed, 1 failed, 2 skipped, 1 NOT RUN [1.0 s]"

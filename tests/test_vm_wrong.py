@@ -13,7 +13,7 @@ from harness.target.lab import Lab
 
 pytestmark = pytest.mark.vm
 
-# mistake: a program that it turns red, and what the explanation says
+# mistake: a program that it turns red, and what the reason says
 FOUND_BY = {
     "skip-invalidate": ("invalidate/dontneed", "STALE"),
     "invalidate-short": ("invalidate/unmap", "STALE"),
@@ -23,7 +23,7 @@ FOUND_BY = {
     "fault-forgets-write": ("fault/write-untouched", "buf[2]"),
     "fault-reports-success": ("fault/prot-none", "EFAULT"),
     "snapshot-faults": ("snapshot/untouched", "buf[0]"),
-    "owner-unset": ("devmem/own-fault", "device"),
+    "owner-unset": ("devmem/own-fault", "allowed is device moved"),
     "migrate-no-copy": ("migrate/to-device", "saw 0, allowed is 100"),
     "migrate-claims-all": ("migrate/shared-stays", "moved"),
     "migrate-back-short": ("migrate/to-device", "torn"),
@@ -52,7 +52,7 @@ def test_a_mistake_turns_a_program_red(lab: Lab, mistake: str) -> None:
     (wrong,) = run(Plan(programs, ["interval"], wrong=[mistake]), lab)
     text = "\n".join(wrong.explanation)
     assert wrong.status is Verdict.FAIL, text
-    assert words in text
+    assert words in wrong.reason
     assert f"--wrong {mistake}" in wrong.replay
     assert any(line.startswith("  > ") for line in wrong.explanation), "the step is marked"
     assert "page tables after the step" in text

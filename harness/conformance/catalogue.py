@@ -30,7 +30,7 @@ def select(patterns: list[str]) -> list[Program]:
         matching = [name for name in known if fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*")]
         if matching:
             chosen.update((name, _PROGRAMS / f"{name}{SUFFIX}") for name in matching)
-        elif Path(pattern).is_file():
+        elif _is_file(pattern):
             chosen[pattern] = Path(pattern)
         else:
             raise UsageError(
@@ -38,6 +38,13 @@ def select(patterns: list[str]) -> list[Program]:
                 hint="`hmm-harness list` shows the programs there are; or name a file that holds one",
             )
     return [_load(name, path) for name, path in chosen.items()]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # longer than a name can be, for instance
+        return False
 
 
 def _load(name: str, path: Path) -> Program:

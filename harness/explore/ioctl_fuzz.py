@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import tempfile
 from pathlib import Path
@@ -31,9 +32,8 @@ def main(
     with Lab(machine, cache=cache, progress=progress) as lab:
         vm = lab.vm()
         progress.say(vm.banner)
-        progress.say(
-            f"seed {seed}: `hmm-harness fuzz --kernel {spec} --flavour {flavour} --seed {seed}` does the same"
-        )
+        again = f"fuzz --kernel {spec} --flavour {flavour} --seconds {seconds:g} --seed {seed}"
+        progress.say(f"seed {seed}: `hmm-harness {again}{' --wrong' if wrong else ''}` does the same")
         with progress.step("fuzzing"):
             status, output, said = fuzz(vm, seconds=seconds, seed=seed, wrong=wrong)
     print(output.rstrip())
@@ -47,19 +47,24 @@ def main(
 def fuzz(vm: VM, *, seconds: float, seed: int, wrong: bool = False) -> tuple[int, str, list[str]]:
     """The fuzzer's exit status and output, and what in the kernel's log is never fine."""
     vm.put(_IN_GUEST, _compile())
-    vm.exec("dmesg -c > /dev/null", timeout=30.0)
+    _must(vm, "dmesg -c > /dev/null")
     before = _taint(vm)
-    command = f"{_IN_GUEST} -t {int(seconds)} -s {seed}{' -w' if wrong else ''} 2>&1"
+    command = f"{_IN_GUEST} -t {math.ceil(seconds)} -s {seed}{' -w' if wrong else ''} 2>&1"
     status, output = vm.exec(command, timeout=seconds + _GRACE)
-    _, log = vm.exec("dmesg", timeout=30.0)
-    return status, output, complaints(log.splitlines(), before ^ _taint(vm))
+    # The log's buffer may have wrapped; the console has not.
+    log = [*_must(vm, "dmesg").splitlines(), *vm.console.splitlines()]
+    return status, output, list(dict.fromkeys(complaints(log, before ^ _taint(vm))))
+
+
+def _must(vm: VM, command: str) -> str:
+    status, output = vm.exec(command, timeout=30.0)
+    if status:
+        raise GuestError(f"`{command}` failed in the guest: {output.strip()!r}")
+    return output
 
 
 def _taint(vm: VM) -> int:
-    status, output = vm.exec("cat /proc/sys/kernel/tainted", timeout=30.0)
-    if status:
-        raise GuestError(f"the guest does not tell its taint: {output!r}")
-    return int(output)
+    return int(_must(vm, "cat /proc/sys/kernel/tainted"))
 
 
 def _compile() -> bytes:

@@ -133,7 +133,7 @@ class Agent:
         log = self._log.lines()
         if log:
             # Late words of an earlier program, perhaps: said, and said not to be this one's.
-            log.append("[hmm-harness: printed before this program started, up to here]")
+            log.append(kernel.EARLIER_LINES)
         start = time.monotonic()
         response = self._executor.run(request)
         seconds = time.monotonic() - start

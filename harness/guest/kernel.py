@@ -14,6 +14,10 @@ _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
 _DELETE_MODULE = 176
 _RECORD_BYTES = 8192  # a record of /dev/kmsg is never longer: kernel/printk, PRINTKRB_RECORD_MAX and its prefix
 
+# Lines that stand between the kernel's
+LOST_LINES = "[hmm-harness: lines are missing here, the kernel's log buffer was overrun]"
+EARLIER_LINES = "[hmm-harness: printed before this program started, up to here]"
+
 _TAINTED = "/proc/sys/kernel/tainted"
 _PARAMETERS = "/sys/module/hmm_harness/parameters"
 
@@ -123,7 +127,7 @@ class KernelLog:
             except BlockingIOError:
                 return lines
             except BrokenPipeError:
-                lines.append("[hmm-harness: lines are missing here, the kernel's log buffer was overrun]")
+                lines.append(LOST_LINES)
                 continue
             lines.append(_as_dmesg(record.decode(errors="replace")))
 

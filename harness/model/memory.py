@@ -30,7 +30,13 @@ class Page:
     home: str | None = None  # the device in whose memory it lives
     strayed: bool = False  # may have left it, by a deviation of the kernel: "own-faulted-along"
     zero: bool = False  # the one shared zero page
+    lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
+
+    def fill(self, token: int) -> None:
+        """Somebody wrote it: it holds `token` and nothing else."""
+        self.tokens = frozenset({token})
+        self.lazy = False
 
 
 @dataclass(eq=False)
@@ -41,6 +47,7 @@ class Pte:
     write: Known
     present: Known = Known.YES
     huge: bool = False  # may be mapped by a PMD
+    or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
 
 
 @dataclass(eq=False)
@@ -80,12 +87,14 @@ class AddressSpace:
         self.zero = zero
         self.areas: dict[int, Area] = {}
         self.ptes: dict[int, Pte] = {}
+        self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
 
     def set(self, page_number: int, pte: Pte) -> None:
         """Installs `pte`, in place of what was there."""
         self.clear(page_number)
         self.ptes[page_number] = pte
+        self._tables.add(page_number // HUGE_PAGES)
         if not pte.page.zero:
             pte.page.mappings.add((self, page_number))
 
@@ -114,9 +123,12 @@ class AddressSpace:
             self._first_touch(page_number, area, write=write)
             return None
         if pte.present is Known.MAYBE:
-            pte.present = Known.YES
+            # A read that finds nothing where a huge page was possible, or a page was dropped, maps the zero page.
+            pte.or_zero = not write and pte.page.anonymous and not pte.page.zero
+            pte.present = Known.MAYBE if pte.page.lazy and not write else Known.YES
             if area.shared and area.prot.writable and pte.write is Known.NO:
                 pte.write = Known.MAYBE
+        pte.or_zero = pte.or_zero and not write
         if not write or pte.write is Known.YES:
             return None
         page = pte.page
@@ -128,13 +140,14 @@ class AddressSpace:
         return None
 
     def _first_touch(self, page_number: int, area: Area, *, write: bool) -> None:
+        untouched = page_number // HUGE_PAGES not in self._tables
         if area.file is not None:
             self._touch_file(page_number, area, write=write)
         elif write:
             self.set(page_number, Pte(Page(frozenset({0}), anonymous=True), Known.YES))
         else:
             self.set(page_number, Pte(self.zero, Known.NO))
-        if area.anonymous and area.hugepage:
+        if area.anonymous and area.hugepage and untouched:  # do_anonymous_page() is for what has a page table
             self._touch_huge(page_number, area, write=write)
 
     def _touch_file(self, page_number: int, area: Area, *, write: bool) -> None:

@@ -94,6 +94,7 @@ class World:
         self._zero = Page(frozenset({0}), anonymous=True, zero=True)
         self._spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self._zero)}
         self._mirrors: dict[str, Mirror] = {}
+        self._returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
         self._handlers: dict[type[Operation], Callable[..., Expectation]] = {
             Map: self._map, Unmap: self._unmap, Protect: self._protect, Remap: self._remap, Advise: self._advise,
             Read: self._read, Write: self._write, Fork: self._fork, Exit: self._exit,
@@ -126,8 +127,12 @@ class World:
             )
             for number, element in shown:
                 pte = space.ptes.get(number)
-                if pte is not None and len(pte.page.tokens) > 1 and isinstance(element, int):
-                    pte.page.tokens = frozenset({element})
+                if pte is None or len(pte.page.tokens) == 1 or not isinstance(element, int):
+                    continue
+                if element == 0:
+                    pte.page.fill(0)
+                elif not pte.page.lazy:  # else it may still be dropped
+                    pte.page.fill(element)
         elif isinstance(operation, Snapshot | Fault | Table):
             mirror = self._mirrors[operation.actor]
             for number, element in shown:
@@ -171,6 +176,8 @@ class World:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
         pte = space.ptes.get(number)
         if pte is not None and pte.page.home is not None:
+            if pte.page.home in self._returns and not pte.page.strayed:
+                self._returns[pte.page.home] += 1  # clause 89
             self._bring_home(pte.page)
         replaced = space.fault_in(number, write=write)
         if replaced is not None:
@@ -273,9 +280,10 @@ class World:
         pte = space.ptes.get(number)
         if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone
-        if len(pte.page.mappings) == 1 or pte.huge:
-            pte.page.tokens |= {0}
-            pte.present = Known.MAYBE
+        pte.page.lazy = True
+        pte.page.tokens |= {0}
+        for other, at in pte.page.mappings:
+            other.ptes[at].present = Known.MAYBE
         self._invalidate(space, (number,))
 
     def _punch(self, area: Area, index: int) -> None:
@@ -306,7 +314,7 @@ class World:
                 allowed.append(Tokens(frozenset({Signal.SEGV})))
                 continue
             pte = self._touch(space, number, write=True)
-            pte.page.tokens = frozenset({step.token + offset})
+            pte.page.fill(step.token + offset)
             allowed.append(Tokens(frozenset({0})))
         return Expectation(elements=tuple(allowed))
 
@@ -321,11 +329,12 @@ class World:
             area = parent.areas[number]
             if area.dontfork or area.wipeonfork:
                 continue
-            present = pte.present if area.anonymous else Known.MAYBE  # mm/memory.c vma_needs_copy()
+            # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out
+            present = pte.present if pte.page.anonymous else Known.MAYBE
             if not area.shared:
                 pte.write = Known.NO
                 self._invalidate(parent, (number,), only_writable=True)
-            child.set(number, Pte(pte.page, pte.write, present, pte.huge))
+            child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
         self._spaces[step.child] = child
         return _OK
 
@@ -358,10 +367,13 @@ class World:
         writable = Shape(marks | Mark.WRITE, optional, huge)
         return {Known.NO: (readable,), Known.YES: (writable,), Known.MAYBE: (readable, writable)}[write]
 
-    def _entries(self, page: Page, write: Known, device: str, *, huge: bool, missing: bool) -> Entries:
-        """A valid entry that shows `page` to `device`, or none where one may be `missing`."""
+    def _entries(self, pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
+        """An entry that shows `pte` to `device`, or none where one may be `missing`."""
+        page, write = pte.page, pte.write
         local = page.home == device
         shapes = self._shapes(page, write, local=local, huge=huge)
+        if pte.or_zero:
+            shapes += (Shape(Mark.VALID, Mark.ZERO, huge),)
         if missing:
             shapes = (NOTHING, *shapes)
         if not page.strayed:
@@ -383,7 +395,7 @@ class World:
                 allowed.append(Entries((NOTHING,)))  # clauses 32 and 49
             else:
                 missing = pte.present is Known.MAYBE
-                allowed.append(self._entries(pte.page, pte.write, step.actor, huge=pte.huge, missing=missing))
+                allowed.append(self._entries(pte, step.actor, huge=pte.huge, missing=missing))
         return Expectation(elements=tuple(allowed))
 
     def _request(self, walk: _Walk, number: int, *, write: bool) -> int:
@@ -429,7 +441,7 @@ class World:
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
             pte = walk.mirror.space.ptes[number]
-            allowed.append(self._entries(pte.page, pte.write, step.actor, huge=pte.huge, missing=False))
+            allowed.append(self._entries(pte, step.actor, huge=pte.huge, missing=False))
         return Expectation(elements=self._if_shown(allowed))
 
     def _fault_own_readonly(self, walk: _Walk, number: int, seen: Element | None) -> Entries | None:
@@ -483,7 +495,7 @@ class World:
         # Also a write that fails says how many pages it wrote.
         written = len(observed.elements) if observed.error else len(numbers)
         for offset, number in enumerate(numbers[:written]):
-            space.ptes[number].page.tokens = frozenset({step.token + offset})
+            space.ptes[number].page.fill(step.token + offset)
         return Expectation(errors, (Tokens(frozenset({0})),) * len(numbers), deviating)
 
     def _migratable(self, space: AddressSpace, number: int) -> bool:
@@ -508,7 +520,7 @@ class World:
             here = pte is not None and pte.page.home == step.actor
             marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
             deviating: tuple[tuple[str, Shape], ...] = ()
-            if pte is not None:
+            if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
                 if pte.page.strayed:
                     deviating = ((OWN_FAULTED_ALONG, Shape(Mark.MOVED | Mark.LOCAL)),)
@@ -530,6 +542,7 @@ class World:
             self._invalidate(other, (at,))
             other.ptes[at].present = Known.YES
             other.ptes[at].huge = False
+            other.ptes[at].or_zero = False
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._rules.shows_moves else ()
@@ -562,12 +575,15 @@ class World:
 
     def _table(self, step: Table, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]
+        space = mirror.space
         allowed: list[Entries] = []
         for number in self._program.pages(step.span):
             if number in mirror.entries:
                 page, write = mirror.entries[number]
+                pte = space.ptes.get(number)
+                entered = Pte(page, write, or_zero=pte is not None and pte.or_zero)
                 # An entry may always be missing; the order that it was entered with is not told.
-                allowed.append(self._entries(page, write, step.actor, huge=True, missing=True))
+                allowed.append(self._entries(entered, step.actor, huge=True, missing=True))
             else:
                 allowed.append(Entries((NOTHING,)))
         return Expectation(elements=tuple(allowed))
@@ -576,8 +592,12 @@ class World:
         entries = len(self._mirrors[step.actor].entries)
         in_use, allocated = observed.elements[:2] if len(observed.elements) > 1 else (0, 0)
         freed = allocated - in_use if isinstance(allocated, int) and isinstance(in_use, int) else 0
-        some = Count(0)
-        elements = (_count(self._residents(step.actor)), some, Count(freed, freed), some, some, Count(0, entries))
+        faults = Count(self._returns.get(step.actor, 0))
+        if len(observed.elements) > 3 and isinstance(observed.elements[3], int):
+            self._returns[step.actor] = observed.elements[3]  # only grows
+        elements = (
+            _count(self._residents(step.actor)), Count(0), Count(freed, freed), faults, Count(0), Count(0, entries),
+        )  # fmt: skip
         return Expectation(elements=elements)
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 PAGE_SIZE = 4096  # bytes; the only page size of the kernels that we run (x86-64)
+MAX_STEPS = 65536  # of a program; wire.h WIRE_MAX_OPERATIONS
 MAX_PAGES = 65536  # of a region; wire.h WIRE_MAX_PAGES
 MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
 MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS

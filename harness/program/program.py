@@ -15,6 +15,7 @@ from harness.program.operations import (
     DEVICES,
     FIRST_SUBJECT,
     MAX_PAGES,
+    MAX_STEPS,
     MAX_SUBJECTS,
     MAX_TOKEN,
     PAGE_SIZE,
@@ -96,6 +97,8 @@ class _Checker:
 
     def check(self, number: int, step: Operation) -> None:
         self._step = number
+        if number == MAX_STEPS:
+            self._fail(f"more than {MAX_STEPS} steps in one program")
         if isinstance(step, SubjectOperation):
             self._check_subject(step.actor)
         elif isinstance(step, DeviceOperation):

@@ -34,7 +34,7 @@ from harness.program.operations import (
 from harness.program.program import Program, ProgramError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_SPAN = re.compile(r"([A-Za-z][A-Za-z0-9_]*)(?:\[(\d+)(?::(\d+))?\])?")
+_SPAN = re.compile(r"([A-Za-z][A-Za-z0-9_]*)(?:\[(\d{1,9})(?::(\d{1,9}))?\])?")
 
 
 class ProgramSyntaxError(ValueError):

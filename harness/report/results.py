@@ -19,7 +19,8 @@ class Result:
     """One program on one binding of one kernel.
 
     `seconds`: in the guest, 0.0 if it never ran. `replay`: the command that runs it again. `explanation`:
-    lines for a person, empty for a PASS. `log`: kernel log lines of that time.
+    lines for a person, empty for a PASS. `left_out`: queries that the binding does not have. `log`: kernel log
+    lines of that time.
     """
 
     program: str
@@ -30,6 +31,7 @@ class Result:
     reason: str
     seconds: float
     replay: str
+    left_out: int = 0
     explanation: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
 
@@ -63,7 +65,9 @@ class Store:
             try:
                 self._file = self._path.open("wb", buffering=0)
             except OSError as error:
-                raise HarnessError(f"cannot write results to {self._path}: {error.strerror}") from None
+                raise HarnessError(
+                    f"cannot write results to {self._path}: {error.strerror}", hint="name a file that can be written"
+                ) from None
         return self
 
     def __exit__(
@@ -76,10 +80,15 @@ class Store:
         """Appends one line."""
         if self._file is None:
             return
+        line = json.dumps(asdict(result)).encode() + b"\n"
+        start = self._file.tell()
         try:
-            self._file.write(json.dumps(asdict(result)).encode() + b"\n")
+            if self._file.write(line) == len(line):
+                return
+            self._file.truncate(start)
+            reason = "no space left"
         except OSError as error:
-            raise HarnessError(
-                f"cannot write results to {self._path}: {error.strerror}",
-                hint="free space there, or name another file",
-            ) from None
+            reason = str(error.strerror)
+        raise HarnessError(
+            f"cannot write results to {self._path}: {reason}", hint="free space there, or name another file"
+        )

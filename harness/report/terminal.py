@@ -42,8 +42,8 @@ class Table:
             self._say("  ".join([result.program.ljust(self._width), *cells]).rstrip())
             self._row = []
 
-    def foot(self, what: str, seconds: float) -> None:
-        """Everything that was not a PASS, and the last line: counts."""
+    def foot(self, what: str, planned: int, seconds: float) -> None:
+        """Everything that was not a PASS, and the last line: counts. `planned`: how many results there should be."""
         for result in self._results:
             if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
                 self._say("")
@@ -51,10 +51,16 @@ class Table:
                     self._say(line)
         for status in (Verdict.SKIP, Verdict.DEVIATION):
             self._reasons(status)
+        left_out = sum(result.left_out for result in self._results)
+        if left_out:
+            self._say("")
+            self._say(f"{left_out} queries were left out, where the binding does not have them")
         counts = Counter(result.status for result in self._results)
         words = [f"{counts[status]} {_WORDS[status]}" for status in Verdict if counts[status]]
+        if len(self._results) < planned:
+            words.append(f"{planned - len(self._results)} NOT RUN")
         self._say("")
-        self._say(f"{what}: {', '.join(words) or 'nothing ran'} [{seconds:.1f} s]")
+        self._say(f"{what}: {', '.join(words)} [{seconds:.1f} s]")
 
     def _say(self, line: str) -> None:
         self._progress.say(line, to=self._out)

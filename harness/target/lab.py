@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import GuestError
+from harness.guest.kernel import EARLIER_LINES
 from harness.program.observations import Observation
 from harness.program.program import Program
 from harness.progress import Progress
@@ -34,6 +35,7 @@ class Execution:
     observations: tuple[Observation, ...]
     seconds: float  # in the guest
     log: tuple[str, ...]
+    earlier: tuple[str, ...]  # complaints that were printed before this program started
     complaints: tuple[str, ...]
     residue: Mapping[str, int]  # device: pages in use after all subjects are gone
 
@@ -104,6 +106,10 @@ class Lab:
 
         Raises `VMFailure` if the VM did not live to answer; that VM is gone then.
         """
+        with self._progress.step(f"running {program.name} on {binding}"):
+            return self._execute(program, binding, wrong, timeout)
+
+    def _execute(self, program: Program, binding: str, wrong: Sequence[str], timeout: float) -> Execution:
         request = encode(program, binding, timeout)
         header = {"do": "run", "wrong": list(wrong), "programs": [len(request)]}
         try:
@@ -115,10 +121,12 @@ class Lab:
             raise GuestError(f"the agent in the guest refused: {answer['error']}", hint=answer.get("hint"))
         (result,) = answer["results"]
         log = tuple(result["log"])
+        late = log.index(EARLIER_LINES) if EARLIER_LINES in log else 0
         return Execution(
             observations=decode(program, body),
             seconds=result["seconds"],
             log=log,
-            complaints=tuple(complaints(log, result["taint"])),
+            earlier=tuple(complaints(log[:late], 0)),
+            complaints=tuple(complaints(log[late:], result["taint"])),
             residue=result["residue"],
         )

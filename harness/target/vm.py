@@ -11,7 +11,7 @@ import importlib
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from harness.target.qemu import Machine, Qemu, Sockets, arguments
 from harness.target.registers import cpu_positions, read_symbols
 from harness.target.saved import SavedStateError, load, memory_for_restoring, memory_for_saving, save
 from harness.target.transport import LateError, Transport, TransportError
-from harness.target.watchdog import Trouble, VMFailure, excerpt, find_trouble, trouble_of_qemu, trouble_on_console
+from harness.target.watchdog import Trouble, VMFailure, complaints, excerpt, trouble_of_qemu, trouble_on_console
 
 __all__ = ["VM", "Machine", "start"]
 
@@ -235,17 +235,23 @@ def start(machine: Machine, *, cache: Cache, progress: Progress, restore: bool =
         if vm is None:
             with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}"):
                 vm = VM(machine, stack.enter_context(closing(Qemu(machine, accel.name))), restored=False, accel=accel)
-                _boot(vm, progress)
+                _boot(vm)
         stack.callback(vm.disconnect)
         yield vm
 
 
-def _boot(vm: VM, progress: Progress) -> None:
+def _boot(vm: VM) -> None:
     vm.await_ready()
-    found = find_trouble(vm.console.splitlines())
-    if found is not None:
-        progress.say(f"{vm.machine.kernel.name} complained while it booted: {found.text}")
+    _insist_on_silence(vm, vm.console.splitlines(), 0)
     vm.connect()
+
+
+def _insist_on_silence(vm: VM, log: Sequence[str], taint: int) -> None:
+    """A kernel that complained before anything was asked of it can prove nothing: raises `VMFailure`."""
+    said = complaints(log, taint)
+    if said:
+        message = f"{vm.machine.kernel.name} complained before any program ran: {said[0]}"
+        raise VMFailure(Trouble.OOPS, message, console=excerpt(log))
 
 
 def _restored(
@@ -286,11 +292,13 @@ def _restored(
 def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progress: Progress) -> None:
     with closing(Qemu(machine, accel.name, memory=memory_for_saving(directory))) as qemu:
         vm = VM(machine, qemu, restored=False, accel=accel)
-        _boot(vm, progress)
+        _boot(vm)
         # What is used once is in memory, and is fast in every VM that is restored.
         answer, _ = vm.call({"do": "warm"}, timeout=_BOOT_SECONDS)
         if "error" in answer:
             progress.say(f"the guest could not warm up: {answer['error']}")
+        for result in answer.get("results", ()):
+            _insist_on_silence(vm, result["log"], result["taint"])
         vm.exec("true", timeout=_BOOT_SECONDS)
         vm.disconnect()
         try:
