@@ -80,9 +80,9 @@ install_packages() {
 	else
 		echo "Installing them with apt-get." >&2
 	fi
-	$as_root apt-get -qq update
+	$as_root apt-get -q update >&2
 	# shellcheck disable=SC2086 # names are words
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq --yes --no-install-recommends \
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q --yes --no-install-recommends \
 		-o Dpkg::Use-Pty=0 install $names >&2
 }
 
@@ -119,7 +119,7 @@ make_venv() {
 	fi
 	extra=
 	[ "$level" = run ] || extra="[$level]"
-	"$venv/bin/python" -m pip --quiet --disable-pip-version-check install --editable "$root$extra"
+	"$venv/bin/python" -m pip --disable-pip-version-check --progress-bar off install --editable "$root$extra" >&2
 	printf '%s\n' "$now run" "$now $level" >>"$stamp"
 }
 
