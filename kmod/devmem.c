@@ -120,8 +120,13 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 		return NULL;
 	}
 
-	/* Eviction can see the page as soon as it has a reference. */
 	page->zone_device_data = backing;
+	/*
+	 * Eviction finds the page as soon as it has a reference: pairs with
+	 * get_page_unless_zero() in hh_evict_page(), after which the backing
+	 * page and its state are looked at.
+	 */
+	smp_wmb();
 	zone_device_page_init(page);
 	return page;
 }
@@ -524,6 +529,7 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 	struct mm_struct *mm;
 	bool merged = false;
 
+	/* Ordered before all looks at the page, see hh_devmem_alloc(). */
 	for (nth = 0; get_page_unless_zero(page); nth++) {
 		mm = NULL;
 		if (trylock_page(page)) {
