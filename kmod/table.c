@@ -10,6 +10,7 @@
  * translation would, and the page itself is free to go.
  */
 #include <linux/highmem.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -19,6 +20,9 @@
 #define HH_READ 0UL
 #define HH_WRITE 1UL
 #define HH_GHOST 3UL
+
+/* So many entries are removed before others may have the CPU. */
+#define HH_BREATH 4096
 
 /* Ghosts of a mirror, at most: memory that nobody asked for is bounded. */
 #define HH_MAX_GHOSTS 4096
@@ -268,7 +272,7 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	unsigned long first = range->start >> PAGE_SHIFT;
 	unsigned long last = (range->end - 1) >> PAGE_SHIFT;
 	unsigned long haunted = ULONG_MAX;
-	unsigned long index;
+	unsigned long index, seen = 0;
 	void *slot;
 
 	/* The first page that is left in the table, on purpose */
@@ -282,9 +286,13 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (range->event == MMU_NOTIFY_RELEASE)
 		haunted = ULONG_MAX;
 
-	xa_for_each_range(&mirror->table, index, slot, first, last)
+	xa_for_each_range(&mirror->table, index, slot, first, last) {
 		if (index < haunted || !hh_table_haunt(mirror, index))
 			hh_table_erase(mirror, index);
+		if (!(++seen % HH_BREATH) &&
+		    mmu_notifier_range_blockable(range))
+			cond_resched();
+	}
 }
 
 /**
@@ -293,9 +301,12 @@ void hh_table_invalidate(struct hh_mirror *mirror,
  */
 void hh_table_clear(struct hh_mirror *mirror)
 {
-	unsigned long index;
+	unsigned long index, seen = 0;
 	void *slot;
 
-	xa_for_each(&mirror->table, index, slot)
+	xa_for_each(&mirror->table, index, slot) {
 		hh_table_erase(mirror, index);
+		if (!(++seen % HH_BREATH))
+			cond_resched();
+	}
 }
