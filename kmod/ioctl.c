@@ -33,13 +33,15 @@ union hh_args {
 };
 
 /**
- * struct hh_shape - how long the struct of a command may be
- * @size: as this module knows it
- * @min_size: its first version
+ * struct hh_shape - what the struct of a command looks like
+ * @size: length as this module knows it
+ * @min_size: length of its first version
+ * @outputs: where its outputs begin, which reach to the end
  */
 struct hh_shape {
 	u32 size;
 	u32 min_size;
+	u32 outputs;
 };
 
 /**
@@ -90,8 +92,6 @@ static int hh_ioctl_unbind(struct hh_file *file, union hh_args *args)
 
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
 {
-	args->evict.moved = 0;
-	args->evict.left = 0;
 	return hh_evict(file->device, &args->evict.moved, &args->evict.left);
 }
 
@@ -99,11 +99,8 @@ static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
 {
 	struct hmm_harness_usage *usage = &args->usage;
 	struct hh_mirror *mirror;
-	u32 size = usage->size;
 	int ret = 0;
 
-	memset(usage, 0, sizeof(*usage));
-	usage->size = size;
 	hh_devmem_usage(file->device, usage);
 
 	mirror = hh_mirror_get(file);
@@ -123,26 +120,31 @@ static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
 static const struct hh_shape hh_info_shape = {
 	.size = sizeof(struct hmm_harness_info),
 	.min_size = offsetofend(struct hmm_harness_info, device_pages),
+	.outputs = offsetof(struct hmm_harness_info, abi_version),
 };
 
 static const struct hh_shape hh_bind_shape = {
 	.size = sizeof(struct hmm_harness_bind),
 	.min_size = offsetofend(struct hmm_harness_bind, flags),
+	.outputs = sizeof(struct hmm_harness_bind),
 };
 
 static const struct hh_shape hh_range_shape = {
 	.size = sizeof(struct hmm_harness_range),
 	.min_size = offsetofend(struct hmm_harness_range, retries),
+	.outputs = offsetof(struct hmm_harness_range, done),
 };
 
 static const struct hh_shape hh_evict_shape = {
 	.size = sizeof(struct hmm_harness_evict),
 	.min_size = offsetofend(struct hmm_harness_evict, left),
+	.outputs = offsetof(struct hmm_harness_evict, moved),
 };
 
 static const struct hh_shape hh_usage_shape = {
 	.size = sizeof(struct hmm_harness_usage),
 	.min_size = offsetofend(struct hmm_harness_usage, entries),
+	.outputs = offsetof(struct hmm_harness_usage, in_use),
 };
 
 static const struct hh_command hh_commands[] = {
@@ -221,8 +223,6 @@ static int hh_run_range(const struct hh_command *command, struct hh_file *file,
 	struct hh_work *work;
 	int ret;
 
-	args->done = 0;
-	args->retries = 0;
 	ret = hh_check_range(command, args);
 	if (ret)
 		return ret;
@@ -291,6 +291,9 @@ long hh_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 		return ret;
 	/* The caller may have changed it in between. */
 	args.head.size = size;
+	/* Whatever comes of it, nothing of the caller's is taken for a result. */
+	memset((void *)&args + command->shape->outputs, 0,
+	       known - command->shape->outputs);
 
 	ret = hh_run(command, filp->private_data, &args);
 	if (copy_to_user(to, &args, min(size, known)) && !ret)
