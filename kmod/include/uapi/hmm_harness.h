@@ -129,9 +129,10 @@ struct hmm_harness_bind {
  * @done: (out) pages completed from @addr on, also when the call fails
  * @retries: (out) how often an invalidation made the device start over
  *
- * @pages and @data are filled up to @done, and what follows is left alone. Only
- * when it is @pages or @data that cannot be accessed, pages from @done on may
- * have been handled without being told of.
+ * @pages and @data are filled up to @done, and what follows is left alone. When
+ * it is @pages or @data that cannot be accessed, and when MIGRATE fails with
+ * -EINTR, -EBUSY, -ENXIO or -ENOMEM, pages from @done on may have been handled
+ * without being told of.
  *
  * SNAPSHOT reports the CPU's page table without touching it.
  *
@@ -153,7 +154,8 @@ struct hmm_harness_bind {
  * this device afterwards, nothing else. TO_DEVICE moves what is in system
  * memory and makes pages where an anonymous mapping has none; all pages of the
  * range that live in the device then get an entry. TO_SYSTEM moves what is in
- * the memory of this device.
+ * the memory of this device. Pages move before they are looked at again to be
+ * told of and entered: when that second step fails, see @done above.
  *
  * TABLE reports the device's own page table, and what contradicts the CPU's: an
  * entry is stale when the CPU has another page there, or none, or may not write
