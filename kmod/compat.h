@@ -13,7 +13,9 @@
 
 /*
  * Device memory needs pages that the CPU cannot reach, and a way to get them
- * all back: without migrate_device_range() the module could not be unloaded.
+ * all back, or the module could not be unloaded. Most are found through the
+ * processes that have them; those that KSM merged belong to no process in
+ * particular, and only migrate_device_range() gets them back.
  */
 #if IS_ENABLED(CONFIG_DEVICE_PRIVATE) && defined(HAVE_MIGRATE_DEVICE_RANGE) && \
 	defined(HAVE_MIGRATE_FAULT_PAGE)

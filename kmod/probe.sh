@@ -11,8 +11,9 @@ output=$2
 shift 2
 
 # A probe that cannot compile for a reason of the build's own would look like a
-# missing feature: the empty one must compile.
-if ! printf '#include <linux/types.h>\n' | "$@" -Werror -fsyntax-only -x c -; then
+# missing feature: one with nothing but the headers must compile.
+if ! printf '#include <linux/mm.h>\n#include <linux/migrate.h>\n' |
+	"$@" -Werror -fsyntax-only -x c -; then
 	echo "$0: the compiler command does not work: $*" >&2
 	exit 1
 fi

@@ -3,8 +3,7 @@
 #include <linux/mm.h>
 #include <linux/migrate.h>
 
-struct page **probe(struct migrate_vma *args);
-struct page **probe(struct migrate_vma *args)
+static struct page ** __maybe_unused probe(struct migrate_vma *args)
 {
 	return &args->fault_page;
 }
