@@ -15,9 +15,10 @@
  * that most of them act on the memory of somebody else.
  *
  * Exit status: 0 when every command that the devices are capable of succeeded
- * at least once, nobody is stuck, and no device page is left when all are gone; 1 otherwise, with the reason;
- * 2 for a wrong command line or a missing device. Whether the kernel had
- * something to say is for the caller to look up in its log.
+ * at least once, nobody is stuck, and no device page is left when all are gone;
+ * 1 otherwise, with the reason; 2 for a wrong command line or a missing device.
+ * Whether the kernel had something to say is for the caller to look up in its
+ * log.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -50,7 +51,7 @@
 #define CALLERS 2
 #define SHARED_FILES 4
 #define MAX_ERRNO 134
-/* A worker that does not die within so many seconds of SIGKILL is stuck. */
+/* What does not end within so many seconds of being killed is stuck. */
 #define PATIENCE 60
 
 struct command {
@@ -424,10 +425,19 @@ static void call(bool lonely)
 		look_for_stale(&args->range);
 }
 
+/* Asks to be killed when the process that forked us ends, which may be over. */
+static void die_with(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+}
+
 /* A child that shares the memory, looks at it, and goes in one way or another. */
 static void spawn_child(void)
 {
 	uint64_t seed = rnd();
+	pid_t parent = getpid();
 	pid_t child = fork();
 	int i;
 
@@ -436,9 +446,9 @@ static void spawn_child(void)
 			kill(child, SIGKILL);
 		return;
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	random_state = seed;
-	for (i = below(40); i > 0; i--) {
+	for (i = below(40); i > 0 && !board->stop; i--) {
 		if (one_in(3))
 			touch(pool_page(), one_in(2));
 		else
@@ -569,13 +579,13 @@ static void *run_thread(void *argument)
 	return NULL;
 }
 
-static void worker(uint64_t seed)
+static void worker(uint64_t seed, pid_t parent)
 {
 	struct thread threads[CALLERS + 1];
 	pthread_t ids[CALLERS + 1];
 	unsigned int i;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	die_with(parent);
 	signal(SIGSEGV, on_fault);
 	signal(SIGBUS, on_fault);
 	random_state = seed;
@@ -623,10 +633,11 @@ static void worker(uint64_t seed)
 
 static pid_t start_worker(uint64_t seed)
 {
+	pid_t parent = getpid();
 	pid_t pid = fork();
 
 	if (pid == 0)
-		worker(seed);
+		worker(seed, parent);
 	if (pid < 0) {
 		perror("ioctl_fuzz: fork");
 		exit(1);
@@ -634,30 +645,31 @@ static pid_t start_worker(uint64_t seed)
 	return pid;
 }
 
-/* Returns how many did not die. */
-static int kill_all(pid_t *workers, int count)
+/*
+ * Ends the workers and waits for their children as well, which come to us when
+ * a worker ends: until they are gone, they have memory. Returns whether some are
+ * left.
+ */
+static bool kill_all(const pid_t *workers, int count)
 {
 	double deadline = now() + PATIENCE;
-	int i, left = count;
+	pid_t dead;
+	int i;
 
 	board->stop = true;
 	usleep(500000);
+	/* None was waited for since the last start: the numbers are theirs. */
 	for (i = 0; i < count; i++)
 		kill(workers[i], SIGKILL);
-	while (left && now() < deadline) {
-		for (i = 0; i < count; i++) {
-			if (workers[i] &&
-			    waitpid(workers[i], NULL, WNOHANG) > 0) {
-				workers[i] = 0;
-				left--;
-			}
-		}
-		usleep(10000);
-	}
-	for (i = 0; i < count; i++)
-		if (workers[i])
-			printf("ioctl_fuzz: worker %d is stuck\n", workers[i]);
-	return left;
+	do {
+		dead = waitpid(-1, NULL, WNOHANG);
+		if (dead < 0 && errno == ECHILD)
+			return false;
+		if (dead == 0)
+			usleep(10000);
+	} while (now() < deadline);
+	printf("ioctl_fuzz: a process does not end\n");
+	return true;
 }
 
 static void switch_mistakes(char *names)
@@ -835,6 +847,10 @@ int main(int argc, char **argv)
 		close(fd);
 	}
 
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1)) {
+		perror("ioctl_fuzz: PR_SET_CHILD_SUBREAPER");
+		return 1;
+	}
 	random_state = seed;
 	for (i = 0; i < count; i++)
 		workers[i] = start_worker(rnd());
