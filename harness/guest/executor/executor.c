@@ -99,14 +99,22 @@ static void stop_worker(void)
 	close(worker.completions);
 }
 
-/* The worker did not end in time: completes the response in its place. */
+/*
+ * The worker did not end in time: completes the response in its place. What it
+ * wrote for the steps before the current one is final.
+ */
 static void report_stuck(void)
 {
 	struct wire_outcome *outcome = (struct wire_outcome *)exchange->response;
 	uint32_t count = exchange->request.program.operations;
 	uint32_t current = atomic_load(&control->current);
-	uint64_t length = current ? atomic_load(&control->committed) : sizeof(*outcome);
+	uint64_t length = sizeof(*outcome);
 
+	for (uint32_t i = 0; i < current; i++) {
+		const struct wire_observation *seen = (void *)(exchange->response + length);
+
+		length += sizeof(*seen) + seen->count * sizeof(uint64_t);
+	}
 	for (uint32_t i = current; i < count; i++) {
 		struct wire_observation seen = { .status = i == current ? WIRE_STUCK : WIRE_NOT_RUN };
 
@@ -220,7 +228,6 @@ int main(int argc, char **argv)
 		}
 		check_devices();
 		atomic_store(&control->current, 0);
-		atomic_store(&control->committed, 0);
 		if (write(worker.commands, &byte, 1) != 1)
 			give_up("the worker is gone");
 		if (!completed()) {

@@ -12,7 +12,7 @@
  *                between its steps.
  *
  * When a program's time is over the front kills the worker and the subjects,
- * answers from what the worker had committed, and starts another worker.
+ * answers from what the worker had finished, and starts another worker.
  */
 #ifndef EXECUTOR_H
 #define EXECUTOR_H
@@ -62,15 +62,14 @@ struct slot {
 /**
  * struct control - memory shared by all processes of the executor
  * @bell: counts what the worker has to look at; it sleeps on it
- * @current: the step that the worker is at
- * @committed: bytes of the response that are final
+ * @current: the step that the worker is at; what the response has of those
+ *           before it is final
  * @slots: one per subject
  * @elements: what the subject under way observed, one per page of the step
  */
 struct control {
 	_Atomic uint32_t bell;
 	_Atomic uint32_t current;
-	_Atomic uint64_t committed;
 	struct slot slots[WIRE_MAX_SUBJECTS];
 	uint64_t elements[WIRE_MAX_PAGES];
 };

@@ -267,25 +267,24 @@ static void run_program(void)
 	const struct request *request = &exchange->request;
 	struct wire_outcome *outcome = (struct wire_outcome *)exchange->response;
 	uint32_t count = request->program.operations;
-	uint64_t committed = sizeof(*outcome);
+	uint64_t length = sizeof(*outcome);
 	bool go_on = true;
 
 	binding = request_binding(request->program.binding);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
-		struct wire_observation *seen = (struct wire_observation *)(exchange->response + committed);
+		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
 
 		memset(seen, 0, sizeof(*seen));
 		if (go_on)
 			go_on = run_step(&request->operations[i], seen, (uint64_t *)(seen + 1));
-		committed += sizeof(*seen) + seen->count * sizeof(uint64_t);
-		atomic_store(&control->committed, committed);
+		length += sizeof(*seen) + seen->count * sizeof(uint64_t);
 		atomic_store(&control->current, i + 1);
 	}
 	end_program();
 	outcome->magic = WIRE_MAGIC;
 	outcome->observations = count;
-	outcome->length = committed;
+	outcome->length = length;
 	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
 		outcome->in_use[i] = binding->in_use(i);
 }
