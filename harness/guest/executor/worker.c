@@ -26,6 +26,14 @@ struct subject {
 };
 
 static struct subject subjects[WIRE_MAX_SUBJECTS];
+/*
+ * A child that ended before it was known as a subject: one that a subject forked
+ * and has not told of yet. There is one step at a time, so there is one at most.
+ */
+static struct {
+	pid_t pid; /* 0: none */
+	int wait_status;
+} unknown;
 static int devices[WIRE_MAX_DEVICES]; /* open files, or -1 */
 static const struct binding *binding;
 static int channel[2]; /* [0] the worker's, [1] every subject's */
@@ -57,14 +65,21 @@ static struct subject *reap(const struct subject *supposed)
 		return NULL;
 	child_ended = 0;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		bool known = false;
+
 		for (struct subject *subject = subjects; subject < subjects + WIRE_MAX_SUBJECTS; subject++) {
 			if (!subject->runs || subject->pid != pid)
 				continue;
+			known = true;
 			subject->runs = false;
 			subject->wait_status = status;
 			atomic_store(&control->slots[subject - subjects].pid, 0);
 			if (subject != supposed || status != 0)
 				unexpected = subject;
+		}
+		if (!known) {
+			unknown.pid = pid;
+			unknown.wait_status = status;
 		}
 	}
 	return unexpected;
@@ -88,11 +103,19 @@ static struct subject *await(unsigned int number, bool exits)
 	}
 }
 
-static void started(unsigned int number, pid_t pid)
+/* Returns the subject if it has ended already, or NULL. */
+static struct subject *started(unsigned int number, pid_t pid)
 {
-	atomic_store(&control->slots[number].pid, pid);
-	subjects[number].pid = pid;
-	subjects[number].runs = true;
+	struct subject *subject = &subjects[number];
+
+	subject->pid = pid;
+	subject->runs = unknown.pid != pid;
+	atomic_store(&control->slots[number].pid, subject->runs ? pid : 0);
+	if (subject->runs)
+		return NULL;
+	subject->wait_status = unknown.wait_status;
+	unknown.pid = 0;
+	return subject;
 }
 
 static void start_first_subject(void)
@@ -112,8 +135,7 @@ static void start_first_subject(void)
 		close(STDOUT_FILENO);
 		subject_run(0, worker, STDIN_FILENO);
 	}
-	started(0, pid);
-	if (await(0, false)) {
+	if (started(0, pid) || await(0, false)) {
 		errno = ECHILD;
 		give_up("the first subject died at once");
 	}
@@ -154,8 +176,9 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 	futex_wake(&slot->state);
 	dead = await(number, exits);
 	if (!dead && !exits && step->code == WIRE_FORK && !slot->error) {
-		started(step->other, atomic_load(&control->slots[step->other].pid));
-		dead = await(step->other, false);
+		dead = started(step->other, atomic_load(&control->slots[step->other].pid));
+		if (!dead)
+			dead = await(step->other, false);
 	}
 	if (dead) {
 		fail(seen, dead);
@@ -254,6 +277,7 @@ static void end_program(void)
 		subjects[i].runs = false;
 		atomic_store(&control->slots[i].pid, 0);
 	}
+	unknown.pid = 0; /* the number may be given to another process */
 	/* Only now: closing a test_hmm device moves the pages of whoever is left. */
 	for (unsigned int i = 0; i < WIRE_MAX_DEVICES; i++) {
 		if (devices[i] >= 0)
