@@ -34,7 +34,7 @@ def build(kernel: Kernel) -> bytes:
     source = sources[0]
     with tempfile.TemporaryDirectory(prefix="hmm-harness-") as scratch:
         program = Path(scratch) / "hmm-tests"
-        argv = ["gcc", "-static", "-O2", "-D_GNU_SOURCE", f"-I{source.parent}", str(source), "-o", str(program)]
+        argv = ["gcc", "-static", "-O2", "-D_GNU_SOURCE", f"-I{kernel.source}", str(source), "-o", str(program)]
         run_tool(argv, log=Path(scratch) / "log")
         return program.read_bytes()
 

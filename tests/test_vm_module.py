@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The module comes and goes without a word from the kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.conformance import catalogue
+from harness.run import Plan, run
+from harness.target.lab import Lab
+from harness.target.watchdog import complaints
+
+pytestmark = pytest.mark.vm
+
+
+def test_the_module_unloads_and_loads_again(lab: Lab) -> None:
+    """Also with pages in device memory whose process lives on after its device was closed."""
+    vm = lab.vm()
+    for _ in range(5):
+        for verb in ("unload", "load"):
+            answer, _body = vm.call({"do": verb, "module": "hmm_harness"}, timeout=60)
+            assert "error" not in answer, answer
+        list(run(Plan(catalogue.select(["devmem/unbind"]), ["interval"]), lab))
+        assert lab.vm() is vm
+    status, log = vm.exec("dmesg", timeout=30)
+    assert status == 0
+    assert complaints([*log.splitlines(), *vm.console.splitlines()], 0) == []
+
+
+def test_a_module_in_use_does_not_go(lab: Lab) -> None:
+    command = "sleep 5 < /dev/hmm_harness0 & sleep 1; rmmod hmm_harness; echo status $?"
+    _, output = lab.vm().exec(command, timeout=60)
+    assert "status 0" not in output
+    assert "in use" in output or "busy" in output.lower() or "unavailable" in output.lower(), output
