@@ -411,6 +411,12 @@ static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
 	return in_use;
 }
 
+/*
+ * Pages evicted at a time: so few that struct hh_evict fits in a page, which is
+ * what there is always memory for when the module is unloaded.
+ */
+#define HH_EVICT_CHUNK 128
+
 /**
  * struct hh_evict - an eviction under way
  * @killable: whether it may stop when the caller is being killed
@@ -419,8 +425,8 @@ static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
  */
 struct hh_evict {
 	bool killable;
-	unsigned long src[HH_CHUNK];
-	unsigned long dst[HH_CHUNK];
+	unsigned long src[HH_EVICT_CHUNK];
+	unsigned long dst[HH_EVICT_CHUNK];
 };
 
 /*
@@ -497,7 +503,7 @@ static unsigned long hh_evict_from(struct hh_device *device,
 	args.vma = vma_lookup(mm, addr);
 	if (args.vma) {
 		args.end = min(args.vma->vm_end,
-			       addr + (HH_CHUNK << PAGE_SHIFT));
+			       addr + (HH_EVICT_CHUNK << PAGE_SHIFT));
 		moved = hh_migrate_vma(device, &args, NULL, NULL);
 	}
 	mmap_read_unlock(mm);
