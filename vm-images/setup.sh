@@ -119,7 +119,7 @@ make_venv() {
 	fi
 	extra=
 	[ "$level" = run ] || extra="[$level]"
-	"$venv/bin/python" -m pip --disable-pip-version-check --progress-bar off install --editable "$root$extra" >&2
+	"$venv/bin/python" -m pip --disable-pip-version-check install --progress-bar off --editable "$root$extra" >&2
 	printf '%s\n' "$now run" "$now $level" >>"$stamp"
 }
 
