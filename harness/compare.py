@@ -88,7 +88,8 @@ def _not_done(number: int, step: Operation, observation: Observation, rules: Rul
     where = f"step {number + 1}"
     match observation.status:
         case Status.UNSUPPORTED:
-            return Comparison(Verdict.SKIP, f"{rules.binding} has no `{step.verb}` for {where}")
+            why = rules.cannot.get(step.verb, "it has no such operation")
+            return Comparison(Verdict.SKIP, f"{rules.binding} cannot `{step.verb}` in {where}: {why}")
         case Status.STUCK:
             return Comparison(Verdict.TIMEOUT, f"{where} did not end")
         case Status.SUBJECT_DIED:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -15,6 +16,7 @@ class Rules:
     dead_errors: frozenset[int]  # operations on the memory of a process that has exited
     shows_moves: bool  # migration says of each page whether it moved
     fault_shows_entries: bool  # a fault shows the resulting entries
+    cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
 
 
 RULES = {
@@ -25,6 +27,7 @@ RULES = {
             dead_errors=frozenset({errno.ESRCH}),  # uapi/hmm_harness.h
             shows_moves=True,
             fault_shows_entries=True,
+            cannot={},
         ),
         Rules(
             "test_hmm",
@@ -32,6 +35,16 @@ RULES = {
             dead_errors=frozenset({errno.EFAULT, errno.EINVAL}),
             shows_moves=False,
             fault_shows_entries=False,
+            # lib/test_hmm.c. What its table has lost it finds again as the page of the device itself, not as the
+            # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
+            cannot={
+                "evict": "it evicts only when its file is closed",
+                "unbind": "it is bound to the process as long as its file is open",
+                "bind": "its file is bound for good to the process that opened it",
+                "fault": "it faults only by reading or writing, and oopses on own pages that its table has lost",
+                "read": "it oopses on own pages that its table has lost",
+                "write": "it oopses on own pages that its table has lost, and warns on read-only ones",
+            },
         ),
     )
 }
