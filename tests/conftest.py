@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -14,13 +16,13 @@ from harness.target.vm import Machine
 
 
 @pytest.fixture(scope="session")
-def progress(pytestconfig: pytest.Config) -> Progress:
-    """Shows what takes long, past pytest's capture."""
+def progress(pytestconfig: pytest.Config) -> Iterator[Progress]:
+    """Shows what takes long, a kernel's build above all, past pytest's capture."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    if capture is not None:
-        with capture.global_and_fixture_disabled():
-            return Progress()
-    return Progress()
+    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
+        real = os.dup(2)  # pytest puts its own file in place of 2 while a test or a fixture runs
+    with os.fdopen(real, "w", encoding="utf-8", buffering=1) as stream:
+        yield Progress(stream)
 
 
 @pytest.fixture(scope="session")
