@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.conformance import catalogue
+from harness.model.rules import RULES
 from harness.run import Plan, run
 from harness.target.lab import Lab
 from harness.target.watchdog import complaints
@@ -25,6 +26,11 @@ def test_the_module_unloads_and_loads_again(lab: Lab) -> None:
     status, log = vm.exec("dmesg", timeout=30)
     assert status == 0
     assert complaints([*log.splitlines(), *vm.console.splitlines()], 0) == []
+
+
+def test_a_device_has_the_memory_that_the_model_thinks(lab: Lab) -> None:
+    _, output = lab.vm().exec("cat /sys/module/hmm_harness/parameters/devmem_mb", timeout=30)
+    assert RULES["interval"].device_pages == int(output) * 256
 
 
 def test_a_module_in_use_does_not_go(lab: Lab) -> None:

@@ -16,6 +16,7 @@ class Rules:
     dead_errors: frozenset[int]  # operations on the memory of a process that has exited
     shows_moves: bool  # migration says of each page whether it moved
     fault_shows_entries: bool  # a fault shows the resulting entries
+    device_pages: int | None  # memory of a device, in pages of 4096 bytes; None if it grows
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
 
 
@@ -27,6 +28,7 @@ RULES = {
             dead_errors=frozenset({errno.ESRCH}),  # uapi/hmm_harness.h
             shows_moves=True,
             fault_shows_entries=True,
+            device_pages=16384,  # kmod/main.c devmem_mb
             cannot={},
         ),
         Rules(
@@ -35,6 +37,7 @@ RULES = {
             dead_errors=frozenset({errno.EFAULT, errno.EINVAL}),
             shows_moves=False,
             fault_shows_entries=False,
+            device_pages=None,  # lib/test_hmm.c dmirror_allocate_chunk()
             # lib/test_hmm.c. What its table has lost it finds again as the page of the device itself, not as the
             # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
             cannot={

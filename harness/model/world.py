@@ -26,6 +26,8 @@ from harness.model.rules import Rules
 from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal
 from harness.program.operations import (
     FIRST_SUBJECT,
+    MAX_PAGES,
+    MAX_SUBJECTS,
     Access,
     Advice,
     Advise,
@@ -508,13 +510,17 @@ class World:
     def _to_device(self, step: ToDevice, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]
         space = mirror.space
+        capacity = self._rules.device_pages
+        # What there is no memory for stays where it is.
+        room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._residents(step.actor))
         allowed: list[Entries] = []
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             if area is None or not area.prot.readable:
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
-            moves = self._migratable(space, number)
+            moves = room > 0 and self._migratable(space, number)
             if moves:
+                room -= 1
                 self._move_in(space, number, step.actor)
             pte = space.ptes.get(number)
             here = pte is not None and pte.page.home == step.actor
