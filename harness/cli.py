@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,9 @@ BINDINGS = ("interval", "test_hmm")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; the result is the exit code (`harness.errors.ExitCode`)."""
+    # A caller may have closed them; what is printed then goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for good
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     progress = Progress()
     debug = False
     try:
@@ -54,6 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         progress.say(f"hmm-harness: {error}")
         progress.say("hint: is there space and permission there? `hmm-harness --debug ...` shows where it happened")
+        return ExitCode.INFRASTRUCTURE
+    except Exception:  # noqa: BLE001  status 1 would say that a kernel diverged
+        progress.say(traceback.format_exc().rstrip())
+        progress.say("hmm-harness: this is a bug of hmm-harness, not of a kernel; no verdict")
         return ExitCode.INFRASTRUCTURE
 
 
@@ -115,9 +123,12 @@ def _add_kernel(command: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 86400:
-        raise argparse.ArgumentTypeError("more than 0 and at most 86400 seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.001 to 86400")
     return value
 
 

@@ -57,6 +57,12 @@ def test_the_readme_has_the_exit_codes() -> None:
         assert f"| {code.value} | {code.meaning} |" in readme
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_outputs_are_no_divergence(closed: str) -> None:
+    ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "list"], capture_output=True, check=False)
+    assert ended.returncode == ExitCode.PASS, ended.stderr
+
+
 def test_list_shows_promises() -> None:
     ended = _run("list", "migrate")
     assert ended.returncode == 0
@@ -103,7 +109,14 @@ def test_a_flavour_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["run", "--binding", "nosuch"], ["run", "--timeout", "-1"], ["run", "--timeout", "soon"], ["nosuch"], []],
+    [
+        ["run", "--binding", "nosuch"],
+        ["run", "--timeout", "-1"],
+        ["run", "--timeout", "1e-9"],
+        ["run", "--timeout", "soon"],
+        ["nosuch"],
+        [],
+    ],
 )
 def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
     _refused(_run(*arguments), ExitCode.USAGE, "usage: hmm-harness")

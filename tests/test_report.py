@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         pass
     with Store(Path("/dev/full")) as store, pytest.raises(HarnessError, match="No space left"):
         store.add(_result(Verdict.PASS))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(HarnessError, match="it is a pipe"), Store(pipe):
+        pass
+    os.close(reader)
 
 
 @pytest.mark.parametrize(

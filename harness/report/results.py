@@ -68,6 +68,12 @@ class Store:
                 raise HarnessError(
                     f"cannot write results to {self._path}: {error.strerror}", hint="name a file that can be written"
                 ) from None
+            if not self._file.seekable():
+                self._file.close()
+                raise HarnessError(
+                    f"cannot write results to {self._path}: it is a pipe or a terminal",
+                    hint="name a regular file: half a line can be taken back from it when the disk is full",
+                )
         return self
 
     def __exit__(
