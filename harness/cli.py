@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
     )
     command.add_argument(
-        "--wrong", default="", metavar="NAME,...", help="switch on deliberate mistakes of the driver"
+        "--wrong", default="", metavar="NAME,...", help="switch on deliberate mistakes of the driver (interval only)"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write one JSON object per result to FILE")
     command.add_argument("--timeout", type=_seconds, default=30.0, help="seconds for one program (default: 30)")
@@ -161,8 +161,13 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     from harness.run import Plan, run
     from harness.target.lab import Lab, prepare
 
-    bindings = list(dict.fromkeys(options.binding or BINDINGS))
     wrong = [name for name in options.wrong.split(",") if name]
+    if wrong and "test_hmm" in (options.binding or ()):
+        raise UsageError(
+            "test_hmm is the kernel's own and makes no deliberate mistakes",
+            hint="--wrong goes with --binding interval",
+        )
+    bindings = list(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS)))
     started = time.monotonic()
     cache = _cache()
     plan = Plan(programs, bindings, wrong, options.timeout, _own_command())

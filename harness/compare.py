@@ -79,7 +79,7 @@ def compare(program: Program, rules: Rules, observations: Sequence[Observation])
         return Comparison(Verdict.SKIP, f"{rules.binding} cannot show anything that this program asks for")
     if deviations:
         names = dict.fromkeys(deviations)
-        reason = "; ".join(f"{name}: {RECORDED[name].summary}" for name in names)
+        reason = "; ".join(f"{name}: {RECORDED[name].summary} ({RECORDED[name].source})" for name in names)
         return Comparison(Verdict.DEVIATION, reason, left_out=tuple(left_out))
     return Comparison(Verdict.PASS, left_out=tuple(left_out))
 

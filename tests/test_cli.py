@@ -57,6 +57,11 @@ def test_the_readme_has_the_exit_codes() -> None:
         assert f"| {code.value} | {code.meaning} |" in readme
 
 
+def test_mistakes_are_of_our_own_driver() -> None:
+    ended = _run("run", "--binding", "test_hmm", "--wrong", "skip-invalidate", "snapshot/hole")
+    _refused(ended, ExitCode.USAGE, "makes no deliberate mistakes", "hint: ")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_outputs_are_no_divergence(closed: str) -> None:
     ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "list"], capture_output=True, check=False)
