@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ExitCode
+from tests.processes import marked_processes
 
 COMMAND = [sys.executable, "-m", "harness"]
 
@@ -160,34 +161,20 @@ def test_no_disk_space(small_disk: Path) -> None:
     assert left == []
 
 
-def _children_of(pid: int) -> list[int]:
-    """Processes whose session, parent or group leads back to `pid`: by environment marker."""
-    marker = f"HMM_HARNESS_TEST={pid}".encode()
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if marker in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """A build that is ended in the middle: no process, no entry, no temporary file."""
     cache = tmp_path / "cache"
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    marker = os.getpid()
+    marker = str(os.getpid())
     child = subprocess.Popen(
         [*COMMAND, "run", "snapshot/hole"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(temporary), "HMM_HARNESS_TEST": str(marker)},
+        env=os.environ | {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(temporary), "HMM_HARNESS_TEST": marker},
     )
     assert child.stdout is not None
     try:
@@ -205,7 +192,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
         child.wait()
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    assert _children_of(marker) == []
+    assert marked_processes(marker) == {}
     assert list(temporary.iterdir()) == []
     assert [
         path

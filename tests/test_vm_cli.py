@@ -25,6 +25,7 @@ from harness.target.cache import Cache
 from harness.target.lab import Lab
 from harness.target.payload import provide_payload
 from harness.target.vm import Machine
+from tests.processes import marked_processes
 
 pytestmark = pytest.mark.vm
 
@@ -42,23 +43,9 @@ def surroundings(machine: Machine, tmp_path: Path) -> Iterator[dict[str, str]]:
     _no_process_is_left(tmp_path)
 
 
-def _processes(tmp_path: Path) -> dict[int, str]:
-    """Processes that descend from a test's command: id and program."""
-    marker = f"HMM_HARNESS_TEST={tmp_path}".encode()
-    found = {}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if marker in (process / "environ").read_bytes().split(b"\0"):
-                    found[int(process.name)] = (process / "comm").read_text().strip()
-            except OSError:
-                continue
-    return found
-
-
 def _no_process_is_left(tmp_path: Path) -> None:
     deadline = time.monotonic() + 20
-    while (left := _processes(tmp_path)) and time.monotonic() < deadline:
+    while (left := marked_processes(str(tmp_path))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == {}
 
@@ -66,7 +53,7 @@ def _no_process_is_left(tmp_path: Path) -> None:
 def _qemu(tmp_path: Path) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for pid, program in _processes(tmp_path).items():
+        for pid, program in marked_processes(str(tmp_path)).items():
             if program.startswith("qemu-system"):
                 return pid
         time.sleep(0.05)
