@@ -56,6 +56,7 @@ def package(world: Path, *, compile: str = "true", series: str = "6.66") -> None
     """Installs a source package."""
     tree = world / f"linux-source-{series}"
     (tree / "lib").mkdir(parents=True, exist_ok=True)
+    (tree / "Kconfig").write_text("config SMP\n\tbool\nmenuconfig SWAP\n\tbool\nconfig TEST_HMM\n\ttristate\n")
     (tree / "Makefile").write_text(MAKEFILE.format(compile=compile))
     (tree / "lib/test_hmm_uapi.h").write_text("/* uapi */\n")
     (tree / "lib/other.c").write_text("\n")
@@ -310,3 +311,10 @@ def test_environment_variables_of_tools_are_kept_apart(monkeypatch: pytest.Monke
     assert "ARCH" not in made
     assert made["HOME"] == os.environ["HOME"]
     assert made["LC_ALL"] == "C"
+
+
+def test_options_that_the_kernel_does_not_know_are_not_asked_for(world: Path) -> None:
+    package(world)
+    with (world / "configs/base.config").open("a") as base:
+        base.write("CONFIG_SECRETMEM=y  # memory that a device must not see\n")
+    assert "SECRETMEM" not in provide(world).config.read_text()

@@ -12,6 +12,7 @@ from harness.errors import BuildError, UsageError
 
 _LINE = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(\S+)(?:\s+#\s*(\S.*))?")
 _SET = re.compile(r"(CONFIG_[A-Za-z0-9_]+)=(.*)")
+_DEFINED = re.compile(r"^\s*(?:menu)?config\s+([A-Za-z0-9_]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ def merge(fragments: Iterable[Iterable[Option]]) -> dict[str, Option]:
 def render(options: Iterable[Option]) -> str:
     """The options as Kconfig reads them (KCONFIG_ALLCONFIG)."""
     return "".join(f"{option}\n" for option in options)
+
+
+def defined(source: Path) -> frozenset[str]:
+    """The names of all options that the Kconfig files of a kernel's source define, CONFIG_ included."""
+    names: set[str] = set()
+    for path in source.rglob("Kconfig*"):
+        if path.is_file():
+            names.update(_DEFINED.findall(path.read_text(errors="replace")))
+    return frozenset(f"CONFIG_{name}" for name in names)
 
 
 def missing(options: Iterable[Option], config: str) -> list[tuple[Option, str]]:
