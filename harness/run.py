@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs programs on a target and in the model, compares, and yields results."""
+"""Runs programs on a target and in the model, compares, and yields results.
+
+One VM is enough here; harness/pool.py spreads a plan over several, harness/matrix.py over several kernels.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.compare import Comparison, Verdict, compare
@@ -13,9 +16,12 @@ from harness.guest.kernel import LOST_LINES
 from harness.model.rules import RULES
 from harness.program.operations import DEVICES
 from harness.program.program import Program
+from harness.program.text import render
 from harness.report.explain import explain, inquest, page_tables
-from harness.report.results import Result
+from harness.report.results import PageTables, Report, Result
+from harness.target.cache import digest_of
 from harness.target.lab import Execution, Lab
+from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
 _VERDICTS = {
@@ -48,9 +54,23 @@ class Plan:
 def run(plan: Plan, lab: Lab) -> Iterator[Result]:
     """A result for each program and binding, in order, as they come.
 
-    A program that did not pass may have damaged its VM: the next one gets a clean one. Raises `UsageError` if
-    the driver knows no such mistake.
+    Raises `UsageError` if the driver knows no such mistake, `HarnessError` if our module did not load.
     """
+    missing = survey(plan, lab)
+    for program in plan.programs:
+        yield from run_task(Task(program, tuple(plan.bindings)), plan, lab, missing)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A program, and the bindings that it is to be run on."""
+
+    program: Program
+    bindings: tuple[str, ...]
+
+
+def survey(plan: Plan, lab: Lab) -> dict[str, str]:
+    """Why programs cannot run on a binding, for each binding on which they cannot. Raises what `run` raises."""
     known = lab.mistakes() if plan.wrong else ()
     for name in plan.wrong:
         if name not in known:
@@ -61,17 +81,32 @@ def run(plan: Plan, lab: Lab) -> Iterator[Result]:
             f"the module hmm_harness did not load into {lab.kernel.name}: {missing['interval']}",
             hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
         )
-    for program in plan.programs:
-        for binding in plan.bindings:
-            result = _run_one(program, binding, plan, lab, missing.get(binding))
-            if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
-                lab.discard()
-            yield result
+    return missing
 
 
-def replay_command(program: Program, binding: str, plan: Plan, lab: Lab) -> str:
+def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
+    """A result for each binding. A program that did not pass may have damaged its VM: the next gets a clean one."""
+    for binding in task.bindings:
+        result = _run_one(task.program, binding, plan, lab, missing.get(binding))
+        if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
+            lab.discard()
+        yield result
+
+
+def identity(program: Program, binding: str, plan: Plan, machine: Machine) -> str:
+    """The same for the same program on the same binding of the same kernel, driver and guest."""
+    keys = (machine.kernel.key, machine.image.key, machine.payload.key)
+    return digest_of(render(program), binding, *plan.wrong, f"{plan.timeout:g}", machine.append, *keys)[:16]
+
+
+def verdict_of(error: HarnessError) -> Verdict:
+    """What a failure says of the kernel: that it crashed or hung, or, nearly always, nothing."""
+    return _VERDICTS.get(error.kind, Verdict.ERROR) if isinstance(error, VMFailure) else Verdict.ERROR
+
+
+def replay_command(program: Program, binding: str, plan: Plan, kernel: tuple[str, str]) -> str:
     """The command that runs this program again in a clean VM."""
-    words = [*plan.command, "run", "--kernel", lab.kernel.name, "--flavour", lab.kernel.flavour, "--binding", binding]
+    words = [*plan.command, "run", "--kernel", kernel[0], "--flavour", kernel[1], "--binding", binding]
     if plan.wrong:
         words += ["--wrong", ",".join(plan.wrong)]
     if plan.timeout != DEFAULT_TIMEOUT:
@@ -80,14 +115,25 @@ def replay_command(program: Program, binding: str, plan: Plan, lab: Lab) -> str:
 
 
 def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str | None) -> Result:
-    replay = replay_command(program, binding, plan, lab)
+    replay = replay_command(program, binding, plan, (lab.kernel.name, lab.kernel.flavour))
     title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
 
-    def result(comparison: Comparison, log: Sequence[str], seconds: float, tables: Sequence[str] = ()) -> Result:
+    def result(
+        comparison: Comparison,
+        log: Sequence[str],
+        seconds: float,
+        *,
+        tables: Sequence[PageTables] = (),
+        remark: str = "",
+        reports: Sequence[Report] = (),
+    ) -> Result:
         explanation: tuple[str, ...] = ()
         if comparison.verdict is not Verdict.PASS:
             heading = f"{comparison.verdict} {title}"
-            explanation = explain(program, comparison, title=heading, log=log, replay=replay, tables=tables)
+            explanation = explain(
+                program, comparison, title=heading, log=log, replay=replay, tables=tables, remark=remark
+            )
+        divergence = comparison.divergence
         return Result(
             program=program.name,
             kernel=lab.kernel.name,
@@ -95,11 +141,16 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
             binding=binding,
             status=comparison.verdict,
             reason=comparison.reason,
-            seconds=seconds,
+            seconds=round(seconds, 6),
             replay=replay,
             left_out=len(comparison.left_out),
             explanation=explanation,
             log=tuple(log),
+            step=None if divergence is None else divergence.step,
+            details=() if divergence is None else divergence.details,
+            tables=tuple(tables),
+            reports=tuple(reports),
+            identity=identity(program, binding, plan, lab.machine),
         )
 
     if missing is not None:
@@ -107,15 +158,19 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
     try:
         execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
     except VMFailure as failure:
-        verdict = _VERDICTS.get(failure.kind, Verdict.ERROR)
-        return result(Comparison(verdict, failure.message), failure.console.splitlines(), 0.0)
+        return result(Comparison(verdict_of(failure), failure.message), failure.console.splitlines(), 0.0)
     except GuestError as error:
-        return result(Comparison(Verdict.ERROR, error.message), (), 0.0)
+        reason = "; ".join(filter(None, [error.message, error.hint]))
+        return result(Comparison(Verdict.ERROR, reason), (), 0.0)
     comparison = _judge(program, binding, execution)
-    tables: list[str] = []
+    tables: list[PageTables] = []
+    remark = ""
     if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
-        tables = _tables(program, binding, comparison.divergence.step, plan, lab)
-    return result(comparison, execution.log, execution.seconds, tables)
+        try:
+            tables = _tables(program, binding, comparison.divergence.step, plan, lab)
+        except GuestError as failure:
+            remark = f"page tables: the VM did not survive the second look ({failure.message})"
+    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark)
 
 
 def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
@@ -144,12 +199,9 @@ def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
     return comparison
 
 
-def _tables(program: Program, binding: str, step: int, plan: Plan, lab: Lab) -> list[str]:
+def _tables(program: Program, binding: str, step: int, plan: Plan, lab: Lab) -> list[PageTables]:
     """Both page tables right after the step, from a second run in a clean VM."""
     found = inquest(program, step)
     lab.discard()
-    try:
-        execution = lab.execute(found.program, binding, wrong=plan.wrong, timeout=plan.timeout)
-    except GuestError as failure:
-        return [f"  page tables: the VM did not survive the second look ({failure.message})"]
+    execution = lab.execute(found.program, binding, wrong=plan.wrong, timeout=plan.timeout)
     return page_tables(found, RULES[binding], execution.observations)

@@ -15,6 +15,12 @@ from harness.target.lab import Lab, prepare
 from harness.target.vm import Machine
 
 
+@pytest.fixture(autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that tests start are not among the user's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+
+
 @pytest.fixture(scope="session")
 def progress(pytestconfig: pytest.Config) -> Iterator[Progress]:
     """Shows what takes long, a kernel's build above all, past pytest's capture."""

@@ -4,20 +4,31 @@
 from __future__ import annotations
 
 import io
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.compare import Verdict, compare
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, UsageError
 from harness.model.rules import RULES
 from harness.program.observations import NO_MARKS, Entry, Mark, Observation, Status
 from harness.program.text import parse
 from harness.progress import Progress
 from harness.report.explain import explain, inquest, page_tables
-from harness.report.results import Result, Store, exit_code
+from harness.report.results import (
+    End,
+    PageTables,
+    Report,
+    Result,
+    Run,
+    Source,
+    Store,
+    Target,
+    exit_code,
+    read,
+)
 from harness.report.terminal import Table
 
 RW = Entry(Mark.VALID | Mark.WRITE)
@@ -29,6 +40,17 @@ PROGRAM = parse(
 )
 DONE = Observation(Status.DONE)
 BROKEN = [DONE, DONE, Observation(Status.DONE, 0, (0,) * 4), DONE, Observation(Status.DONE, 0, (0,) * 4), DONE]
+
+
+def _run(programs: list[str], kernels: tuple[str, ...] = ("debian:6.1",)) -> Run:
+    return Run(
+        started="2026-01-01T00:00:00+00:00",
+        command=("hmm-harness", "run"),
+        version="0",
+        programs={name: Source("A promise.", "a: map buf anon 1 rw\n") for name in programs},
+        bindings=("interval", "test_hmm"),
+        kernels=tuple((kernel, "plain") for kernel in kernels),
+    )
 
 
 def _result(status: Verdict, program: str = "x", binding: str = "interval") -> Result:
@@ -67,16 +89,59 @@ def test_page_by_page_differences_are_named() -> None:
     assert comparison.reason == "step 3: buf[1]: saw 7, allowed is 8"
 
 
-def test_the_store_writes_a_line_for_each_result(tmp_path: Path) -> None:
+def test_what_the_store_wrote_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
+    run = _run(["x"])
     with Store(path) as store:
+        store.begin(run)
+        run.targets.append(Target("debian:6.1", "plain", release="6.1.192", features=("DEVMEM",)))
+        store.target(run.targets[0])
         for status in Verdict:
-            store.add(_result(status))
+            run.results.append(
+                replace(
+                    _result(status),
+                    step=3,
+                    tables=(PageTables("d0", "buf", ("buf", "CPU: model"), (("[0:2]", "rw"), ("[2]", "-"))),),
+                    reports=(Report("KASAN", "use-after-free", ("a", "b")),),
+                    identity=f"id {status}",
+                )
+            )
+            store.add(run.results[-1])
             assert path.read_text().endswith("}\n")
-    results = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [result["status"] for result in results] == [status.value for status in Verdict]
-    wanted = {"program", "kernel", "flavour", "binding", "status", "reason", "seconds", "replay"}
-    assert wanted <= results[0].keys()
+        assert read(path) == run
+        run.end = End("2026-01-01T00:00:01+00:00", 1.0, 5)
+        store.end(run.end)
+    assert read(path) == run
+    with path.open("a") as file:
+        file.write('{"type": "result", "progr')  # killed while it wrote
+    assert read(path) == run
+    with Store(path, resume=True) as store:
+        store.add(run.results[0])
+    assert read(path).results == [*run.results, run.results[0]]
+    assert read(path).end is None  # it went on
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello\n", "{}\n", '{"type": "result"}\n', '{"type": "run", "format": 0}\n', "[]\n"]
+)
+def test_what_is_no_store_is_not_read(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        read(path)
+
+
+def test_results_are_in_the_order_of_the_plan() -> None:
+    run = _run(["x", "y"], ("debian:7.3", "debian:6.1"))
+    made = [
+        replace(_result(Verdict.PASS, program, binding), kernel=kernel)
+        for kernel in ("debian:7.3", "debian:6.1")
+        for program in ("x", "y")
+        for binding in ("interval", "test_hmm")
+    ]
+    run.results += reversed(made)
+    assert run.in_order() == made
+    assert run.planned == len(made)
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -112,15 +177,44 @@ def test_exit_codes(statuses: set[Verdict], code: ExitCode) -> None:
 
 def test_the_table_ends_with_counts_and_shows_what_failed() -> None:
     stream = io.StringIO()
-    table = Table(["x", "y"], ["interval", "test_hmm"], Progress(io.StringIO()), out=stream, colour=False)
-    table.head("banner")
+    run = _run(["x", "y"])
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=False)
+    table.target(Target("debian:6.1", "plain", banner="banner"))
     for program in ("x", "y"):
-        table.add(_result(Verdict.FAIL if program == "y" else Verdict.PASS, program))
-        table.add(_result(Verdict.SKIP, program, "test_hmm"))
-    table.foot("2 programs", 5, 1.0)
+        for binding in ("interval", "test_hmm"):
+            status = Verdict.SKIP if binding == "test_hmm" else Verdict.FAIL if program == "y" else Verdict.PASS
+            run.results.append(_result(status, program, binding))
+            table.add(run.results[-1])
+    run.results.pop()
+    table.foot(1.0)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "banner"
     assert lines[2].split() == ["x", "PASS", "SKIP"]
     assert "line" in lines
     assert "SKIP: why" in lines
-    assert lines[-1] == "2 programs: 1 passed, 1 failed, 2 skipped, 1 NOT RUN [1.0 s]"
+    assert lines[-1] == (
+        "2 programs x 2 bindings on debian:6.1 (plain): 1 passed, 1 failed, 1 skipped, 1 NOT RUN [1.0 s]"
+    )
+
+
+def test_several_kernels_have_a_line_per_binding() -> None:
+    stream = io.StringIO()
+    run = _run(["x"], ("debian:6.1", "debian:7.3"))
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=False)
+    for kernel, status in (("debian:6.1", Verdict.PASS), ("debian:7.3", Verdict.ERROR)):
+        table.target(Target(kernel, "plain", banner=f"{kernel} runs"))
+        for binding in ("interval", "test_hmm"):
+            run.results.append(replace(_result(status, "x", binding), kernel=kernel))
+            table.add(run.results[-1])
+    table.foot(1.0)
+    lines = stream.getvalue().splitlines()
+    assert lines[:6] == [
+        "debian:6.1 runs",
+        "  interval   1 passed",
+        "  test_hmm   1 passed",
+        "debian:7.3 runs",
+        "  interval   1 errors",
+        "  test_hmm   1 errors",
+    ]
+    assert lines.count("line") == 1  # what all of them say is said once
+    assert lines[-1] == "1 programs x 2 bindings on 2 kernels: 2 passed, 2 errors [1.0 s]"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,13 @@ def _qemu(tmp_path: Path) -> int:
     raise AssertionError("no QEMU was started")
 
 
+def _results(path: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["type"] for record in records[:2]] == ["run", "target"]
+    assert records[-1]["type"] == "end"
+    return [record for record in records if record["type"] == "result"]
+
+
 def test_the_main_job(surroundings: dict[str, str], tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     ended = subprocess.run(
@@ -70,7 +78,7 @@ def test_the_main_job(surroundings: dict[str, str], tmp_path: Path) -> None:
     assert ended.returncode == ExitCode.PASS, said
     assert "QEMU" in ended.stdout.splitlines()[0]
     assert " passed" in ended.stdout.splitlines()[-1]
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    lines = _results(results)
     names = [name for name in catalogue.names() if name.startswith("migrate/")]
     assert {(line["program"], line["binding"]) for line in lines} == {
         (name, binding) for name in names for binding in ("interval", "test_hmm")
@@ -132,7 +140,7 @@ def test_qemu_is_killed_in_the_middle(surroundings: dict[str, str], tmp_path: Pa
     said += child.stdout.read()
     assert child.wait(timeout=300) == ExitCode.INFRASTRUCTURE, said
     assert "Traceback" not in said
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    lines = _results(results)
     errors = [line for line in lines if line["status"] == "ERROR"]
     assert len(errors) == 1, said
     assert "QEMU" in errors[0]["reason"]

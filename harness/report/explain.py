@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.compare import Comparison
+from harness.errors import HarnessError
 from harness.model.allowed import show_element
 from harness.model.rules import Rules
 from harness.model.world import World
@@ -15,6 +16,7 @@ from harness.program.observations import Observation, Status
 from harness.program.operations import DEVICES, Bind, Exit, Operation, Snapshot, Span, Table, Unbind, span_of
 from harness.program.program import Program
 from harness.program.text import render_step
+from harness.report.results import PageTables
 
 _MOST_LOG_LINES = 40
 _MOST_DETAILS = 8
@@ -60,9 +62,10 @@ def explain(
     title: str,
     log: Sequence[str],
     replay: str,
-    tables: Sequence[str] = (),
+    tables: Sequence[PageTables] = (),
+    remark: str = "",
 ) -> tuple[str, ...]:
-    """The whole text, line by line. `tables` are what `page_tables` made."""
+    """The whole text, line by line. `tables` are what `page_tables` made, `remark` says why there are none."""
     lines = [title, f"    {comparison.reason}", ""]
     marked = comparison.divergence.step if comparison.divergence else None
     for number, step in enumerate(program.steps):
@@ -72,8 +75,10 @@ def explain(
             lines += [f"           {detail}" for detail in details[:_MOST_DETAILS]]
             if len(details) > _MOST_DETAILS:
                 lines.append(f"           ... and {len(details) - _MOST_DETAILS} more pages")
-    if tables:
-        lines += ["", *tables]
+    for each in tables:
+        lines += ["", *_show(each)]
+    if remark:
+        lines += ["", f"  {remark}"]
     if log:
         lines += ["", "  kernel log:"]
         lines += [f"    {line}" for line in log[-_MOST_LOG_LINES:]]
@@ -81,7 +86,15 @@ def explain(
     return tuple(lines)
 
 
-def page_tables(found: Inquest, rules: Rules, observations: Sequence[Observation]) -> list[str]:
+def explain_trouble(title: str, error: HarnessError) -> tuple[str, ...]:
+    """What kept a program from being run at all, line by line."""
+    lines = [title, *(f"    {line}" for line in error.message.splitlines())]
+    if error.hint:
+        lines.append(f"    hint: {error.hint}")
+    return tuple(lines)
+
+
+def page_tables(found: Inquest, rules: Rules, observations: Sequence[Observation]) -> list[PageTables]:
     """The CPU's and each device's page table after the step, the model's beside the kernel's."""
     if len(observations) != len(found.program.steps):
         return []
@@ -96,28 +109,33 @@ def page_tables(found: Inquest, rules: Rules, observations: Sequence[Observation
             allowed = [str(element) for element in world.step(step, observation).elements]
             seen = [show_element(element) for element in observation.elements]
             shown.setdefault((step.actor, span.region), {})[step.verb] = (allowed, seen)
-    lines = []
+    tables = []
     for (device, region), columns in shown.items():
-        heads = [f"{region}"]
+        heads = [region]
         cells: list[list[str]] = []
         for verb, who in (("snapshot", "CPU"), ("table", device)):
             if verb in columns:
                 heads += [f"{who}: model", f"{who}: kernel" if verb == "snapshot" else f"{who}: driver"]
                 cells += columns[verb]
-        lines += [f"  page tables after the step, seen by {device} when replayed:"]
-        lines += _grid(heads, list(zip(*cells, strict=True)))
-    return lines
+        tables.append(PageTables(device, region, tuple(heads), _together(list(zip(*cells, strict=True)))))
+    return tables
 
 
-def _grid(heads: list[str], rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns; equal rows one after the other become one."""
-    table: list[list[str]] = [heads]
+def _together(pages: list[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """A row per page, with its number in front; equal ones one after the other become one."""
+    rows = []
     start = 0
-    for index in range(1, len(rows) + 1):
-        if index == len(rows) or rows[index] != rows[start]:
+    for index in range(1, len(pages) + 1):
+        if index == len(pages) or pages[index] != pages[start]:
             label = f"[{start}]" if index == start + 1 else f"[{start}:{index}]"
-            table.append([label, *rows[start]])
+            rows.append((label, *pages[start]))
             start = index
-    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
-    return ["    " + "  ".join(row).rstrip() for row in padded]
+    return tuple(rows)
+
+
+def _show(tables: PageTables) -> list[str]:
+    grid = [tables.heads, *tables.rows]
+    widths = [max(len(row[column]) for row in grid) for column in range(len(tables.heads))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in grid]
+    head = f"  page tables after the step, seen by {tables.device} when replayed:"
+    return [head, *("    " + "  ".join(row).rstrip() for row in padded)]

@@ -1,17 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results, and their store: one JSON object per line."""
+"""Results, and their store: JSON lines, from which every report is made.
+
+    {"type": "run", ...}       first: `Run` without what follows here
+    {"type": "target", ...}    a `Target`, before its results
+    {"type": "result", ...}    a `Result`, when it is known
+    {"type": "end", ...}       last, unless the run was interrupted: `End`
+
+A run that is resumed adds to the same file, and ends it again.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from io import RawIOBase
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from harness.compare import Verdict
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, UsageError
+
+FORMAT = 1  # another number whenever an old reader would misunderstand
+
+
+@dataclass(frozen=True)
+class PageTables:
+    """A region's page tables as one device sees them, the model's beside the kernel's, after the step that diverged.
+
+    `heads`: column titles, the region first. `rows`: a cell for each column; equal pages are one row, `[2:5]`.
+    """
+
+    device: str
+    region: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report of the kernel that is never fine: its class ("KASAN"), its title, and its lines of the log."""
+
+    kind: str
+    title: str
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -20,7 +53,9 @@ class Result:
 
     `seconds`: in the guest, 0.0 if it never ran. `replay`: the command that runs it again. `explanation`:
     lines for a person, empty for a PASS. `left_out`: queries that the binding does not have. `log`: kernel log
-    lines of that time.
+    lines of that time. `step`: of the program, from 0, where it diverged, and `details` what was seen there.
+    `reports`: what the kernel itself complained of. `identity`: the same for the same program, binding and
+    kernel, module and guest: what a resumed run need not do again.
     """
 
     program: str
@@ -34,6 +69,86 @@ class Result:
     left_out: int = 0
     explanation: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
+    step: int | None = None
+    details: tuple[str, ...] = ()
+    tables: tuple[PageTables, ...] = ()
+    reports: tuple[Report, ...] = ()
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where results come from: a kernel in a flavour, and what ran it.
+
+    `release`: of uname. `key`: the hash of its source, configuration and compiler. `origin`: the package or tree.
+    `error`: why there is no such target (it did not build, it did not boot); nothing else is known then.
+    """
+
+    kernel: str
+    flavour: str
+    release: str = ""
+    key: str = ""
+    origin: str = ""
+    accelerator: str = ""
+    qemu: str = ""
+    cpus: int = 0
+    memory_mib: int = 0
+    banner: str = ""
+    features: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A program that was planned: its promise and its text."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a run that came to its end. `finished`: UTC, ISO 8601."""
+
+    finished: str
+    seconds: float
+    exit_code: int
+
+
+@dataclass
+class Run:
+    """All of a run: what was planned, and what came of it as far as it is known.
+
+    `started`: UTC, ISO 8601. `command`: as it was typed. `kernels`: (kernel, flavour) in the order of the plan.
+    """
+
+    started: str
+    command: tuple[str, ...]
+    version: str
+    programs: Mapping[str, Source]
+    bindings: tuple[str, ...]
+    kernels: tuple[tuple[str, str], ...]
+    wrong: tuple[str, ...] = ()
+    timeout: float = 0.0
+    targets: list[Target] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    end: End | None = None
+
+    @property
+    def planned(self) -> int:
+        """How many results there should be."""
+        return len(self.kernels) * len(self.programs) * len(self.bindings)
+
+    def in_order(self) -> list[Result]:
+        """The results in the order of the plan, whatever the order in which they came."""
+        plans: tuple[Iterable[object], ...] = (self.kernels, self.programs, self.bindings)
+        places = [{name: place for place, name in enumerate(names)} for names in plans]
+
+        def place(result: Result) -> tuple[int, ...]:
+            names = ((result.kernel, result.flavour), result.program, result.binding)
+            return tuple(known.get(name, len(known)) for known, name in zip(places, names, strict=True))
+
+        return sorted(self.results, key=place)
 
 
 _EXIT_BY_STATUS = (  # the first that any result has decides
@@ -45,35 +160,43 @@ _EXIT_BY_STATUS = (  # the first that any result has decides
 )
 
 
-def exit_code(statuses: set[Verdict]) -> ExitCode:
+def exit_code(statuses: Iterable[Verdict]) -> ExitCode:
     """The exit code of a run with results of these statuses."""
+    found = set(statuses)
     for status, code in _EXIT_BY_STATUS:
-        if status in statuses:
+        if status in found:
             return code
-    return ExitCode.PASS if statuses & {Verdict.PASS, Verdict.DEVIATION} else ExitCode.SKIPPED
+    return ExitCode.PASS if found & {Verdict.PASS, Verdict.DEVIATION} else ExitCode.SKIPPED
 
 
 class Store:
-    """Writes results to `path` as they come; a reader never meets half a line. None writes nowhere."""
+    """Writes a run to `path` as it goes; a reader never meets half a line. None writes nowhere.
 
-    def __init__(self, path: Path | None) -> None:
+    With `resume`, what is in the file stays and is added to.
+    """
+
+    def __init__(self, path: Path | None, *, resume: bool = False) -> None:
         self._path = path
-        self._file: RawIOBase | None = None
+        self._mode = "r+" if resume else "w"
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
             try:
-                self._file = self._path.open("wb", buffering=0)
+                self._file = file = FileIO(self._path, self._mode)
             except OSError as error:
                 raise HarnessError(
                     f"cannot write results to {self._path}: {error.strerror}", hint="name a file that can be written"
                 ) from None
-            if not self._file.seekable():
-                self._file.close()
+            if not file.seekable():
+                file.close()
                 raise HarnessError(
                     f"cannot write results to {self._path}: it is a pipe or a terminal",
                     hint="name a regular file: half a line can be taken back from it when the disk is full",
                 )
+            if self._mode == "r+":
+                file.truncate(_whole_lines(file))
+                file.seek(0, 2)
         return self
 
     def __exit__(
@@ -82,11 +205,30 @@ class Store:
         if self._file is not None:
             self._file.close()
 
+    def begin(self, run: Run) -> None:
+        """Writes what is planned."""
+        plan = {each.name: getattr(run, each.name) for each in fields(run)}
+        for later in ("targets", "results", "end"):
+            del plan[later]
+        plan["programs"] = {name: asdict(source) for name, source in run.programs.items()}
+        self._write({"type": "run", "format": FORMAT} | plan)
+
+    def target(self, target: Target) -> None:
+        """Appends a target."""
+        self._write({"type": "target"} | asdict(target))
+
     def add(self, result: Result) -> None:
-        """Appends one line."""
+        """Appends a result."""
+        self._write({"type": "result"} | asdict(result))
+
+    def end(self, end: End) -> None:
+        """Appends the end."""
+        self._write({"type": "end"} | asdict(end))
+
+    def _write(self, record: dict[str, Any]) -> None:
         if self._file is None:
             return
-        line = json.dumps(asdict(result)).encode() + b"\n"
+        line = json.dumps(record).encode() + b"\n"
         start = self._file.tell()
         try:
             if self._file.write(line) == len(line):
@@ -98,3 +240,72 @@ class Store:
         raise HarnessError(
             f"cannot write results to {self._path}: {reason}", hint="free space there, or name another file"
         )
+
+
+def _whole_lines(file: FileIO) -> int:
+    """Where the last whole line ends: whoever wrote the file may have been killed in the middle of one."""
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def read(path: Path) -> Run:
+    """The run that `path` holds; half a line at its end, of a run that was killed, is left out.
+
+    Raises `UsageError` if it is no such file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read results from {path}: {error.strerror}") from None
+    run: Run | None = None
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            record = json.loads(line)
+            run = _take(run, record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path}:{number}: no results of hmm-harness: {error!r}"[:300],
+                hint="name a file that `hmm-harness run --json FILE` wrote",
+            ) from None
+    if run is None:
+        raise UsageError(f"{path} holds no run", hint="name a file that `hmm-harness run --json FILE` wrote")
+    return run
+
+
+def _take(run: Run | None, record: dict[str, Any]) -> Run:
+    """The run with one more record."""
+    kind = record.pop("type")
+    if kind == "run":
+        if record.pop("format") != FORMAT:
+            raise ValueError("another format")
+        record["programs"] = {name: Source(**source) for name, source in record["programs"].items()}
+        record["kernels"] = tuple((kernel, flavour) for kernel, flavour in record["kernels"])
+        for name in ("command", "bindings", "wrong"):
+            record[name] = tuple(record[name])
+        return Run(**record)
+    if run is None:
+        raise ValueError("it does not begin with what was planned")
+    if kind == "target":
+        target = Target(**record | {"features": tuple(record["features"])})
+        run.targets = [each for each in run.targets if (each.kernel, each.flavour) != (target.kernel, target.flavour)]
+        run.targets.append(target)
+    elif kind == "result":
+        run.results.append(_result(record))
+        run.end = None  # it was resumed
+    elif kind == "end":
+        run.end = End(**record)
+    else:
+        raise ValueError(f"unknown record {kind!r}")
+    return run
+
+
+def _result(record: dict[str, Any]) -> Result:
+    record["status"] = Verdict(record["status"])
+    for name in ("explanation", "log", "details"):
+        record[name] = tuple(record[name])
+    record["tables"] = tuple(
+        PageTables(each["device"], each["region"], tuple(each["heads"]), tuple(tuple(row) for row in each["rows"]))
+        for each in record["tables"]
+    )
+    record["reports"] = tuple(Report(**each | {"lines": tuple(each["lines"])}) for each in record["reports"])
+    return Result(**record)

@@ -4,77 +4,120 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TextIO
 
 from harness.compare import Verdict
 from harness.progress import Progress
-from harness.report.results import Result
+from harness.report.results import Result, Run, Target
 
 _COLOURS = {Verdict.PASS: "32", Verdict.SKIP: "2", Verdict.DEVIATION: "36"}
 _BAD = "31"
+_FINE = frozenset(_COLOURS)
+_MOST_PROGRAMS = 12  # named below a reason that many share
 
 
 class Table:
-    """Prints results as they come. `add` wants all of a program's bindings one after the other."""
+    """Prints results as they come: for one kernel a row per program, for several a line per kernel and binding."""
 
-    def __init__(
-        self, programs: list[str], bindings: list[str], progress: Progress, *, out: TextIO, colour: bool
-    ) -> None:
-        self._bindings = bindings
+    def __init__(self, run: Run, progress: Progress, *, out: TextIO, colour: bool) -> None:
+        self._run = run
         self._progress = progress
         self._out = out
         self._colour = colour
-        self._width = max([len("program"), *map(len, programs)])
-        self._row: list[Result] = []
-        self._results: list[Result] = []
+        self._width = max(len("program"), *map(len, run.programs))
+        self._rows: dict[str, dict[str, Result]] = {}
+        self._target: Target | None = None
+        self._shown = 0  # results that `results` had when the target came
 
-    def head(self, banner: str) -> None:
-        """The banner and the column titles."""
-        self._say(banner)
-        self._say("  ".join(["program".ljust(self._width), *(name.ljust(12) for name in self._bindings)]))
+    @property
+    def _results(self) -> list[Result]:
+        return self._run.results
+
+    @property
+    def _one(self) -> bool:
+        return len(self._run.kernels) == 1
+
+    def target(self, target: Target) -> None:
+        """A kernel's turn: its banner, and, if it is the only one, the column titles."""
+        self._finish_target()
+        self._target = target
+        self._shown = len(self._results)
+        if target.error:
+            self._say(f"{target.kernel} {target.flavour}: {target.error.splitlines()[0]}")
+        elif target.banner:
+            self._say(target.banner)
+            if self._one:
+                self._say("  ".join(["program".ljust(self._width), *(name.ljust(12) for name in self._run.bindings)]))
 
     def add(self, result: Result) -> None:
-        """Takes a result; prints the row when it is whole."""
-        self._results.append(result)
-        self._row.append(result)
-        if len(self._row) == len(self._bindings):
-            cells = [self._cell(cell.status) for cell in self._row]
+        """Takes a result, which is in the run already; prints the row when it is whole."""
+        if not self._one or self._target is None or self._target.error:
+            return
+        row = self._rows.setdefault(result.program, {})
+        row[result.binding] = result
+        if len(row) == len(self._run.bindings):
+            cells = [self._cell(row[binding].status) for binding in self._run.bindings]
             self._say("  ".join([result.program.ljust(self._width), *cells]).rstrip())
-            self._row = []
 
-    def foot(self, what: str, planned: int, seconds: float) -> None:
-        """Everything that was not a PASS, and the last line: counts. `planned`: how many results there should be."""
-        for result in self._results:
-            if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
-                self._say("")
-                for line in result.explanation:
-                    self._say(line)
+    def _finish_target(self) -> None:
+        """With several kernels: a line for each binding of the one that had its turn."""
+        if self._one or self._target is None:
+            return
+        for binding in self._run.bindings:
+            statuses = Counter(result.status for result in self._results[self._shown :] if result.binding == binding)
+            if statuses:
+                self._say(f"  {binding.ljust(10)} {self._count(statuses)}")
+
+    def foot(self, seconds: float) -> None:
+        """Everything that was not a PASS, and the last line: counts."""
+        self._finish_target()
+        results = self._run.in_order()
+        shown: set[tuple[str, ...]] = set()
+        for result in results:
+            if result.status in _FINE or result.explanation in shown:
+                continue
+            shown.add(result.explanation)
+            self._say("")
+            for line in result.explanation:
+                self._say(line)
         for status in (Verdict.SKIP, Verdict.DEVIATION):
-            self._reasons(status)
-        left_out = sum(result.left_out for result in self._results)
+            self._reasons(results, status)
+        left_out = sum(result.left_out for result in results)
         if left_out:
             self._say("")
             self._say(f"{left_out} queries were left out, where the binding does not have them")
-        counts = Counter(result.status for result in self._results)
-        words = [f"{counts[status]} {_WORDS[status]}" for status in Verdict if counts[status]]
-        if len(self._results) < planned:
-            words.append(f"{planned - len(self._results)} NOT RUN")
+        words = self._count(Counter(result.status for result in results))
+        if len(results) < self._run.planned:
+            words += f"{', ' if words else ''}{self._run.planned - len(results)} NOT RUN"
         self._say("")
-        self._say(f"{what}: {', '.join(words)} [{seconds:.1f} s]")
+        self._say(f"{self._what()}: {words} [{seconds:.1f} s]")
+
+    def _what(self) -> str:
+        """What was run, in a few words."""
+        kernels = [f"{kernel} ({flavour})" for kernel, flavour in self._run.kernels]
+        where = kernels[0] if self._one else f"{len(kernels)} kernels"
+        return f"{len(self._run.programs)} programs x {len(self._run.bindings)} bindings on {where}"
+
+    def _count(self, statuses: Mapping[Verdict, int]) -> str:
+        return ", ".join(f"{statuses[status]} {_WORDS[status]}" for status in Verdict if statuses.get(status))
 
     def _say(self, line: str) -> None:
         self._progress.say(line, to=self._out)
 
-    def _reasons(self, status: Verdict) -> None:
-        reasons: dict[str, list[str]] = {}
-        for result in self._results:
+    def _reasons(self, results: list[Result], status: Verdict) -> None:
+        reasons: dict[str, dict[str, None]] = {}
+        for result in results:
             if result.status is status:
-                reasons.setdefault(result.reason, []).append(f"{result.program} ({result.binding})")
+                where = f"{result.program} ({result.binding})"
+                reasons.setdefault(result.reason, {})[where] = None
         for reason, programs in reasons.items():
             self._say("")
             self._say(f"{status}: {reason}")
-            for program in programs:
+            for program in list(programs)[:_MOST_PROGRAMS]:
                 self._say(f"    {program}")
+            if len(programs) > _MOST_PROGRAMS:
+                self._say(f"    ... and {len(programs) - _MOST_PROGRAMS} more")
 
     def _cell(self, status: Verdict) -> str:
         text = status.ljust(12)

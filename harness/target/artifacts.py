@@ -24,6 +24,7 @@ class Kernel:
     source: Path | None  # the kernel's source tree, where there is one
     modules: Mapping[str, Path]  # modules of the kernel itself: "test_hmm" -> test_hmm.ko
     config: Path  # .config
+    origin: str = ""  # where the source is from: "linux-source-6.1 6.1.192-2", "a tree at commit ..."
 
 
 @dataclass(frozen=True)

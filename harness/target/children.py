@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +21,8 @@ from typing import IO
 from harness.errors import BuildError, MissingError
 
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+_STARTED: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
 # $PPID is read by the shell when the signal is already armed: a parent that died before that is noticed here.
 _ONLY_WITH_PARENT = '[ "$PPID" = "$1" ] || exit 125; shift; exec "$@"'
@@ -45,7 +48,7 @@ def spawn(
     arguments += [os.fspath(word) for word in command]
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             arguments,
             stdin=stdin,
             stdout=stdout,
@@ -54,6 +57,8 @@ def spawn(
             env=env,
             start_new_session=True,
         )
+        _STARTED.add(process)
+        return process
 
     started: Future[subprocess.Popen[bytes]] = _SPAWNER.submit(start)
     try:
@@ -76,6 +81,14 @@ def end(process: subprocess.Popen[bytes]) -> int:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
+
+
+def kill_all() -> None:
+    """Kills all children that still run and collects none: for whoever waits for them in another thread."""
+    for process in list(_STARTED):
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def run(

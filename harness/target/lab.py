@@ -97,6 +97,10 @@ class Lab:
         module = _MODULES[binding]
         return str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
 
+    def features(self) -> tuple[str, ...]:
+        """What the module found this kernel to have."""
+        return tuple(self.vm().agent["info"].get("features", ()))
+
     def mistakes(self) -> tuple[str, ...]:
         """The names of the deliberate mistakes that the module in the VM knows."""
         return tuple(self.vm().agent["info"]["mistakes"])

@@ -69,16 +69,24 @@ class VM:
         return self._qemu.argv
 
     @property
+    def accelerator(self) -> str:
+        """What executes the guest, and why it is not a faster one."""
+        accel = self._accelerator.name.upper()
+        return f"{accel} ({self._accelerator.reason})" if self._accelerator.reason else accel
+
+    @property
+    def qemu_version(self) -> str:
+        """As QEMU says it: "7.2.22"."""
+        return self._qemu.qmp.version
+
+    @property
     def banner(self) -> str:
         """One line: what runs, on what, and how it came to be."""
         kernel = self.machine.kernel
-        accel = self._accelerator.name.upper()
-        if self._accelerator.reason:
-            accel += f" ({self._accelerator.reason})"
         how = "restored from a saved boot" if self.restored else "booted"
         return (
-            f"{kernel.name} {kernel.flavour}, Linux {kernel.release}, {how}; QEMU {self._qemu.qmp.version}, {accel}, "
-            f"{self.machine.cpus} CPUs, {self.machine.memory_mib} MiB"
+            f"{kernel.name} {kernel.flavour}, Linux {kernel.release}, {how}; QEMU {self.qemu_version}, "
+            f"{self.accelerator}, {self.machine.cpus} CPUs, {self.machine.memory_mib} MiB"
         )
 
     def alive(self) -> bool:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The program `hmm-harness`: reads the command line and calls the room that does the work.
+
+A module of this package is a group of commands. Everything that is slow to import is imported where it is used:
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.cli import run, tools
+from harness.errors import ExitCode, HarnessError
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_COMMANDS = (run, tools)  # each with `add`, in the order in which --help shows them
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; the result is the exit code (`harness.errors.ExitCode`)."""
+    # A caller may have closed them; what is printed then goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for good
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    progress = Progress()
+    debug = False
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, _interrupt)
+        options = _parser().parse_args(arguments)
+        debug = options.debug
+        return int(options.run_command(options, progress))
+    except HarnessError as error:
+        if debug:
+            raise
+        progress.say(f"hmm-harness: {error.message}")
+        if error.hint:
+            progress.say(f"hint: {error.hint}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        progress.say("hmm-harness: interrupted")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.INTERRUPTED
+    except OSError as error:
+        if debug:
+            raise
+        progress.say(f"hmm-harness: {error}")
+        progress.say("hint: is there space and permission there? `hmm-harness --debug ...` shows where it happened")
+        return ExitCode.INFRASTRUCTURE
+    except Exception:  # noqa: BLE001  status 1 would say that a kernel diverged
+        progress.say(traceback.format_exc().rstrip())
+        progress.say("hmm-harness: this is a bug of hmm-harness, not of a kernel; no verdict")
+        return ExitCode.INFRASTRUCTURE
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code.value:3}  {code.meaning}" for code in ExitCode)
+    parser = argparse.ArgumentParser(
+        prog="hmm-harness",
+        description="Checks a Linux kernel's Heterogeneous Memory Management against a reference model, in QEMU.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback for expected errors, too")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for group in _COMMANDS:
+        group.add(commands)
+    return parser

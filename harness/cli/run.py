@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`hmm-harness run` and `hmm-harness report`: the main job, and its reports once more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, number, open_cache, seconds, words
+from harness.errors import HarnessError, UsageError
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from harness.cli.options import Commands
+    from harness.program.program import Program
+    from harness.report.results import Run
+
+FORMS = ("json", "ktap", "junit", "html")
+
+
+def add(commands: Commands) -> None:
+    """Adds the commands to the parser."""
+    command = commands.add_parser("run", help="run programs on kernels and in the model, and compare")
+    command.set_defaults(run_command=_run)
+    command.add_argument("program", nargs="*", help="a file, a name, or a pattern of names (default: all)")
+    command.add_argument(
+        "--kernel",
+        action="append",
+        metavar="KERNEL",
+        help=f"a kernel under test; may be repeated (default: {DEFAULT_KERNEL})",
+    )
+    command.add_argument(
+        "--flavour",
+        type=words,
+        default=[DEFAULT_FLAVOUR],
+        metavar="NAME,...",
+        help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
+    )
+    command.add_argument(
+        "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
+    )
+    command.add_argument(
+        "--wrong",
+        type=words,
+        default=[],
+        metavar="NAME,...",
+        help="switch on deliberate mistakes of the driver (interval only)",
+    )
+    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
+    command.add_argument("--timeout", type=seconds, default=30.0, help="seconds for one program (default: 30)")
+    command.add_argument("--no-restore", action="store_true", help="boot each VM instead of restoring a saved one")
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on with an interrupted run: the last one, or the one that wrote FILE",
+    )
+    _add_forms(command)
+
+    command = commands.add_parser("report", help="write reports of a run that is over")
+    command.set_defaults(run_command=_report)
+    command.add_argument("results", nargs="?", type=Path, help="what --json wrote (default: the last run)")
+    _add_forms(command)
+
+
+def _add_forms(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("reports", "FILE may be - for standard output, but for --json of a run")
+    group.add_argument("--json", type=Path, metavar="FILE", help="results as JSON lines, written as they come")
+    group.add_argument("--ktap", type=Path, metavar="FILE", help="KTAP, as the kernel's own tests print it")
+    group.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, which every CI system reads")
+    group.add_argument("--html", type=Path, metavar="FILE", help="one page that needs nothing else, to look at")
+    group.add_argument("--reports", type=Path, metavar="DIR", help="all of them, in this directory")
+
+
+def _run(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.conformance import catalogue
+    from harness.report import runs
+    from harness.report.results import End, Result, Store, exit_code
+    from harness.report.terminal import Table
+
+    programs = catalogue.select(options.program)
+    from harness.matrix import Resources, run_matrix
+    from harness.run import Plan
+
+    if options.wrong and "test_hmm" in (options.binding or ()):
+        raise UsageError(
+            "test_hmm is the kernel's own and makes no deliberate mistakes",
+            hint="--wrong goes with --binding interval",
+        )
+    bindings = tuple(dict.fromkeys(options.binding or (["interval"] if options.wrong else BINDINGS)))
+    specs = dict.fromkeys(options.kernel or [DEFAULT_KERNEL])
+    kernels = tuple((spec, flavour) for spec in specs for flavour in dict.fromkeys(options.flavour))
+    started = time.monotonic()
+    plan = Plan(programs, bindings, options.wrong, options.timeout, _own_command())
+    resources = Resources(open_cache(), progress, options.vms, not options.no_restore)
+    run = _planned(plan.programs, bindings, kernels, options)
+    path, resume = runs.place(options.json, options.reports, options.resume)
+    done: set[str] = set()
+    if resume:
+        done = runs.take_over(path, run)
+        progress.say(f"going on with {path}: {len(done)} of {run.planned} results are there")
+    reports = _chosen(options)
+    with Store(path, resume=resume) as store:
+        store.begin(run)
+        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        table = Table(run, progress, out=sys.stdout, colour=colour)
+        ended = False
+        try:
+            with closing(run_matrix(plan, kernels, resources, done=done)) as told:
+                for each in told:
+                    if isinstance(each, Result):
+                        run.results.append(each)
+                        store.add(each)
+                        table.add(each)
+                    else:
+                        run.targets.append(each)
+                        store.target(each)
+                        table.target(each)
+            ended = True
+        finally:  # also what was found until then is shown
+            code = exit_code(result.status for result in run.results)
+            spent = time.monotonic() - started
+            if run.targets:
+                table.foot(spent)
+            if ended:
+                run.end = End(runs.now(), round(spent, 3), int(code))
+                store.end(run.end)
+            if run.targets:
+                _write(run, reports)
+    return code
+
+
+def _planned(
+    programs: Sequence[Program],
+    bindings: tuple[str, ...],
+    kernels: tuple[tuple[str, str], ...],
+    options: argparse.Namespace,
+) -> Run:
+    from importlib.metadata import version
+
+    from harness.program.text import render
+    from harness.report import runs
+    from harness.report.results import Run, Source
+
+    return Run(
+        started=runs.now(),
+        command=(*_own_command(), *sys.argv[1:]),
+        version=version("hmm-harness"),
+        programs={program.name: Source(program.title, render(program)) for program in programs},
+        bindings=bindings,
+        kernels=kernels,
+        wrong=tuple(options.wrong),
+        timeout=options.timeout,
+    )
+
+
+def _report(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.report import runs
+    from harness.report.results import exit_code, read
+
+    path = options.results or runs.last()
+    run = read(path)
+    reports = _chosen(options)
+    if options.json is not None:
+        reports["json"] = options.json
+    if not reports:
+        raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
+    _write(run, reports)
+    progress.say(f"{len(run.results)} results of {path}")
+    return exit_code(result.status for result in run.results)
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Path]:
+    """The reports that are asked for, besides the store itself, by form. Makes the directory of --reports."""
+    chosen: dict[str, Path] = {}
+    if options.reports is not None:
+        from harness.report.forms import FORMS as ALL
+
+        try:
+            options.reports.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HarnessError(
+                f"cannot write reports to {options.reports}: {error.strerror}", hint="name a directory"
+            ) from None
+        chosen = {name: options.reports / form.file for name, form in ALL.items() if name != "json"}
+    for name in ("ktap", "junit", "html"):
+        path = getattr(options, name)
+        if path is not None:
+            chosen[name] = path
+    return chosen
+
+
+def _write(run: Run, reports: Mapping[str, Path]) -> None:
+    if not reports:
+        return
+    from harness.report import forms
+
+    for name, path in reports.items():
+        forms.write(run, name, path)
+
+
+def _own_command() -> tuple[str, ...]:
+    """How a person would start this program from here."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return (Path(sys.executable).name, "-m", "harness")
+    if "/" not in sys.argv[0]:
+        return (sys.argv[0],)
+    here = Path.cwd()
+    return (str(path.relative_to(here) if path.is_relative_to(here) else path),)

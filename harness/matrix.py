@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A plan on several kernels, one after the other: each is built or taken from the cache, and gets a pool of VMs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from harness.errors import HarnessError, UsageError
+from harness.pool import fitting, spread
+from harness.progress import Progress
+from harness.report.explain import explain_trouble
+from harness.report.results import Result, Target
+from harness.run import Plan, Task, identity, replay_command, verdict_of
+from harness.target.cache import Cache
+from harness.target.lab import Lab, prepare
+from harness.target.vm import Machine
+
+Kernel = tuple[str, str]  # spec, flavour
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use. `vms`: at once, None for as many as fit. `restore`: saved VMs instead of booting each."""
+
+    cache: Cache
+    progress: Progress
+    vms: int | None = None
+    restore: bool = True
+
+
+def run_matrix(
+    plan: Plan, kernels: Sequence[Kernel], resources: Resources, *, done: Collection[str] = ()
+) -> Generator[Target | Result, None, None]:
+    """For each kernel its `Target`, then its results as they come; but not those whose identity is `done`.
+
+    A kernel that cannot be had, does not build or does not boot has a target that says so, and a result for each
+    program that says so too; the others go on. Raises `UsageError` if what was asked for makes no sense.
+    """
+    for kernel, flavour in kernels:
+        told: set[tuple[str, str]] = set()
+        machine: Machine | None = None
+        try:
+            machine = prepare(kernel, flavour, cache=resources.cache, progress=resources.progress)
+            for told_now in _on_one(plan, machine, resources, done):
+                if isinstance(told_now, Result):
+                    told.add((told_now.program, told_now.binding))
+                yield told_now
+        except UsageError:
+            raise
+        except HarnessError as error:
+            yield Target(kernel, flavour, error="\n".join(filter(None, [error.message, error.hint])))
+            for task in _tasks(plan, machine, done):
+                left = [binding for binding in task.bindings if (task.program.name, binding) not in told]
+                yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
+
+
+def _on_one(plan: Plan, machine: Machine, resources: Resources, done: Collection[str]) -> Iterator[Target | Result]:
+    tasks = _tasks(plan, machine, done)
+    with ExitStack() as stack:
+        labs = [
+            stack.enter_context(
+                Lab(machine, cache=resources.cache, progress=resources.progress, restore=resources.restore)
+            )
+            for _ in range(resources.vms or fitting(machine))
+        ]
+        yield _describe(labs[0]) if tasks else Target(machine.kernel.name, machine.kernel.flavour)
+        if tasks:
+            yield from spread(plan, tasks, labs)
+
+
+def _describe(lab: Lab) -> Target:
+    vm, kernel = lab.vm(), lab.machine.kernel
+    return Target(
+        kernel=kernel.name,
+        flavour=kernel.flavour,
+        release=kernel.release,
+        key=kernel.key,
+        origin=kernel.origin,
+        accelerator=vm.accelerator,
+        qemu=vm.qemu_version,
+        cpus=lab.machine.cpus,
+        memory_mib=lab.machine.memory_mib,
+        banner=vm.banner,
+        features=lab.features(),
+    )
+
+
+def _tasks(plan: Plan, machine: Machine | None, done: Collection[str]) -> list[Task]:
+    """What is left to do, program by program; all, if there is no machine that it could have been done on."""
+    tasks = []
+    for program in plan.programs:
+        bindings = [
+            binding
+            for binding in plan.bindings
+            if machine is None or identity(program, binding, plan, machine) not in done
+        ]
+        if bindings:
+            tasks.append(Task(program, tuple(bindings)))
+    return tasks
+
+
+def _in_vain(task: Task, plan: Plan, kernel: Kernel, error: HarnessError) -> Iterator[Result]:
+    """A result for everything that could not be run."""
+    verdict = verdict_of(error)
+    for binding in task.bindings:
+        replay = replay_command(task.program, binding, plan, kernel)
+        yield Result(
+            program=task.program.name,
+            kernel=kernel[0],
+            flavour=kernel[1],
+            binding=binding,
+            status=verdict,
+            reason=error.message,
+            seconds=0.0,
+            replay=replay,
+            explanation=explain_trouble(f"{verdict} {kernel[0]} ({kernel[1]})", error),
+        )

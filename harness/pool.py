@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A plan spread over several VMs of one kernel.
+
+Each worker is a thread with a VM of its own: it waits for its VM nearly all the time. What a program shows does not
+depend on which VM runs it, nor on what ran there before: a program that did not pass is the last in its VM.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.report.results import Result
+from harness.run import Plan, Task, run_task, survey
+from harness.target import children
+from harness.target.lab import Lab
+from harness.target.vm import Machine
+
+_QEMU_MIB = 256  # that QEMU needs besides the guest's memory, translated code above all
+_JOIN_SECONDS = 0.1
+
+
+def fitting(machine: Machine) -> int:
+    """How many VMs of `machine` this computer has the CPUs and the free memory for; at least one."""
+    free = 0
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) // 1024
+    return max(1, min(len(os.sched_getaffinity(0)), free // (machine.memory_mib + _QEMU_MIB)))
+
+
+def spread(plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab]) -> Iterator[Result]:
+    """The results of `tasks`, as they come, from as many VMs as there are `labs`.
+
+    Raises what `harness.run.run` raises, and whatever ends a worker. All workers are gone when this ends.
+    """
+    missing = survey(plan, labs[0])
+    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    for task in tasks:
+        waiting.put(task)
+    answers: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work(lab: Lab) -> None:
+        try:
+            while not stop.is_set():
+                for result in run_task(waiting.get_nowait(), plan, lab, missing):
+                    if stop.is_set():  # the VM was taken away: that is no result
+                        return
+                    answers.put(result)
+        except queue.Empty:
+            pass
+        except BaseException as error:  # noqa: BLE001  raised where somebody can act on it
+            answers.put(error)
+        finally:
+            answers.put(None)
+
+    workers = [threading.Thread(target=work, args=(lab,), daemon=True) for lab in labs[: len(tasks)]]
+    try:
+        for worker in workers:
+            worker.start()
+        left = len(workers)
+        while left:
+            answer = answers.get()
+            if answer is None:
+                left -= 1
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                yield answer
+    finally:
+        stop.set()
+        while any(worker.is_alive() for worker in workers):
+            children.kill_all()  # whatever a worker waits for ends with it
+            for worker in workers:
+                worker.join(_JOIN_SECONDS)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A plan over several VMs and several kernels, with VMs that are no VMs: who gets what, and what goes wrong."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from harness import matrix, pool
+from harness.compare import Verdict
+from harness.errors import BuildError, GuestError, HarnessError, UsageError
+from harness.matrix import Resources, run_matrix
+from harness.program.text import parse
+from harness.progress import Progress
+from harness.report.results import Result, Target
+from harness.run import Plan, Task
+from harness.target.cache import Cache
+from harness.target.lab import Lab
+from harness.target.vm import Machine
+from harness.target.watchdog import Trouble, VMFailure
+
+PROGRAMS = [parse("a: map x anon 1 rw", file=name, name=name) for name in ("one", "two", "three", "four")]
+PLAN = Plan(PROGRAMS, ("interval", "test_hmm"))
+WANTED = {(program.name, binding) for program in PROGRAMS for binding in PLAN.bindings}
+
+
+def _result(program: str, kernel: str, binding: str, mark: str) -> Result:
+    return Result(program, kernel, "plain", binding, Verdict.PASS, "", 0.1, "replay", identity=mark)
+
+
+class FakeLab:
+    """Takes the place of a VM; `trouble` is raised by the program of that name."""
+
+    used: dict[int, list[str]]
+    trouble: Mapping[str, BaseException]
+
+    def __init__(self, machine: Any, **_: Any) -> None:
+        self.machine = machine
+
+    def __enter__(self) -> FakeLab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> type[FakeLab]:
+    FakeLab.used = {}
+    FakeLab.trouble = {}
+
+    def run_task(task: Task, _plan: Plan, lab: Any, _missing: Mapping[str, str]) -> Iterator[Result]:
+        FakeLab.used.setdefault(threading.get_ident(), []).append(task.program.name)
+        for binding in task.bindings:
+            yield _result(task.program.name, lab.machine.name, binding, f"{task.program.name} {binding}")
+            if task.program.name in FakeLab.trouble:
+                raise FakeLab.trouble[task.program.name]
+
+    def prepare(kernel: str, _flavour: str, **_: Any) -> Any:
+        if kernel in FakeLab.trouble:
+            raise FakeLab.trouble[kernel]
+        return SimpleNamespace(name=kernel, kernel=SimpleNamespace(name=kernel, flavour="plain"))
+
+    monkeypatch.setattr(pool, "run_task", run_task)
+    monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
+    monkeypatch.setattr(matrix, "Lab", FakeLab)
+    monkeypatch.setattr(matrix, "prepare", prepare)
+    monkeypatch.setattr(matrix, "identity", lambda program, binding, _plan, _machine: f"{program.name} {binding}")
+    monkeypatch.setattr(matrix, "_describe", lambda lab: Target(lab.machine.name, "plain", banner="up"))
+    return FakeLab
+
+
+def _run(kernels: list[str], *, vms: int = 2, done: tuple[str, ...] = ()) -> tuple[list[Target], list[Result]]:
+    resources = Resources(Cache(Path("/nonexistent")), Progress(io.StringIO()), vms)
+    told = list(run_matrix(PLAN, [(kernel, "plain") for kernel in kernels], resources, done=done))
+    return [each for each in told if isinstance(each, Target)], [each for each in told if isinstance(each, Result)]
+
+
+@pytest.mark.parametrize("vms", [1, 2, 3, 9])
+def test_everything_is_run_once_whatever_the_number_of_vms(world: type[FakeLab], vms: int) -> None:
+    targets, results = _run(["k1", "k2"], vms=vms)
+    assert [target.kernel for target in targets] == ["k1", "k2"]
+    for kernel in ("k1", "k2"):
+        mine = [(result.program, result.binding) for result in results if result.kernel == kernel]
+        assert len(mine) == len(WANTED)
+        assert set(mine) == WANTED
+    assert sorted(list(chain(*world.used.values()))) == sorted(program.name for program in PROGRAMS * 2)
+
+
+def test_what_is_done_is_not_done_again(world: type[FakeLab]) -> None:
+    _, results = _run(["k1"], done=("one interval", "two interval", "two test_hmm"))
+    assert {(result.program, result.binding) for result in results} == WANTED - {
+        ("one", "interval"),
+        ("two", "interval"),
+        ("two", "test_hmm"),
+    }
+    assert "two" not in list(chain(*world.used.values()))
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (BuildError("it does not build", hint="see the log"), Verdict.ERROR),
+        (VMFailure(Trouble.PANIC, "it panics"), Verdict.CRASHED),
+        (VMFailure(Trouble.HANG, "it hangs"), Verdict.TIMEOUT),
+    ],
+)
+def test_a_kernel_that_cannot_be_had_is_told_and_the_others_go_on(
+    world: type[FakeLab], error: HarnessError, verdict: Verdict
+) -> None:
+    world.trouble = {"k1": error}
+    targets, results = _run(["k1", "k2"])
+    assert [target.kernel for target in targets] == ["k1", "k2"]
+    assert error.message in targets[0].error
+    first = [result for result in results if result.kernel == "k1"]
+    assert {(result.program, result.binding) for result in first} == WANTED
+    assert {result.status for result in first} == {verdict}
+    assert {result.status for result in results if result.kernel == "k2"} == {Verdict.PASS}
+
+
+def test_trouble_in_the_middle_leaves_no_result_out_and_tells_none_twice(world: type[FakeLab]) -> None:
+    world.trouble = {"three": HarnessError("the disk is full")}
+    _, results = _run(["k1", "k2"], vms=1)
+    for kernel in ("k1", "k2"):
+        mine = [(result.program, result.binding) for result in results if result.kernel == kernel]
+        assert len(mine) == len(WANTED)
+        assert set(mine) == WANTED
+    errors = {(result.program, result.binding) for result in results if result.status is Verdict.ERROR}
+    assert errors == {("three", "test_hmm"), ("four", "interval"), ("four", "test_hmm")}
+
+
+def test_a_request_that_makes_no_sense_ends_the_run(world: type[FakeLab]) -> None:
+    world.trouble = {"k1": UsageError("no such kernel")}
+    with pytest.raises(UsageError):
+        _run(["k1", "k2"])
+
+
+def test_an_error_of_ours_is_not_swallowed(world: type[FakeLab]) -> None:
+    world.trouble = {"two": ZeroDivisionError()}
+    with pytest.raises(ZeroDivisionError):
+        _run(["k1"])
+
+
+def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes no more results, after Ctrl-C for instance, does not wait for VMs that never answer."""
+    killed = threading.Event()
+
+    def run_task(task: Task, _plan: Plan, _lab: Any, _missing: Mapping[str, str]) -> Iterator[Result]:
+        yield _result(task.program.name, "k", "interval", "")
+        assert killed.wait(60)
+        raise GuestError("QEMU was killed")
+
+    monkeypatch.setattr(pool, "run_task", run_task)
+    monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
+    monkeypatch.setattr("harness.target.children.kill_all", killed.set)
+    before = threading.active_count()
+    told = pool.spread(PLAN, [Task(program, ("interval",)) for program in PROGRAMS], [cast(Lab, None)] * 2)
+    assert next(iter(told)).status is Verdict.PASS
+    cast(Any, told).close()
+    assert threading.active_count() == before
+
+
+def test_at_least_one_vm_fits() -> None:
+    machine = cast(Machine, SimpleNamespace(memory_mib=1 << 40))
+    assert pool.fitting(machine) == 1
