@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tells what became of a VM: a panic, an oops, a hang, a lost connection, a dead QEMU and a late answer apart.
 
-Kernel logs are read here only; what counts as a complaint is one table.
+What a kernel's log says is read by harness/target/crashes.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import ExitCode, GuestError
+from harness.target.crashes import STALLS, CrashClass, begins, crashes
 from harness.target.qemu import Qemu
 from harness.target.qmp import QmpError, QmpGoneError, QmpTimeoutError
 
@@ -40,6 +41,7 @@ _EXIT_CODES = {
     Trouble.LOST_CONNECTION: ExitCode.INFRASTRUCTURE,
     Trouble.QEMU_DIED: ExitCode.INFRASTRUCTURE,
 }
+_TROUBLES = {CrashClass.PANIC: Trouble.PANIC, **dict.fromkeys(STALLS, Trouble.HANG)}  # the others are an OOPS
 _HINTS = {
     Trouble.PANIC: "the kernel's own words are in the console excerpt",
     Trouble.OOPS: "the kernel's own words are in the console excerpt",
@@ -69,80 +71,27 @@ class Finding:
     text: str
 
 
-# Each with where it is printed (6.1). The order does not matter: a panic outranks all, else the first line counts.
-_PATTERNS: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        (Trouble.PANIC, r"Kernel panic - not syncing"),  # kernel/panic.c
-        (Trouble.HANG, r"INFO: task \S+ blocked for more than \d+ seconds"),  # kernel/hung_task.c
-        (Trouble.HANG, r"BUG: soft lockup - CPU#\d+ stuck"),  # kernel/watchdog.c
-        (Trouble.HANG, r"Watchdog detected hard LOCKUP"),  # kernel/watchdog_hld.c
-        (Trouble.HANG, r"INFO: \S+ (?:self-)?detected (?:expedited )?stalls?\b"),  # kernel/rcu/tree_stall.h
-        (Trouble.HANG, r"BUG: workqueue lockup"),  # kernel/workqueue.c
-        (Trouble.OOPS, r"\bBUG: (?!soft lockup|workqueue lockup)"),  # oopses, KASAN, KFENCE, KCSAN, bad pages, slub
-        (Trouble.OOPS, r"\bOops: [0-9a-f]{4}\b"),  # arch/x86/kernel/dumpstack.c
-        (Trouble.OOPS, r"kernel BUG at "),  # arch/x86/kernel/traps.c, lib/bug.c
-        (Trouble.OOPS, r"WARNING: "),  # lib/bug.c; lockdep's "possible circular locking dependency", and its kin
-        (Trouble.OOPS, r"general protection fault"),  # arch/x86/kernel/traps.c
-        (Trouble.OOPS, r"(?:divide error|invalid opcode|stack segment|double fault): [0-9a-f]{4}"),
-        (Trouble.OOPS, r"INFO: (?:possible recursive|inconsistent lock|suspicious RCU|trying to register)"),
-        (Trouble.OOPS, r"UBSAN: "),  # lib/ubsan.c
-        (Trouble.OOPS, r"DEBUG_LOCKS_WARN_ON"),  # kernel/locking
-        (Trouble.OOPS, r"refcount_t: "),  # lib/refcount.c
-        (Trouble.OOPS, r"list_(?:add|del) corruption"),  # lib/list_debug.c
-        (Trouble.OOPS, r"Bad page state|bad pte|Bad rss-counter|bad p[gum4]?[md]d "),  # mm/page_alloc.c, mm/memory.c
-        (Trouble.OOPS, r"unreferenced object 0x"),  # mm/kmemleak.c
-    )
-)
-_STAMP = re.compile(r"^\s*(?:<\d+>)?\s*\[\s*\d+\.\d+\](?:\[[^]]*\])?\s*")
 _AGENT_GONE = re.compile(r"hmm-init: (?:(?:agent|dropbear) (?:ended|was killed)|fatal:|cannot start).*")
-
-# Documentation/admin-guide/tainted-kernels.rst
-_TAINTS = {
-    0: "proprietary module",
-    1: "module force-loaded",
-    2: "kernel out of specification",
-    3: "module force-unloaded",
-    4: "machine check",
-    5: "bad page",
-    6: "tainted by user space",
-    7: "oops or BUG",
-    8: "ACPI table overridden",
-    9: "warning",
-    10: "staging driver",
-    11: "firmware workaround",
-    12: "out-of-tree module",
-    13: "unsigned module",
-    14: "soft lockup",
-    15: "live-patched",
-    16: "auxiliary taint",
-    17: "randstruct plugin",
-    18: "in-kernel test",
-}
-
-
-def _kind(line: str) -> Trouble | None:
-    return next((kind for kind, pattern in _PATTERNS if pattern.search(line)), None)
 
 
 def find_trouble(log: Sequence[str]) -> Finding | None:
-    """The line of a kernel's log that says what went wrong; None if none does."""
-    first: Finding | None = None
-    for index, line in enumerate(log):
-        kind = _kind(line)
-        if kind is None or (first is not None and kind is not Trouble.PANIC):
-            continue
-        first = Finding(kind, index, _STAMP.sub("", line).strip())
-        if kind is Trouble.PANIC:
-            break
-    return first
+    """The line of a kernel's log that says what went wrong; None if none does.
+
+    Of several the first, but a panic outranks all: it is what became of the kernel.
+    """
+    found = crashes(log)
+    if not found:
+        return None
+    everything = [crash for each in found for crash in (each, *each.consequences)]
+    panic = next((crash for crash in everything if crash.kind is CrashClass.PANIC), None)
+    crash = panic or found[0]
+    index = next(index for index in range(crash.first, crash.last + 1) if begins(log[index]))
+    return Finding(_TROUBLES.get(crash.kind, Trouble.OOPS), index, crash.text)
 
 
 def complaints(log: Sequence[str], taint: int) -> list[str]:
-    """What is never fine: lines of the kernel's log, and the bits that were added to its taint."""
-    lines = [_STAMP.sub("", line).strip() for line in log if _kind(line) is not None]
-    bits = [bit for bit in range(taint.bit_length()) if taint >> bit & 1]
-    return lines + [f"the kernel is tainted now: {_TAINTS.get(bit, f'bit {bit}')}" for bit in bits]
+    """What is never fine: the telling lines of reports, and the bits that were added to the taint unexplained."""
+    return [crash.text for each in crashes(log, taint) for crash in (each, *each.consequences)]
 
 
 def excerpt(log: Sequence[str], line: int | None = None) -> str:

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The reading of kernel logs: classes, titles, what belongs to a report, what follows from what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.target.crashes import CrashClass, begins, crashes
+
+CONSOLES = Path(__file__).parent / "console"
+
+# One line each, as the kernels' sources print them: 4.20, 5.10, 6.1, 6.12, 7.3.
+LINES = {
+    "BUG: KASAN: use-after-free in dmirror_x+0x1f/0x40 [test_hmm]": "kasan: KASAN: use-after-free in dmirror_x",
+    "BUG: KASAN: double-free or invalid-free in f+0x1/0x2": "kasan: KASAN: double-free or invalid-free in f",
+    "BUG: KFENCE: use-after-free read in f+0x1/0x2": "kfence: KFENCE: use-after-free read in f",
+    "BUG: KCSAN: data-race in a [crash] / b [crash]": "kcsan: KCSAN: data-race in a / b",
+    "BUG: KCSAN: data-race in f+0x1/0x2 [crash]": "kcsan: KCSAN: data-race in f",
+    "UBSAN: array-index-out-of-bounds in mm/hmm.c:1:2": "ubsan: UBSAN: array-index-out-of-bounds",
+    "BUG: kernel NULL pointer dereference, address: 0": "oops: BUG: unable to handle kernel NULL pointer dereference",
+    "BUG: unable to handle kernel NULL pointer dereference at 0000000000000008": (
+        "oops: BUG: unable to handle kernel NULL pointer dereference"
+    ),
+    "BUG: unable to handle page fault for address: ffff888": "oops: BUG: unable to handle kernel paging request",
+    "BUG: unable to handle kernel paging request at ffff888": "oops: BUG: unable to handle kernel paging request",
+    "general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP": (
+        "oops: general protection fault"
+    ),
+    "Oops: general protection fault, maybe for address 0x1: 0000 [#1] SMP": "oops: general protection fault",
+    "divide error: 0000 [#1] PREEMPT SMP": "oops: divide error",
+    "Oops: divide error: 0000 [#1] SMP": "oops: divide error",
+    "Oops: 0002 [#1] SMP": "oops: Oops",
+    "Oops: Oops: 0002 [#1] SMP": "oops: Oops",
+    "kernel BUG at mm/hmm.c:123!": "bug: kernel BUG",
+    "BUG: spinlock bad magic on CPU#0, insmod/53": "bug: BUG: spinlock bad magic",
+    "BUG: something new in 53 places at 0xffff888003effde0": "bug: BUG: something new in N places at ADDR",
+    "WARNING: CPU: 0 PID: 53 at mm/hmm.c:33 f+0x61/0x1000 [crash]": "warning: WARNING in f",
+    "WARNING: mm/hmm.c:33 at f+0x61/0x1000 [crash], CPU#0: insmod/53": "warning: WARNING in f",
+    "WARNING: at f+0x61/0x1000, CPU#0: insmod/53": "warning: WARNING in f",
+    "WARNING: stack recursion": "warning: WARNING: stack recursion",
+    "refcount_t: underflow; use-after-free.": "warning: WARNING: refcount bug",
+    "list_del corruption. prev->next should be ffff, but was dead": "warning: WARNING: list_del corruption",
+    "WARNING: possible circular locking dependency detected": "lockdep: possible deadlock",
+    "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected": "lockdep: possible deadlock",
+    "WARNING: possible recursive locking detected": "lockdep: possible recursive locking",
+    "WARNING: inconsistent lock state": "lockdep: inconsistent lock state",
+    "WARNING: suspicious RCU usage": "lockdep: suspicious RCU usage",
+    "WARNING: executor/53 still has locks held!": "lockdep: task still has locks held",
+    "[ BUG: Invalid wait context ]": "lockdep: Invalid wait context",
+    "INFO: trying to register non-static key.": "lockdep: trying to register non-static key",
+    "BUG: MAX_LOCKDEP_CHAINS too low!": "lockdep: lockdep: MAX_LOCKDEP_CHAINS too low",
+    "BUG: sleeping function called from invalid context at mm/memory.c:1": (
+        "sleep-in-atomic: BUG: sleeping function called from invalid context"
+    ),
+    "BUG: scheduling while atomic: insmod/53/0x00000002": "sleep-in-atomic: BUG: scheduling while atomic",
+    "INFO: task Web Content:53 blocked for more than 30 seconds.": "hung-task: INFO: task hung",
+    "INFO: task cp:53 blocked in I/O wait for more than 30 seconds.": "hung-task: INFO: task hung",
+    "rcu: INFO: rcu_sched self-detected stall on CPU": "rcu-stall: INFO: rcu detected stall",
+    "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:": "rcu-stall: INFO: rcu detected stall",
+    "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-.. }": "rcu-stall: INFO: rcu detected stall",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 5s! [insmod:53]": "soft-lockup: BUG: soft lockup",
+    "NMI watchdog: Watchdog detected hard LOCKUP on cpu 1": "hard-lockup: hard lockup",
+    "watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1": "hard-lockup: hard lockup",
+    "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!": (
+        "workqueue-lockup: BUG: workqueue lockup"
+    ),
+    "BUG: Bad page state in process executor  pfn:03f2a": "bad-page: BUG: Bad page state",
+    "BUG: Bad page map in process executor  pte:8000000 pmd:0": "bad-page: BUG: Bad page map",
+    "mm/pgtable-generic.c:50: bad pmd 0000000012345678(800000003fe008e7)": "bad-page: bad pmd",
+    "BUG kmalloc-64 (Tainted: G    B      O   ): Poison overwritten": "bad-page: BUG kmalloc-64: Poison overwritten",
+    "BUG: Bad rss-counter state mm:00000000a type:MM_ANONPAGES val:1": (
+        "bad-rss: BUG: Bad rss-counter state type:MM_ANONPAGES"
+    ),
+    "BUG: Bad rss-counter state mm:00000000a type:MM_ANONPAGES val:1 Comm:insmod Pid:53": (
+        "bad-rss: BUG: Bad rss-counter state type:MM_ANONPAGES"
+    ),
+    "BUG: Bad rss-counter state mm:00000000a idx:1 val:1": "bad-rss: BUG: Bad rss-counter state",
+    "BUG: non-zero pgtables_bytes on freeing mm: 4096": "bad-rss: BUG: non-zero pgtables_bytes on freeing mm",
+    "unreferenced object 0xffff888003effde0 (size 64):": "leak: memory leak",
+    "unreferenced object (percpu) 0xffff888003effde0 (size 64):": "leak: memory leak",
+    "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)": "leak: memory leak",
+    "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100": (
+        "panic: kernel panic: Attempted to kill init! exitcode=ADDR"
+    ),
+    "---[ end Kernel panic - not syncing: wanted by a test ]---": "panic: kernel panic: wanted by a test",
+}
+
+# What looks like trouble in a healthy log, and is none.
+HARMLESS = """\
+[    0.000000] Kernel command line: console=ttyS0 panic=-1
+[    0.160660] APIC calibration not consistent with PM-Timer: 221ms instead of 100ms
+[    0.444436] mtrr: your CPUs had inconsistent fixed MTRR settings
+[    1.000000] rcu: RCU CPU stall warnings timeout set to 60 (rcu_cpu_stall_timeout).
+[    1.000000] rcu: Preemptible hierarchical RCU implementation.
+[    1.100000] Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
+[    1.100000] kasan: KernelAddressSanitizer initialized (generic)
+[    1.100000] kcsan: enabled early
+[    1.100000] kmemleak: Kernel memory leak detector initialized (mem pool available: 15679)
+[    6.965969] hmm_harness: loading out-of-tree module taints kernel.
+[   12.000000] Memory failure: 0x3f2a: recovery action for dirty LRU page: Recovered
+[   12.000002] debugfs: Directory 'x' with parent 'y' already present!
+[   12.000003] python3[52]: segfault at 0 ip 0000000000000000 sp 00007ffd1ef1a2c8 error 14
+[   12.000004] traps: python3[52] general protection fault ip:47fbe9 sp:7ffd1ef1a2c8 error:0 in python3[400000+1]
+[   12.000005] traps: python3[52] trap invalid opcode ip:47fbe9 sp:7ffd1ef1a2c8 error:0 in python3[400000+1]
+[   12.000006] Disabling lock debugging due to kernel taint
+[   12.000007] INFO: lockdep is turned off.
+[   12.000008] sysrq: Show Blocked State
+"""
+
+
+def found(log: list[str], taint: int = 0) -> list[str]:
+    """Fingerprints of the independent crashes."""
+    return [crash.fingerprint for crash in crashes(log, taint)]
+
+
+@pytest.mark.parametrize("stamp", ["", "[    1.234567] ", "[   12.345678][   T52] ", "<4>[    1.0][    C1] "])
+def test_each_report_is_known_by_one_line(stamp: str) -> None:
+    for line, fingerprint in LINES.items():
+        log = [f"{stamp}before", f"{stamp}{line}", f"{stamp}after"]
+        (crash,) = crashes(log)
+        assert crash.fingerprint == fingerprint
+        assert (crash.first, crash.last, crash.lines) == (1, 1, (log[1],))
+        assert crash.text == line
+        assert begins(log[1])
+
+
+def test_a_healthy_log_has_no_crash() -> None:
+    assert crashes(HARMLESS.splitlines()) == []
+
+
+def test_lines_of_dev_kmsg_have_escapes() -> None:
+    line = r"[    1.0] BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[9]\x0a     preempt=0x00000001"
+    assert found([line]) == ["bug: BUG: workqueue leaked atomic, lock or RCU: kworker/N:N[N]"]
+
+
+@given(st.lists(st.text()))
+def test_any_text_is_read(lines: list[str]) -> None:
+    for crash in crashes(lines):
+        assert any(begins(line) for line in crash.lines)
+
+
+@given(st.lists(st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789 :[]#.-+/\t\\"), max_size=30))
+def test_nothing_is_recognised_where_the_kernel_says_nothing(lines: list[str]) -> None:
+    words = (
+        "panic",
+        "bad p",
+        "unreferenced",
+        "kmemleak",
+        "refcount_t",
+        "corruption",
+        "fault",
+        "stack overflow",
+        "[#",
+    )
+    assert crashes([line for line in lines if not any(word in line for word in words)]) == []
+
+
+def test_taint_that_no_report_explains_is_a_crash() -> None:
+    bits = 1 << 9 | 1 << 5 | 1 << 30
+    warning = "[    1.0] WARNING: CPU: 0 PID: 53 at a.c:1 f+0x1/0x2"
+    assert found([], bits) == [
+        "taint: the kernel is tainted now: bad page",
+        "taint: the kernel is tainted now: warning",
+        "taint: the kernel is tainted now: bit 30",
+    ]
+    assert found([warning], bits) == [
+        "warning: WARNING in f",
+        "taint: the kernel is tainted now: bad page",
+        "taint: the kernel is tainted now: bit 30",
+    ]
+    (crash,) = crashes(["healthy"], 1 << 3)
+    assert (crash.kind, crash.first, crash.lines) == (CrashClass.TAINT, 1, ())
+
+
+def test_what_follows_an_oops_is_its_consequence() -> None:
+    log = (CONSOLES / "oops.log").read_text().splitlines()
+    log += (CONSOLES / "sleep.log").read_text().splitlines()
+    log += ["[   20.0] BUG: sleeping function called from invalid context at kernel/exit.c:1"]
+    log += ["[   20.1] Kernel panic - not syncing: Fatal exception"]
+    (crash,) = crashes(log)
+    assert crash.kind is CrashClass.OOPS
+    assert [each.kind for each in crash.consequences] == [
+        CrashClass.HUNG_TASK,
+        CrashClass.SLEEP_IN_ATOMIC,
+        CrashClass.PANIC,
+    ]
+
+
+def test_a_warning_explains_nothing_that_comes_later() -> None:
+    log = (CONSOLES / "warning.log").read_text().splitlines() + (CONSOLES / "panic.log").read_text().splitlines()
+    assert found(log) == ["warning: WARNING in break_kernel", "panic: kernel panic: wanted by a test"]
+
+
+def test_the_same_report_again_is_counted() -> None:
+    log = (CONSOLES / "warning.log").read_text().splitlines()
+    (crash,) = crashes(log * 3)
+    assert crash.count == 3
+    assert crash.lines == tuple(log)
+
+
+def test_reports_of_two_callers_are_told_apart() -> None:
+    def of(name: str, caller: str) -> list[str]:
+        return [line.replace("] ", f"][{caller}] ", 1) for line in (CONSOLES / name).read_text().splitlines()]
+
+    one, other = of("warning.log", "  T52"), of("sleep.log", "  T19")
+    mixed = [line for pair in zip(one, other, strict=False) for line in pair] + one[len(other) :]
+    first, second = crashes(mixed)
+    assert first.lines == tuple(one)
+    assert second.lines == tuple(other)
+    assert [first.title, second.title] == ["WARNING in break_kernel", "INFO: task hung in break_kernel"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONSOLES.glob("*.log")))
+def test_a_log_that_is_cut_short_is_of_the_same_class(name: str) -> None:
+    log = (CONSOLES / name).read_text().splitlines()
+    whole = crashes(log)[0]
+    telling = next(index for index in range(len(log)) if begins(log[index]))
+    for end in range(telling + 1, len(log)):
+        assert crashes(log[:end])[0].first == whole.first
+    for start in range(telling):
+        assert crashes(log[start:])[0].kind is whole.kind
