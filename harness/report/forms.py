@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The forms of a report: how each is made from a run, and how its file is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.report import files, jsonlines, junit, ktap
+from harness.report.results import Run
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a report. `file`: its name in a directory of reports. `purpose`: for --help."""
+
+    render: Callable[[Run], str]
+    file: str
+    purpose: str
+
+
+FORMS = {
+    "json": Form(jsonlines.render, "results.jsonl", "JSON lines, the store that every other form is made from"),
+    "ktap": Form(ktap.render, "results.ktap", "KTAP version 1, for the kernel's own tools (kunit.py parse)"),
+    "junit": Form(junit.render, "junit.xml", "JUnit XML, for CI systems"),
+}
+
+
+def write(run: Run, form: str, path: Path) -> None:
+    """Writes `run` as `form`, one of FORMS, to `path`; "-" is standard output.
+
+    Raises HarnessError if it cannot be written.
+    """
+    files.write(path, FORMS[form].render(run))
