@@ -113,6 +113,38 @@ class Cache:
         except OSError as error:
             raise self._storage_error(error, f"{kind} {key[:12]}") from error
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether `entry` would build nothing."""
+        _check_name(kind, key)
+        path = self.root / kind / key
+        with suppress(_DamageError):
+            if path.is_dir():
+                _check(path)
+                return True
+        return False
+
+    def size(self, kind: str, key: str) -> int:
+        """The size of an entry in bytes; 0 if there is none."""
+        path = self.root / kind / key
+        return _size(path) if path.is_dir() else 0
+
+    def keys(self, kind: str) -> list[str]:
+        """The keys of all finished entries of a kind."""
+        return [path.name for path in self._children(kind) if _KEY.fullmatch(path.name)]
+
+    def remove(self, kind: str, key: str) -> int:
+        """Removes one entry, unless it is being made at this moment. Returns the bytes freed."""
+        _check_name(kind, key)
+        path = self.root / kind / key
+        if not path.is_dir():
+            return 0
+        with self._try_lock(kind, key) as locked:
+            if not locked or not path.is_dir():
+                return 0
+            freed = _size(path)
+            self._remove(path)
+        return freed
+
     def verify(self) -> list[str]:
         """Hashes every file of every entry. Returns a line for each damaged entry."""
         damaged = []

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`debian:`: kernels that are built of the distribution's source packages, or of the tarballs these began with."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import MissingError, UsageError
+from harness.progress import Progress
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache
+from harness.target.kernels import build
+from harness.target.kernels.archive import ORIGINAL, SMALL_SUITES, SUITES, Archive, File, newest
+from harness.target.kernels.provider import Offer
+from harness.target.process import environment, run_tool
+
+FORMS = (
+    ("debian:SERIES", "the newest source package of a series: debian:6.1, debian:7.3"),
+    ("debian:VERSION", "one version that the archive still has: debian:6.12.8, debian:6.1.190-1"),
+)
+SOURCES = Path("/usr/src")  # where the linux-source-SERIES packages put their tarballs
+_PATTERN = "linux-source-*.tar.xz"
+_SERIES = re.compile(r"\d+\.\d+")
+_VERSION = re.compile(r"\d+\.\d+[0-9A-Za-z.+~-]*")
+_NEAREST = 8  # versions that an error lists
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A packed kernel source: on this machine as `tarball`, or in the archive as `file`."""
+
+    origin: str
+    tarball: Path | None = None
+    file: File | None = None
+
+
+def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
+    """See `Provider`. Half an hour of one CPU for a kernel that is not in the cache."""
+    spec = f"debian:{what}"
+    build.options(flavour)  # complain of a wrong word before anything is fetched
+    source = find(what, Archive(cache, progress))
+    tarball = source.tarball or _fetched(source, cache=cache, progress=progress)
+    return build.from_tarball(spec, tarball, flavour, origin=source.origin, cache=cache, progress=progress)
+
+
+def find(what: str, archive: Archive) -> Source:
+    """The source that `what` means: one that is installed, else one of the archive.
+
+    Raises UsageError if there is none, with those that come nearest.
+    """
+    if not _VERSION.fullmatch(what):
+        raise UsageError(
+            f"no such kernel: {f'debian:{what}'!r}", hint="debian:SERIES or debian:VERSION: debian:6.1, debian:6.12.8"
+        )
+    here = _installed(what)
+    if here is not None:
+        return here
+    if _SERIES.fullmatch(what):
+        # A packaged source has Debian's fixes; where a series was never packaged, its original is there.
+        found = list(archive.search(lambda file: file.package == f"linux-source-{what}", SMALL_SUITES))
+        found = found or _first_suite(archive, lambda file: file.package == f"linux-source-{what}")
+        found = found or list(
+            archive.search(lambda file: file.package == ORIGINAL and _in_series(file.upstream, what))
+        )
+    else:
+        found = _first_suite(archive, lambda file: _is_source(file) and what in (file.version, file.upstream))
+    if not found:
+        known = {file.upstream for file in archive.search(_is_source)} | {each for each, _ in _packages()}
+        raise UsageError(
+            f"no such kernel: the archive has no source of Linux {what}",
+            hint=f"the nearest that it has: {', '.join(f'debian:{each}' for each in nearest(what, known))}",
+        )
+    best = _best(found)
+    return Source(_describe(best), file=best)
+
+
+def nearest(what: str, versions: Iterable[str]) -> list[str]:
+    """The few of `versions` that come closest to `what`, in their order; those of its own series if there are any."""
+    ordered = sorted(set(versions), key=_numbers)
+    wanted = _numbers(what)
+    ordered = [each for each in ordered if _numbers(each)[:2] == wanted[:2]] or ordered
+    below = [each for each in ordered if _numbers(each) < wanted]
+    above = [each for each in ordered if _numbers(each) >= wanted]
+    return below[-_NEAREST // 2 :] + above[: _NEAREST // 2]
+
+
+def offers(*, cache: Cache, progress: Progress) -> list[Offer]:
+    """See `Provider`: the newest of each series, and every version that is known without asking the network."""
+    series = {series: Source(_origin_here(series, tarball), tarball=tarball) for series, tarball in _packages()}
+    versions: dict[str, Source] = {}
+    try:
+        files = list(filter(_is_source, Archive(cache, progress).known()))
+    except MissingError:
+        files = []  # no apt here: what is installed can be built all the same
+    for name in {file.package.removeprefix("linux-source-") for file in files if file.package != ORIGINAL}:
+        packaged = [file for file in files if file.package == f"linux-source-{name}"]
+        if name not in series:
+            best = _best([file for file in packaged if file.suite in SMALL_SUITES] or packaged)
+            series[name] = Source(_describe(best), file=best)
+    for version in {file.upstream for file in files}:
+        best = _best(file for file in files if file.upstream == version)
+        versions[version] = Source(_describe(best), file=best)
+    return [
+        _offer(f"debian:{name}", known[name], cache)
+        for known in (series, versions)
+        for name in sorted(known, key=_numbers)
+    ]
+
+
+def _best(files: Iterable[File]) -> File:
+    """The newest, and a package rather than the original tarball, since it has Debian's fixes."""
+    files = list(files)
+    return newest([file for file in files if file.package != ORIGINAL] or files)[0]
+
+
+def installed() -> list[str]:
+    """The specs whose source package is on this machine."""
+    return [f"debian:{series}" for series, _ in _packages()]
+
+
+def _offer(spec: str, source: Source, cache: Cache) -> Offer:
+    tarball = source.tarball
+    fetch = 0
+    if tarball is None and source.file is not None:
+        if cache.has("source", source.file.sha256):
+            tarball = _in_entry(cache.root / "source" / source.file.sha256)
+        else:
+            fetch = source.file.size
+    return Offer(spec, source.origin, fetch, build.built(cache.file_digest(tarball), cache) if tarball else ())
+
+
+def _first_suite(archive: Archive, wanted: Callable[[File], bool]) -> list[File]:
+    """What the first suite has that has any: the large indices are read only if the small ones do not do."""
+    for suite in SUITES:
+        found = list(archive.search(wanted, [suite]))
+        if found:
+            return found
+    return []
+
+
+def _is_source(file: File) -> bool:
+    return file.package == ORIGINAL or file.package.startswith("linux-source-")
+
+
+def _in_series(version: str, series: str) -> bool:
+    return version == series or version.startswith(f"{series}.")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def _describe(file: File) -> str:
+    if file.package == ORIGINAL:
+        return f"original tarball of linux {file.version}, {file.suite}"
+    return f"{file.package} {file.version}, {file.suite}"
+
+
+def _packages() -> list[tuple[str, Path]]:
+    """The series of the tarballs on this machine."""
+    found = []
+    for path in SOURCES.glob(_PATTERN):
+        series = path.name.removeprefix("linux-source-").removesuffix(".tar.xz")
+        if _SERIES.fullmatch(series):
+            found.append((series, path))
+    return sorted(found, key=lambda each: _numbers(each[0]))
+
+
+def _installed(what: str) -> Source | None:
+    for series, tarball in _packages():
+        if what == series:
+            return Source(_origin_here(series, tarball), tarball=tarball)
+        if _in_series(what, series):
+            version = _installed_version(series)
+            if what in (version, version.rpartition("-")[0]):
+                return Source(_origin_here(series, tarball), tarball=tarball)
+    return None
+
+
+def _origin_here(series: str, tarball: Path) -> str:
+    version = _installed_version(series)
+    return f"linux-source-{series} {version}, installed" if version else f"{tarball}, of no installed package"
+
+
+def _installed_version(series: str) -> str:
+    """The version of the installed source package; "" if its tarball came some other way."""
+    if shutil.which("dpkg-query") is None:
+        return ""
+    done = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Version}", f"linux-source-{series}"],
+        capture_output=True, text=True, check=False, env=environment(),
+    )  # fmt: skip
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _in_entry(entry: Path) -> Path:
+    return next(entry.glob("*.tar.xz"))
+
+
+def _fetched(source: Source, *, cache: Cache, progress: Progress) -> Path:
+    """The tarball of a source of the archive, from the cache or fetched now."""
+    file = source.file
+    assert file is not None
+
+    def fetch(out: Path) -> None:
+        with progress.step("fetching a kernel's source") as step:
+            name = Path(file.path).name
+            Archive(cache, progress).download(file, out / name, step)
+            if name.endswith(".deb"):
+                step.update("unpacking the package")
+                log = cache.log(f"source-{file.sha256[:12]}")
+                log.write_text("")
+                run_tool(["dpkg-deb", "--extract", out / name, out / "package"], log=log)
+                (tarball,) = (out / "package/usr/src").glob(_PATTERN)
+                tarball.rename(out / tarball.name)
+                shutil.rmtree(out / "package")
+                (out / name).unlink()
+
+    return _in_entry(cache.entry("source", file.sha256, fetch, progress=progress, needs=512 * _MIB))
