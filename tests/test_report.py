@@ -99,7 +99,7 @@ def test_what_the_store_wrote_is_read_back(tmp_path: Path) -> None:
         for status in Verdict:
             run.results.append(
                 replace(
-                    _result(status),
+                    _result(status, f"x{status}"),
                     step=3,
                     tables=(PageTables("d0", "buf", ("buf", "CPU: model"), (("[0:2]", "rw"), ("[2]", "-"))),),
                     reports=(Report("KASAN", "use-after-free", ("a", "b")),),
@@ -115,9 +115,10 @@ def test_what_the_store_wrote_is_read_back(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write('{"type": "result", "progr')  # killed while it wrote
     assert read(path) == run
+    again = replace(run.results[0], reason="done again")
     with Store(path, resume=True) as store:
-        store.add(run.results[0])
-    assert read(path).results == [*run.results, run.results[0]]
+        store.add(again)
+    assert read(path).results == [again, *run.results[1:]]
     assert read(path).end is None  # it went on
 
 

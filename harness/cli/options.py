@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 BINDINGS = ("interval", "test_hmm")
 DEFAULT_KERNEL = "debian:6.1"
 DEFAULT_FLAVOUR = "plain"
+DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest
 
 
 def add_kernel(command: argparse.ArgumentParser) -> None:

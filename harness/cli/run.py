@@ -11,18 +11,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, number, open_cache, seconds, words
+from harness.cli.options import (
+    BINDINGS,
+    DEFAULT_FLAVOUR,
+    DEFAULT_KERNEL,
+    DEFAULT_TIMEOUT,
+    number,
+    open_cache,
+    seconds,
+    words,
+)
 from harness.errors import HarnessError, UsageError
 from harness.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from harness.cli.options import Commands
     from harness.program.program import Program
     from harness.report.results import Run
-
-FORMS = ("json", "ktap", "junit", "html")
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +46,6 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--flavour",
         type=words,
-        default=[DEFAULT_FLAVOUR],
         metavar="NAME,...",
         help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
     )
@@ -49,19 +55,18 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--wrong",
         type=words,
-        default=[],
         metavar="NAME,...",
         help="switch on deliberate mistakes of the driver (interval only)",
     )
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
-    command.add_argument("--timeout", type=seconds, default=30.0, help="seconds for one program (default: 30)")
+    command.add_argument("--timeout", type=seconds, help="seconds for one program (default: 30)")
     command.add_argument("--no-restore", action="store_true", help="boot each VM instead of restoring a saved one")
     command.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="FILE",
-        help="go on with an interrupted run: the last one, or the one that wrote FILE",
+        help="go on with an interrupted run, as it was planned: the last one, or the one that wrote FILE",
     )
     _add_forms(command)
 
@@ -81,40 +86,34 @@ def _add_forms(command: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> int:
-    from harness.conformance import catalogue
     from harness.report import runs
     from harness.report.results import End, Result, Store, exit_code
     from harness.report.terminal import Table
 
-    programs = catalogue.select(options.program)
+    resume = options.resume is not None
+    if resume:
+        path = Path(options.resume) if options.resume else runs.last()
+        run, programs = _resumed(path, options)
+        progress.say(f"going on with {path}: {len(run.results)} of {run.planned} results are there")
+    else:
+        run, programs = _planned(options)
+        path = runs.place(options.json, options.reports)
     from harness.matrix import Resources, run_matrix
     from harness.run import Plan
 
-    if options.wrong and "test_hmm" in (options.binding or ()):
-        raise UsageError(
-            "test_hmm is the kernel's own and makes no deliberate mistakes",
-            hint="--wrong goes with --binding interval",
-        )
-    bindings = tuple(dict.fromkeys(options.binding or (["interval"] if options.wrong else BINDINGS)))
-    specs = dict.fromkeys(options.kernel or [DEFAULT_KERNEL])
-    kernels = tuple((spec, flavour) for spec in specs for flavour in dict.fromkeys(options.flavour))
     started = time.monotonic()
-    plan = Plan(programs, bindings, options.wrong, options.timeout, _own_command())
+    plan = Plan(programs, run.bindings, run.wrong, run.timeout, _own_command())
     resources = Resources(open_cache(), progress, options.vms, not options.no_restore)
-    run = _planned(plan.programs, bindings, kernels, options)
-    path, resume = runs.place(options.json, options.reports, options.resume)
-    done: set[str] = set()
-    if resume:
-        done = runs.take_over(path, run)
-        progress.say(f"going on with {path}: {len(done)} of {run.planned} results are there")
+    done = {result.identity for result in run.results}
     reports = _chosen(options)
     with Store(path, resume=resume) as store:
-        store.begin(run)
+        if not resume:
+            store.begin(run)
         colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         table = Table(run, progress, out=sys.stdout, colour=colour)
         ended = False
         try:
-            with closing(run_matrix(plan, kernels, resources, done=done)) as told:
+            with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
                 for each in told:
                     if isinstance(each, Result):
                         run.results.append(each)
@@ -138,28 +137,50 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     return code
 
 
-def _planned(
-    programs: Sequence[Program],
-    bindings: tuple[str, ...],
-    kernels: tuple[tuple[str, str], ...],
-    options: argparse.Namespace,
-) -> Run:
+def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
+    """What the options ask for."""
     from importlib.metadata import version
 
+    from harness.conformance import catalogue
     from harness.program.text import render
     from harness.report import runs
     from harness.report.results import Run, Source
 
-    return Run(
+    wrong = tuple(options.wrong or ())
+    if wrong and "test_hmm" in (options.binding or ()):
+        raise UsageError(
+            "test_hmm is the kernel's own and makes no deliberate mistakes",
+            hint="--wrong goes with --binding interval",
+        )
+    kernels = dict.fromkeys(options.kernel or [DEFAULT_KERNEL])
+    flavours = dict.fromkeys(options.flavour or [DEFAULT_FLAVOUR])
+    programs = catalogue.select(options.program)
+    run = Run(
         started=runs.now(),
         command=(*_own_command(), *sys.argv[1:]),
         version=version("hmm-harness"),
         programs={program.name: Source(program.title, render(program)) for program in programs},
-        bindings=bindings,
-        kernels=kernels,
-        wrong=tuple(options.wrong),
-        timeout=options.timeout,
+        bindings=tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))),
+        kernels=tuple((kernel, flavour) for kernel in kernels for flavour in flavours),
+        wrong=wrong,
+        timeout=options.timeout or DEFAULT_TIMEOUT,
     )
+    return run, programs
+
+
+def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program]]:
+    """The run of `path` as far as it came."""
+    from harness.conformance import catalogue
+    from harness.report import runs
+
+    for name in ("program", "kernel", "flavour", "binding", "wrong", "timeout", "json"):
+        if getattr(options, name):
+            raise UsageError(
+                f"a resumed run keeps its plan: --resume does not go with {'--' * (name != 'program')}{name}",
+                hint="leave it away, or begin another run",
+            )
+    run = runs.resumed(path)
+    return run, catalogue.select(list(run.programs))
 
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:

@@ -75,6 +75,11 @@ class Result:
     reports: tuple[Report, ...] = ()
     identity: str = ""
 
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """Where it belongs in a run: kernel, flavour, program, binding."""
+        return (self.kernel, self.flavour, self.program, self.binding)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -269,6 +274,9 @@ def read(path: Path) -> Run:
             ) from None
     if run is None:
         raise UsageError(f"{path} holds no run", hint="name a file that `hmm-harness run --json FILE` wrote")
+    run.results = list(
+        {result.place: result for result in run.results}.values()
+    )  # the last word, where there are two
     return run
 
 

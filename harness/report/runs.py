@@ -21,20 +21,12 @@ def now() -> str:
     return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
-def place(json: Path | None, reports: Path | None, resume: str | None) -> tuple[Path, bool]:
-    """Where a run is to be stored, and whether it goes on with what is there.
-
-    `json`, `reports`, `resume` are the options: `resume` is empty for the last run. Raises `UsageError` if there is
-    nothing to go on with.
-    """
-    if resume is not None:
-        if json is not None:
-            raise UsageError("--resume FILE adds to FILE, --json begins another", hint="leave --json away")
-        return (Path(resume) if resume else last()), True
+def place(json: Path | None, reports: Path | None) -> Path:
+    """Where a new run is to be stored: `json` and `reports` are the options; else among the last runs."""
     if json is not None:
-        return json, False
+        return json
     if reports is not None:
-        return reports / "results.jsonl", False
+        return reports / "results.jsonl"
     directory = _directory()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -45,7 +37,7 @@ def place(json: Path | None, reports: Path | None, resume: str | None) -> tuple[
     for old in _all()[:-_KEPT]:
         with suppress(OSError):
             old.unlink()
-    return directory / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.jsonl", False
+    return directory / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.jsonl"
 
 
 def last() -> Path:
@@ -56,23 +48,13 @@ def last() -> Path:
     return kept[-1]
 
 
-def take_over(path: Path, run: Run) -> set[str]:
-    """Gives `run` the verdicts that `path` holds for it; returns the identities of those results.
-
-    What does not belong to the plan any more, and what was no verdict on a kernel, is left to be done again.
-    """
-    before = read(path)
-    planned = {
-        (*kernel, program, binding) for kernel in run.kernels for program in run.programs for binding in run.bindings
-    }
-    kept = {}
-    for result in before.results:
-        mark = (result.kernel, result.flavour, result.program, result.binding)
-        if mark in planned and result.identity and result.status in _FINAL:
-            kept[mark] = result
-    run.results += kept.values()
-    run.targets += [target for target in before.targets if not target.error]
-    return {result.identity for result in kept.values()}
+def resumed(path: Path) -> Run:
+    """The run of `path`, to go on with: without the results that were no verdict on a kernel."""
+    run = read(path)
+    run.results = [result for result in run.results if result.identity and result.status in _FINAL]
+    run.targets = [target for target in run.targets if not target.error]
+    run.end = None
+    return run
 
 
 def _directory() -> Path:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where runs are kept, and what a run that is resumed starts from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.compare import Verdict
+from harness.errors import ExitCode, UsageError
+from harness.report import runs
+from harness.report.results import End, Result, Run, Source, Store, Target
+
+RUN = Run(
+    started="2026-01-01T00:00:00+00:00",
+    command=("hmm-harness", "run"),
+    version="0",
+    programs={"snapshot/hole": Source("A promise.", "a: map buf anon 1 rw\n")},
+    bindings=("interval", "test_hmm"),
+    kernels=(("debian:6.1", "plain"), ("debian:7.3", "plain")),
+    timeout=30.0,
+)
+
+
+def _result(status: Verdict, kernel: str, binding: str) -> Result:
+    return Result(
+        "snapshot/hole", kernel, "plain", binding, status, "why", 0.1, "replay", identity=f"{kernel} {binding}"
+    )
+
+
+def _write(path: Path) -> list[Result]:
+    results = [
+        _result(Verdict.PASS, "debian:6.1", "interval"),
+        _result(Verdict.CRASHED, "debian:6.1", "test_hmm"),
+        _result(Verdict.ERROR, "debian:7.3", "interval"),
+        replace(_result(Verdict.FAIL, "debian:7.3", "test_hmm"), identity=""),
+    ]
+    with Store(path) as store:
+        store.begin(RUN)
+        store.target(Target("debian:6.1", "plain", release="6.1.192"))
+        store.target(Target("debian:7.3", "plain", error="it does not build"))
+        for result in results:
+            store.add(result)
+        store.end(End("2026-01-01T00:01:00+00:00", 60.0, 5))
+    return results
+
+
+def test_verdicts_on_a_kernel_are_kept_and_the_rest_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    results = _write(path)
+    run = runs.resumed(path)
+    assert run.results == results[:2]
+    assert [target.kernel for target in run.targets] == ["debian:6.1"]
+    assert run.end is None
+    assert run.kernels == RUN.kernels
+
+
+def test_runs_are_kept_and_the_last_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="no run yet"):
+        runs.last()
+    first = runs.place(None, None)
+    assert first.is_relative_to(tmp_path)
+    for number in range(30):
+        path = first.with_name(f"{number:02}.jsonl")
+        path.touch()
+        os.utime(path, (number, number))
+    assert runs.last().name == "29.jsonl"
+    runs.place(None, None)
+    assert len(list(first.parent.iterdir())) == 20
+    assert runs.last().name == "29.jsonl"
+
+
+def test_results_have_their_place(tmp_path: Path) -> None:
+    assert runs.place(tmp_path / "x", tmp_path / "all") == tmp_path / "x"
+    assert runs.place(None, tmp_path / "all") == tmp_path / "all/results.jsonl"
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_report_of_a_run_that_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    _write(path)
+    ended = _command("report", str(path), "--reports", str(tmp_path / "all"))
+    assert ended.returncode == ExitCode.CRASH, ended.stderr  # as the run itself
+    assert {each.suffix for each in (tmp_path / "all").iterdir()} >= {".html", ".xml"}
+    ended = _command("report", str(path), "--ktap", "-")
+    assert ended.stdout.startswith("KTAP version 1\n")
+    assert _command("report", str(path)).returncode == ExitCode.USAGE
+    assert _command("report", str(tmp_path / "none"), "--ktap", "-").returncode == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("arguments", [["--kernel", "debian:7.3"], ["--binding", "interval"], ["snapshot/hole"]])
+def test_a_resumed_run_keeps_its_plan(tmp_path: Path, arguments: list[str]) -> None:
+    path = tmp_path / "results.jsonl"
+    _write(path)
+    before = path.read_bytes()
+    ended = _command("run", *arguments, "--resume", str(path))
+    assert ended.returncode == ExitCode.USAGE
+    assert "keeps its plan" in ended.stderr
+    assert path.read_bytes() == before
