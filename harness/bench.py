@@ -12,12 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from harness.errors import GuestError
+from harness.cli.options import BINDINGS
+from harness.conformance import catalogue
+from harness.errors import ExitCode, GuestError
+from harness.matrix import Resources, run_matrix
 from harness.program.program import Program
 from harness.program.text import parse
 from harness.progress import Progress
+from harness.report.results import Result, exit_code
+from harness.run import Plan
 from harness.target import upstream
 from harness.target.cache import Cache
 from harness.target.children import end, spawn
@@ -28,6 +34,8 @@ _BOOTS = 3
 _ROUND_TRIPS = 30
 _LOADS = 5
 _VIRTME_SECONDS = 300
+_RUNS = 3
+_WARM = "warm run of all programs, {} VMs"
 
 _ONE = parse(
     "a: map buf anon 8 rw\nd0: bind a\na: write buf 1\nd0: read buf\nd0: to-device buf\na: read buf",
@@ -57,6 +65,7 @@ def main(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> None:
             figures.time("one program, round trip", lambda: _first(lab))
         _measure_rates(lab, figures)
         _measure_upstream(lab, figures)
+    _measure_pool((spec, flavour), figures, cache=cache, progress=progress)
     figures.print()
 
 
@@ -96,11 +105,28 @@ class Figures:
             print(note)
         self._ratio("restore to first operation", "cold boot to first operation", "aim: 0.20 or less")
         self._ratio("cold boot to first operation", "virtme-ng, boot and `true`", "aim: 1.00 or less")
+        self._ratio(_WARM.format(1), _WARM.format(2), "aim: 1.60 or more on 2 CPUs")
 
     def _ratio(self, one: str, other: str, aim: str) -> None:
         ours, theirs = self.median(one), self.median(other)
         if ours is not None and theirs is not None:
             print(f"ratio {one} / {other}: {ours / theirs:.2f} ({aim})")
+
+
+def _measure_pool(kernel: tuple[str, str], figures: Figures, *, cache: Cache, progress: Progress) -> None:
+    """Every program on every binding, in one VM and in two, by turns."""
+    plan = Plan(catalogue.select([]), BINDINGS)
+    for number in range(_RUNS):
+        for vms in (1, 2):
+            with progress.step(f"measuring a warm run with {vms} VMs, {number + 1} of {_RUNS}"):
+                figures.time(_WARM.format(vms), partial(_warm_run, plan, kernel, vms, cache, progress))
+
+
+def _warm_run(plan: Plan, kernel: tuple[str, str], vms: int, cache: Cache, progress: Progress) -> None:
+    told = list(run_matrix(plan, [kernel], Resources(cache, progress, vms)))
+    code = exit_code(each.status for each in told if isinstance(each, Result))
+    if code is not ExitCode.PASS:
+        raise GuestError(f"programs did not pass during the measurement: {code.meaning}")
 
 
 def _first(lab: Lab) -> None:
