@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report import files, jsonlines, junit, ktap
+from harness.report import files, html, jsonlines, junit, ktap
 from harness.report.results import Run
 
 
@@ -24,6 +24,7 @@ FORMS = {
     "json": Form(jsonlines.render, "results.jsonl", "JSON lines, the store that every other form is made from"),
     "ktap": Form(ktap.render, "results.ktap", "KTAP version 1, for the kernel's own tools (kunit.py parse)"),
     "junit": Form(junit.render, "junit.xml", "JUnit XML, for CI systems"),
+    "html": Form(html.render, "report.html", "one self-contained page to look at"),
 }
 
 

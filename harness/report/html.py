@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One self-contained HTML page of a run: page.html with page.css, page.js and the run as JSON in it.
+
+What others wrote (kernel logs, names) reaches the page as JSON, from which the script makes text nodes, or escaped.
+The policy in the page allows its own script and style, by their hash, and nothing else: no request leaves it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+
+from harness.compare import Verdict
+from harness.report.planned import Case, Column, columns
+from harness.report.results import Result, Run
+
+NOT_RUN = "NOT RUN"
+_MOST_LOG_LINES = 1000  # of one result; the last ones
+_MOST_LINE = 2000  # characters
+_MOST_TEXTS = 48 << 20  # characters of all logs and explanations: browsers read that in a second or two
+_MOST_LISTED = 100  # results, without a script
+_MARK = re.compile("<!--(title|policy|style|data|script|plain)-->")
+
+
+def render(run: Run) -> str:
+    """The whole page."""
+    found = columns(run)
+    counts = Counter(_status(case) for column in found for case in column.cases)
+    style, script = (_part(name) for name in ("page.css", "page.js"))
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            f"style-src {_hash(style)}",
+            f"script-src {_hash(script)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    parts = {
+        "title": html.escape(_heading(counts)),
+        "policy": html.escape(policy),
+        "style": style,
+        "script": script,
+        "data": _json(_data(run, found)),
+        "plain": _plain(run, found, counts),
+    }
+    return _MARK.sub(lambda mark: parts[mark[1]], _part("page.html"))  # one pass: what is put in is not looked at
+
+
+def _part(name: str) -> str:
+    return (resources.files("harness.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(data: object) -> str:
+    """JSON that ends no element and begins no comment, whatever is in it."""
+    text = json.dumps(data, separators=(",", ":"))  # ASCII: no lone surrogate, no line separator
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _status(case: Case) -> str:
+    return str(case.result.status) if case.result else NOT_RUN
+
+
+def _heading(counts: Counter[str]) -> str:
+    """The verdict in one line, which is the title of the page, too."""
+    total = counts.total()
+    bad = total - sum(counts[status] for status in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION))
+    if bad:
+        return f"{bad:,} of {total:,} results {'needs' if bad == 1 else 'need'} attention"
+    if counts[Verdict.PASS] + counts[Verdict.DEVIATION]:
+        return f"All {total:,} results are good" if total > 1 else "The result is good"
+    return "Nothing was tested"
+
+
+def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
+    """What page.js reads. `results`: a list for each program, of an entry for each column."""
+    programs = [case.program for case in found[0].cases] if found else []
+    targets = {(column.kernel, column.flavour): column.target for column in found}
+    places = {key: place for place, key in enumerate(targets)}
+    writer = _Writer()
+    return {
+        "heading": _heading(Counter(_status(case) for column in found for case in column.cases)),
+        "version": run.version,
+        "started": run.started,
+        "command": " ".join(run.command),
+        "wrong": run.wrong,
+        "timeout": run.timeout,
+        "end": asdict(run.end) if run.end else None,
+        "targets": [
+            {"kernel": kernel, "flavour": flavour} | (asdict(target) if target else {})
+            for (kernel, flavour), target in targets.items()
+        ],
+        "columns": [{"target": places[column.kernel, column.flavour], "binding": column.binding} for column in found],
+        "programs": [
+            {"name": name, "title": source.title, "text": source.text}
+            if (source := run.programs.get(name))
+            else {"name": name, "title": "", "text": ""}
+            for name in programs
+        ],
+        "results": [[writer.case(column.cases[row]) for column in found] for row in range(len(programs))],
+    }
+
+
+class _Writer:
+    """Makes cases short; knows how much text there is already."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_TEXTS
+
+    def case(self, case: Case) -> dict[str, Any]:
+        """A case without what is empty."""
+        result = case.result
+        if result is None:
+            return {"status": NOT_RUN, "reason": case.why}
+        entry: dict[str, Any] = {
+            "status": result.status,
+            "reason": result.reason,
+            "seconds": result.seconds,
+            "replay": result.replay,
+            "left_out": result.left_out,
+            "step": result.step,
+            "details": result.details,
+            "tables": [asdict(each) for each in result.tables],
+            "reports": [
+                {"kind": each.kind, "title": each.title, "lines": self._lines(each.lines)} for each in result.reports
+            ],
+            "log": self._lines(result.log[-_MOST_LOG_LINES:]),
+            "explanation": [] if case.good else self._lines(result.explanation),
+        }
+        entry["cut"] = _cut(result, entry)
+        return {name: value for name, value in entry.items() if value not in ("", None, [], ())}
+
+    def _lines(self, lines: Sequence[str]) -> list[str]:
+        kept = []
+        for line in lines:
+            if self._left < len(line):
+                break
+            self._left -= len(line)
+            kept.append(line if len(line) <= _MOST_LINE else f"{line[:_MOST_LINE]} ... (cut)")
+        return kept
+
+
+def _cut(result: Result, entry: dict[str, Any]) -> int | None:
+    """How many lines of the log are not on the page."""
+    return len(result.log) - len(entry["log"]) or None
+
+
+def _plain(run: Run, found: Sequence[Column], counts: Counter[str]) -> str:
+    """What a reader without JavaScript sees: the counts, and what needs attention."""
+    bad = [(column, case) for column in found for case in column.cases if not case.good]
+    lines = [
+        f"<h1>{html.escape(_heading(counts))}</h1>",
+        "<p>The matrix, the details and the filters need JavaScript; this is what matters without it.</p>",
+        "<ul>",
+        *(f"<li>{html.escape(status)}: {count}</li>" for status, count in counts.items()),
+        "</ul>",
+        f"<p>Started {html.escape(run.started)}: <code>{html.escape(' '.join(run.command))}</code></p>",
+    ]
+    for column, case in bad[:_MOST_LISTED]:
+        where = f"{case.program} on {column.kernel} {column.flavour}, {column.binding}"
+        reason, replay = (case.result.reason, case.result.replay) if case.result else (case.why, "")
+        lines.append(f"<h2>{html.escape(_status(case))} {html.escape(where)}</h2><p>{html.escape(reason)}</p>")
+        if replay:
+            lines.append(f"<pre>{html.escape(replay)}</pre>")
+    if len(bad) > _MOST_LISTED:
+        lines.append(f"<p>... and {len(bad) - _MOST_LISTED} more.</p>")
+    return "\n".join(lines)
