@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +21,12 @@ import pytest
 from harness.progress import Progress
 from harness.target.accel import accelerator
 from harness.target.cache import Cache
-from harness.target.children import run
 from harness.target.vm import VM, Machine, start
 from harness.target.watchdog import Trouble, VMFailure, complaints
+from tests.provoking import TRIGGER, build_crash, load_crash
 
 pytestmark = pytest.mark.vm
 
-CRASH = Path(__file__).parent / "crash"
 SECONDS = 60.0
 
 
@@ -41,21 +39,17 @@ def vm(machine: Machine, cache: Cache, progress: Progress) -> Iterator[VM]:
 
 
 @pytest.fixture(scope="module")
-def crash(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def crash(machine: Machine) -> bytes:
     """The module that breaks the kernel it is loaded into."""
-    work = tmp_path_factory.mktemp("crash")
-    for source in CRASH.iterdir():
-        shutil.copy(source, work)
-    run(["make", "-C", machine.kernel.build, f"M={work}", "modules"], what="building the test's module")
-    return (work / "crash.ko").read_bytes()
+    return build_crash(machine.kernel)
 
 
 def broken(vm: VM, crash: bytes, how: str, *, timeout: float = SECONDS) -> VMFailure:
-    """The failure that follows from `insmod crash.ko how=HOW`, with less patience than usual in the guest."""
-    vm.put("/tmp/crash.ko", crash)
+    """The failure that follows from what the module does as `how`, with less patience than usual in the guest."""
+    load_crash(vm, crash)
     vm.exec("cd /proc/sys/kernel; echo 2 > watchdog_thresh; echo 2 > hung_task_timeout_secs", timeout=SECONDS)
     with pytest.raises(VMFailure) as caught:
-        vm.exec(f"insmod /tmp/crash.ko how={how}", timeout=timeout)
+        vm.exec(f"echo {how} > {TRIGGER}", timeout=timeout)
     assert not vm.alive()
     return caught.value
 
@@ -111,29 +105,29 @@ def test_a_panic(vm: VM, crash: bytes) -> None:
     failure = broken(vm, crash, "panic")
     assert failure.kind is Trouble.PANIC
     assert "wanted by a test" in failure.message
-    assert "break_kernel" in failure.console
+    assert "crash_panic" in failure.console
 
 
 def test_a_kernel_that_survives_an_oops_still_answers_and_its_console_tells(vm: VM, crash: bytes) -> None:
-    vm.put("/tmp/crash.ko", crash)
-    assert vm.exec("insmod /tmp/crash.ko how=oops", timeout=SECONDS)[0] == 128 + signal.SIGKILL
+    load_crash(vm, crash)
+    assert vm.exec(f"sh -c 'echo oops > {TRIGGER}'; exit $?", timeout=SECONDS)[0] == 128 + signal.SIGKILL
     assert complaints(vm.console.splitlines(), 0)[0].startswith("BUG: kernel NULL pointer dereference")
 
 
 def test_an_oops_that_leaves_no_answer(vm: VM, crash: bytes) -> None:
-    vm.put("/tmp/crash.ko", crash)
+    load_crash(vm, crash)
     with pytest.raises(VMFailure) as caught:
-        vm.exec("insmod /tmp/crash.ko how=bug; sleep 1000", timeout=SECONDS)
+        vm.exec(f"sh -c 'echo bug > {TRIGGER}'; sleep 1000", timeout=SECONDS)
     assert caught.value.kind is Trouble.OOPS
     assert "kernel BUG at" in caught.value.message
 
 
-@pytest.mark.parametrize(("how", "word"), [("spin", "soft lockup"), ("sleep", "blocked for more than")])
+@pytest.mark.parametrize(("how", "word"), [("spin", "soft lockup"), ("hang", "blocked for more than")])
 def test_a_kernel_that_finds_itself_stuck(vm: VM, crash: bytes, how: str, word: str) -> None:
     failure = broken(vm, crash, how)
     assert failure.kind is Trouble.HANG
     assert word in failure.message
-    assert "break_kernel" in failure.console
+    assert f"crash_{how}+" in failure.console
 
 
 def test_a_guest_that_does_nothing_any_more(vm: VM, crash: bytes) -> None:
