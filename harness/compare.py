@@ -49,12 +49,24 @@ class Comparison:
     left_out: tuple[int, ...] = ()
 
 
+def obstacle(program: Program, rules: Rules) -> str | None:
+    """Why `program` cannot run on this kernel, with the step that it is about; None if it can."""
+    for number, step in enumerate(program.steps):
+        why = rules.obstacle(step)
+        if why is not None:
+            return f"step {number + 1}: {why}"
+    return None
+
+
 def compare(program: Program, rules: Rules, observations: Sequence[Observation]) -> Comparison:
     """Replays `program` in the model beside `observations`, one for each step, up to the first divergence."""
     if len(observations) != len(program.steps):
         return Comparison(
             Verdict.ERROR, f"{len(observations)} observations for {len(program.steps)} steps: answers were lost"
         )
+    why = obstacle(program, rules)
+    if why is not None:
+        return Comparison(Verdict.SKIP, why)
     world = World(program, rules)
     left_out: list[int] = []
     deviations: list[str] = []

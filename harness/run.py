@@ -10,10 +10,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.compare import Comparison, Verdict, compare
+from harness.compare import Comparison, Verdict, compare, obstacle
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
-from harness.model.rules import RULES
+from harness.model.rules import Rules, rules_for
 from harness.program.operations import DEVICES
 from harness.program.program import Program
 from harness.program.text import render
@@ -32,7 +32,8 @@ _VERDICTS = {
 }  # the others are an ERROR
 
 
-_OUT_OF_MEMORY = "Out of memory: Killed process"  # mm/oom_kill.c __oom_kill_process()
+# mm/oom_kill.c __oom_kill_process(), and the executor of a driver
+_OUT_OF_MEMORY = ("Out of memory: Killed process", "was refused memory")
 DEFAULT_TIMEOUT = 30.0
 
 
@@ -156,26 +157,30 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
     if missing is not None:
         return result(Comparison(Verdict.SKIP, missing), (), 0.0)
     try:
+        rules = rules_for(binding, lab.features())
+        why = obstacle(program, rules)
+        if why is not None:
+            return result(Comparison(Verdict.SKIP, why), (), 0.0)
         execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
     except VMFailure as failure:
         return result(Comparison(verdict_of(failure), failure.message), failure.console.splitlines(), 0.0)
     except GuestError as error:
         reason = "; ".join(filter(None, [error.message, error.hint]))
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
-    comparison = _judge(program, binding, execution)
+    comparison = _judge(program, rules, execution)
     tables: list[PageTables] = []
     remark = ""
     if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
         try:
-            tables = _tables(program, binding, comparison.divergence.step, plan, lab)
+            tables = _tables(program, rules, comparison.divergence.step, plan, lab)
         except GuestError as failure:
             remark = f"page tables: the VM did not survive the second look ({failure.message})"
     return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark)
 
 
-def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
+def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
-    comparison = compare(program, RULES[binding], execution.observations)
+    comparison = compare(program, rules, execution.observations)
     if execution.complaints:
         return Comparison(Verdict.CRASHED, execution.complaints[0], comparison.divergence)
     if execution.earlier:
@@ -183,14 +188,14 @@ def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
             f"the kernel complained before this program started, late words on an earlier one: {execution.earlier[0]}"
         )
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)
-    if any(_OUT_OF_MEMORY in line for line in execution.log):
+    if any(words in line for line in execution.log for words in _OUT_OF_MEMORY):
         return Comparison(Verdict.INCONCLUSIVE, "the guest ran out of memory: use fewer pages")
     if comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
         if LOST_LINES in execution.log:
             return Comparison(
                 Verdict.INCONCLUSIVE, "lines of the kernel's log were lost, a complaint may be among them"
             )
-        if binding == "interval" and set(execution.residue) != set(DEVICES):
+        if rules.binding == "interval" and set(execution.residue) != set(DEVICES):
             return Comparison(Verdict.INCONCLUSIVE, "the driver does not tell whether device memory leaked")
     left = [f"{pages} pages of {device}" for device, pages in execution.residue.items() if pages]
     if left and comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
@@ -199,9 +204,9 @@ def _judge(program: Program, binding: str, execution: Execution) -> Comparison:
     return comparison
 
 
-def _tables(program: Program, binding: str, step: int, plan: Plan, lab: Lab) -> list[PageTables]:
+def _tables(program: Program, rules: Rules, step: int, plan: Plan, lab: Lab) -> list[PageTables]:
     """Both page tables right after the step, from a second run in a clean VM."""
     found = inquest(program, step)
     lab.discard()
-    execution = lab.execute(found.program, binding, wrong=plan.wrong, timeout=plan.timeout)
-    return page_tables(found, RULES[binding], execution.observations)
+    execution = lab.execute(found.program, rules.binding, wrong=plan.wrong, timeout=plan.timeout)
+    return page_tables(found, rules, execution.observations)

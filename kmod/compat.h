@@ -1,25 +1,199 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What differs between kernels, so that no other file of the module asks.
- * HAVE_* come from probes/, by compiling them.
+ * HAVE_* come from probes/, by compiling them; each says since when it is
+ * there.
  */
 #ifndef HMM_HARNESS_COMPAT_H
 #define HMM_HARNESS_COMPAT_H
 
+#include <linux/highmem.h>
+#include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/page-flags.h>
 
 #include "probed.h"
 
 /*
- * Device memory needs pages that the CPU cannot reach, and a way to get them
- * all back, or the module could not be unloaded. Most are found through the
- * processes that have them; those that KSM merged belong to no process in
- * particular, and only migrate_device_range() gets them back.
+ * Device memory needs pages that the CPU cannot reach, and a way to tell those
+ * in use from free ones. From 5.18 to 6.0 all have one reference.
  */
-#if IS_ENABLED(CONFIG_DEVICE_PRIVATE) && defined(HAVE_MIGRATE_DEVICE_RANGE) && \
-	defined(HAVE_MIGRATE_FAULT_PAGE)
+#if IS_ENABLED(CONFIG_DEVICE_PRIVATE) && \
+	(defined(HAVE_DEVICE_PAGE_EXTRA_REF) || \
+	 defined(HAVE_ZONE_DEVICE_PAGE_INIT) || \
+	 defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER))
 #define HH_DEVMEM 1
 #endif
 
+#ifndef HAVE_KMAP_LOCAL
+#define kmap_local_page(page) kmap_atomic(page)
+#define kunmap_local(address) kunmap_atomic(address)
+#endif
+
+#ifndef HAVE_MEMZERO_PAGE
+static inline void memzero_page(struct page *page, size_t offset, size_t len)
+{
+	zero_user(page, offset, len);
+}
+#endif
+
+#ifndef HAVE_VMA_LOOKUP
+static inline struct vm_area_struct *vma_lookup(struct mm_struct *mm,
+						unsigned long addr)
+{
+	struct vm_area_struct *vma = find_vma(mm, addr);
+
+	return vma && addr >= vma->vm_start ? vma : NULL;
+}
+#endif
+
+#ifndef HAVE_DEVICE_COHERENT
+static inline bool is_device_coherent_page(const struct page *page)
+{
+	return false;
+}
+#endif
+
+/* Who migrates, of an MMU_NOTIFY_MIGRATE */
+static inline void *
+hh_notifier_owner(const struct mmu_notifier_range *range)
+{
+#ifdef HAVE_NOTIFIER_OWNER
+	return range->owner;
+#else
+	return range->migrate_pgmap_owner;
+#endif
+}
+
+/* What a page is mapped by: the page's own matter until there were folios */
+#ifdef HAVE_FOLIO
+#define hh_mapped folio
+#define hh_mapped_of(page) page_folio(page)
+#define hh_is_mapped(page) folio_mapped(page_folio(page))
+#define hh_is_merged(page) folio_test_ksm(page_folio(page))
+#else
+#define hh_mapped page
+#define hh_mapped_of(page) (page)
+#define hh_is_mapped(page) page_mapped(page)
+#define hh_is_merged(page) PageKsm(page)
+#endif
+
+/* The bits of a page's mapping that say what it points to */
+#ifdef FOLIO_MAPPING_FLAGS
+#define HH_MAPPING_ANON FOLIO_MAPPING_ANON
+#define HH_MAPPING_FLAGS FOLIO_MAPPING_FLAGS
+#else
+#define HH_MAPPING_ANON PAGE_MAPPING_ANON
+#define HH_MAPPING_FLAGS PAGE_MAPPING_FLAGS
+#endif
+
+/* The index that an anonymous page has at the start of @vma */
+static inline pgoff_t hh_vma_anon_pgoff(const struct vm_area_struct *vma)
+{
+#ifdef HAVE_VMA_ANON_PGOFF
+	return vma_start_anon_pgoff(vma);
+#else
+	return vma->vm_pgoff;
+#endif
+}
+
+#ifdef HH_DEVMEM
+
+static inline struct dev_pagemap *hh_page_pgmap(struct page *page)
+{
+#ifdef HAVE_PAGE_PGMAP
+	return page_pgmap(page);
+#else
+	return page->pgmap;
+#endif
+}
+
+/* How a driver gets a device page back: struct hh_freed of .hh_free_op */
+#ifdef HAVE_FOLIO_FREE
+#define hh_freed folio
+#define hh_free_op folio_free
+#define hh_freed_page(freed) (&(freed)->page)
+#else
+#define hh_freed page
+#define hh_free_op page_free
+#define hh_freed_page(freed) (freed)
+#endif
+
+/* Takes a free device page into use: locked, and with a reference. */
+static inline void hh_page_init(struct page *page, struct dev_pagemap *pgmap)
+{
+#if defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER)
+	zone_device_page_init(page, pgmap, 0);
+#elif defined(HAVE_ZONE_DEVICE_PAGE_INIT)
+	zone_device_page_init(page);
+#else
+	get_page(page);
+	lock_page(page);
+#endif
+}
+
+/* Takes a reference to a device page unless it is free. */
+static inline bool hh_page_get_unless_free(struct page *page)
+{
+#ifdef HAVE_DEVICE_PAGE_EXTRA_REF
+	return page_ref_add_unless(page, 1, 1);
+#else
+	return get_page_unless_zero(page);
+#endif
+}
+
+/* Where a page shall migrate to: @page is locked. */
+static inline unsigned long hh_migrate_dst(struct page *page)
+{
+	unsigned long dst = migrate_pfn(page_to_pfn(page));
+
+#ifdef HAVE_MIGRATE_PFN_LOCKED
+	dst |= MIGRATE_PFN_LOCKED;
+#endif
+	return dst;
+}
+
+/*
+ * Whether the caller of migrate_to_ram() has a reference to the page. Without
+ * it the page may be free by then, or another one, and nothing but its pagemap
+ * may be looked at.
+ */
+#ifdef HAVE_MIGRATE_FAULT_PAGE
+#define HH_FAULT_PAGE_HELD true
+#define hh_set_fault_page(args, page) ((args)->fault_page = (page))
+#else
+#define HH_FAULT_PAGE_HELD false
+#define hh_set_fault_page(args, page) do { } while (0)
+#endif
+
+/*
+ * A page that KSM merged belongs to no process in particular, and only this
+ * gets it back from a device. Without it, none may go there.
+ */
+#ifdef HAVE_MIGRATE_DEVICE_RANGE
+#define HH_MERGED_MIGRATE true
+#else
+#define HH_MERGED_MIGRATE false
+
+static inline int migrate_device_range(unsigned long *src, unsigned long start,
+				       unsigned long npages)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void migrate_device_pages(unsigned long *src, unsigned long *dst,
+					unsigned long npages)
+{
+}
+
+static inline void migrate_device_finalize(unsigned long *src,
+					   unsigned long *dst,
+					   unsigned long npages)
+{
+}
+#endif
+
+#endif /* HH_DEVMEM */
 #endif /* HMM_HARNESS_COMPAT_H */

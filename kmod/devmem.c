@@ -26,7 +26,8 @@
 
 static struct hh_device *hh_page_device(struct page *page)
 {
-	return container_of(page->pgmap, struct hh_device, devmem.pgmap);
+	return container_of(hh_page_pgmap(page), struct hh_device,
+			    devmem.pgmap);
 }
 
 /**
@@ -37,7 +38,7 @@ static struct hh_device *hh_page_device(struct page *page)
 bool hh_devmem_owns(struct hh_device *device, struct page *page)
 {
 	return is_device_private_page(page) &&
-	       page->pgmap == &device->devmem.pgmap;
+	       hh_page_pgmap(page) == &device->devmem.pgmap;
 }
 
 /**
@@ -105,8 +106,10 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 	struct page *backing, *page;
 
 	backing = alloc_page(GFP_HIGHUSER | __GFP_NOWARN);
-	if (!backing)
+	if (!backing) {
+		atomic64_inc(&device->refused);
 		return NULL;
+	}
 	set_page_private(backing, 0);
 
 	spin_lock(&devmem->lock);
@@ -123,16 +126,17 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 	page->zone_device_data = backing;
 	/*
 	 * Eviction finds the page as soon as it has a reference: pairs with
-	 * get_page_unless_zero() in hh_evict_page(), after which the backing
+	 * hh_page_get_unless_free() in hh_evict_page(), after which the backing
 	 * page and its state are looked at.
 	 */
 	smp_wmb();
-	zone_device_page_init(page);
+	hh_page_init(page, &devmem->pgmap);
 	return page;
 }
 
-static void hh_page_free(struct page *page)
+static void hh_page_free(struct hh_freed *freed)
 {
+	struct page *page = hh_freed_page(freed);
 	struct hh_devmem *devmem = &hh_page_device(page)->devmem;
 	struct page *backing = hh_devmem_backing(page);
 
@@ -163,6 +167,9 @@ static void hh_alloc_and_copy_in(struct hh_device *device,
 	for (i = 0; i < npages; i++) {
 		if (!(src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
+		from = migrate_pfn_to_page(src[i]);
+		if (!HH_MERGED_MIGRATE && from && hh_is_merged(from))
+			continue;
 		to = hh_devmem_alloc(device);
 		if (!to)
 			continue;
@@ -170,12 +177,11 @@ static void hh_alloc_and_copy_in(struct hh_device *device,
 		 * No page: there was none, or the zero page. The pages of
 		 * files will not move, and may even be unreadable.
 		 */
-		from = migrate_pfn_to_page(src[i]);
 		if (from && PageAnon(from) && !hh_wrong(HH_MIGRATE_NO_COPY))
 			copy_highpage(hh_devmem_backing(to), from);
 		else
 			clear_highpage(hh_devmem_backing(to));
-		dst[i] = migrate_pfn(page_to_pfn(to));
+		dst[i] = hh_migrate_dst(to);
 	}
 }
 
@@ -210,6 +216,7 @@ static unsigned long hh_alloc_and_copy_out(struct hh_device *device,
 		to = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
 		if (!to) {
 			failed++;
+			atomic64_inc(&device->refused);
 			continue;
 		}
 		lock_page(to);
@@ -219,7 +226,7 @@ static unsigned long hh_alloc_and_copy_out(struct hh_device *device,
 		else
 			hh_copy_out(to, from);
 		before = from;
-		dst[i] = migrate_pfn(page_to_pfn(to));
+		dst[i] = hh_migrate_dst(to);
 	}
 	return failed;
 }
@@ -360,9 +367,9 @@ static vm_fault_t hh_try_to_ram(struct hh_device *device, struct vm_fault *vmf)
 		.src = &src,
 		.dst = &dst,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-		.fault_page = vmf->page,
 	};
 
+	hh_set_fault_page(&args, vmf->page);
 	if (hh_migrate_vma(device, &args, NULL, &failed) < 0)
 		return VM_FAULT_SIGBUS;
 	return failed ? VM_FAULT_OOM : 0;
@@ -371,15 +378,15 @@ static vm_fault_t hh_try_to_ram(struct hh_device *device, struct vm_fault *vmf)
 /*
  * A CPU touched a device page: of any process that has it, not only a mirror's.
  *
- * Each CPU that comes here has a reference to the page, and migration fails as
+ * Where each CPU that comes here has a reference to the page, migration fails as
  * long as more than one has. So all but the first turn round at once, to come
  * again until the page is gone, and the first does not give up at once.
  */
 static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 {
-	unsigned long *state = hh_page_state(vmf->page);
 	struct hh_device *device = hh_page_device(vmf->page);
 	struct hh_devmem *devmem = &device->devmem;
+	unsigned long *state;
 	vm_fault_t ret = 0;
 	int tries = 32;
 
@@ -387,6 +394,10 @@ static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 	devmem->cpu_faults++;
 	spin_unlock(&devmem->lock);
 
+	if (!HH_FAULT_PAGE_HELD)
+		return hh_try_to_ram(device, vmf);
+
+	state = hh_page_state(vmf->page);
 	if (test_and_set_bit(HH_PAGE_FAULTING, state))
 		return 0;
 	while (!ret && hh_is_live(vmf->page) && tries--)
@@ -396,7 +407,7 @@ static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 }
 
 static const struct dev_pagemap_ops hh_pagemap_ops = {
-	.page_free = hh_page_free,
+	.hh_free_op = hh_page_free,
 	.migrate_to_ram = hh_migrate_to_ram,
 };
 
@@ -443,36 +454,39 @@ static struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
 				      unsigned long *addr)
 {
 	struct mm_struct *mm = NULL;
+	struct hh_mapped *mapped = hh_mapped_of(page);
 	struct anon_vma *anon_vma, *root;
 	struct vm_area_struct *vma;
 	unsigned long mapping;
 	struct rb_node *node;
+	pgoff_t first;
 
 	/* The steps of folio_lock_anon_vma_read(), which is not exported */
 	rcu_read_lock();
-	mapping = (unsigned long)READ_ONCE(page->mapping);
-	if ((mapping & PAGE_MAPPING_FLAGS) != PAGE_MAPPING_ANON ||
-	    !page_mapped(page))
+	mapping = (unsigned long)READ_ONCE(mapped->mapping);
+	if ((mapping & HH_MAPPING_FLAGS) != HH_MAPPING_ANON ||
+	    !hh_is_mapped(page))
 		goto unlock;
-	anon_vma = (struct anon_vma *)(mapping - PAGE_MAPPING_ANON);
+	anon_vma = (struct anon_vma *)(mapping - HH_MAPPING_ANON);
 	root = READ_ONCE(anon_vma->root);
 	if (!down_read_trylock(&root->rwsem))
 		goto unlock;
-	if (!page_mapped(page))
+	if (!hh_is_mapped(page))
 		goto up;
 
 	for (node = rb_first_cached(&anon_vma->rb_root); node && !mm;
 	     node = rb_next(node)) {
 		vma = rb_entry(node, struct anon_vma_chain, rb)->vma;
-		if (page->index < vma->vm_pgoff ||
-		    page->index - vma->vm_pgoff >= vma_pages(vma))
+		first = hh_vma_anon_pgoff(vma);
+		if (mapped->index < first ||
+		    mapped->index - first >= vma_pages(vma))
 			continue;
 		if (nth) {
 			nth--;
 			continue;
 		}
 		*addr = vma->vm_start +
-			((page->index - vma->vm_pgoff) << PAGE_SHIFT);
+			((mapped->index - first) << PAGE_SHIFT);
 		if (mmget_not_zero(vma->vm_mm))
 			mm = vma->vm_mm;
 	}
@@ -536,10 +550,10 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 	bool merged = false;
 
 	/* Ordered before all looks at the page, see hh_devmem_alloc(). */
-	for (nth = 0; get_page_unless_zero(page); nth++) {
+	for (nth = 0; hh_page_get_unless_free(page); nth++) {
 		mm = NULL;
 		if (trylock_page(page)) {
-			merged = PageKsm(page);
+			merged = hh_is_merged(page);
 			if (hh_is_live(page))
 				mm = hh_find_user(page, nth, &addr);
 			unlock_page(page);

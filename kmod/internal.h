@@ -18,6 +18,7 @@
 #ifndef HMM_HARNESS_INTERNAL_H
 #define HMM_HARNESS_INTERNAL_H
 
+#include <linux/atomic.h>
 #include <linux/bitops.h>
 #include <linux/hmm.h>
 #include <linux/kref.h>
@@ -69,12 +70,14 @@ struct hh_devmem {
  * @id: number of the device, as in its name
  * @name: name of its node
  * @misc: how user space finds it
+ * @refused: how often there was no memory for what it needed
  * @devmem: its memory
  */
 struct hh_device {
 	unsigned int id;
 	char name[sizeof("hmm_harness0")];
 	struct miscdevice misc;
+	atomic64_t refused;
 	struct hh_devmem devmem;
 };
 
@@ -297,7 +300,7 @@ static inline bool hh_wrong(enum hh_mistake mistake)
  */
 static inline bool hh_may_break(struct page *page)
 {
-	return PageAnon(page) && !PageKsm(page);
+	return PageAnon(page) && !hh_is_merged(page);
 }
 
 /* ioctl.c */

@@ -102,6 +102,7 @@ static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
 	int ret = 0;
 
 	hh_devmem_usage(file->device, usage);
+	usage->refused = atomic64_read(&file->device->refused);
 
 	mirror = hh_mirror_get(file);
 	if (!mirror)

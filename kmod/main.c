@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/sysfs.h>
 
 #include "internal.h"
 
@@ -16,6 +17,32 @@ MODULE_PARM_DESC(devmem_mb,
 		 "memory of each device in MiB, rounded up to even, 0 for none (default 64)");
 
 static struct hh_device hh_devices[HMM_HARNESS_NR_DEVICES];
+
+/*
+ * What the module was built for: the names of the probes that compiled, and
+ * whether there can be memory of a device. For who has to know what a kernel
+ * can and cannot do.
+ */
+static int hh_features_get(char *buffer, const struct kernel_param *kp)
+{
+#ifdef HH_DEVMEM
+	return sysfs_emit(buffer, "DEVMEM,%s\n", HH_PROBED);
+#else
+	return sysfs_emit(buffer, "%s\n", HH_PROBED);
+#endif
+}
+
+static int hh_features_set(const char *value, const struct kernel_param *kp)
+{
+	return -EPERM;
+}
+
+static const struct kernel_param_ops hh_features_ops = {
+	.set = hh_features_set,
+	.get = hh_features_get,
+};
+module_param_cb(features, &hh_features_ops, NULL, 0444);
+MODULE_PARM_DESC(features, "what the kernel was found to have (read only)");
 
 static int hh_open(struct inode *inode, struct file *filp)
 {

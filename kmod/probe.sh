@@ -3,7 +3,8 @@
 # Usage: $0 DIRECTORY OUTPUT COMPILER [FLAG...]
 #
 # Writes to OUTPUT a header that defines HAVE_NAME for every DIRECTORY/NAME.c
-# that the kernel's own compiler command accepts without a warning.
+# that the kernel's own compiler command accepts without a warning, and
+# HH_PROBED, the names of these.
 set -eu
 
 directory=$1
@@ -20,13 +21,16 @@ fi
 
 {
 	echo "/* Generated: what this kernel has. */"
+	names=
 	for source in "$directory"/*.c; do
 		name=$(basename "$source" .c)
 		if "$@" -Werror -fsyntax-only -x c "$source" 2>/dev/null; then
 			echo "#define HAVE_$name 1"
+			names=$names${names:+,}$name
 		else
 			echo "/* no $name */"
 		fi
 	done
+	echo "#define HH_PROBED \"$names\""
 } > "$output.new"
 mv "$output.new" "$output"

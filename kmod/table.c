@@ -103,8 +103,10 @@ static int hh_put(struct hh_mirror *mirror, unsigned long index, void *new)
 	void *old = xa_store(&mirror->table, index, new,
 			     GFP_ATOMIC | __GFP_NOWARN);
 
-	if (xa_is_err(old))
+	if (xa_is_err(old)) {
+		atomic64_inc(&mirror->device->refused);
 		return xa_err(old);
+	}
 	mirror->entries++;
 	mirror->commits++;
 	hh_dismiss(mirror, old);
@@ -281,7 +283,7 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (hh_wrong(HH_SKIP_INVALIDATE) ||
 	    (hh_wrong(HH_SKIP_OWN_MIGRATE) &&
 	     range->event == MMU_NOTIFY_MIGRATE &&
-	     range->owner == mirror->device))
+	     hh_notifier_owner(range) == mirror->device))
 		haunted = first;
 	if (range->event == MMU_NOTIFY_RELEASE)
 		haunted = ULONG_MAX;

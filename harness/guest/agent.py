@@ -23,7 +23,7 @@ import time
 
 from harness.guest import kernel
 from harness.guest.kernel import AgentError, KernelLog
-from harness.guest.runner import Executor
+from harness.guest.runner import Executor, features
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _MAX_JSON = 1 << 20
 _MAX_BODY = 64 << 20
 _FRAME_SECONDS = 30.0  # for the rest of a frame that has begun
 _NODES = {"interval": "/dev/hmm_harness0", "test_hmm": "/dev/hmm_dmirror0"}
+_DMIRRORS = 2  # of lib/test_hmm.c, with device-private memory
 
 
 class FrameError(Exception):
@@ -52,6 +53,7 @@ class Agent:
     def __init__(self, payload: str, log: KernelLog) -> None:
         self._modules = f"{payload}/modules"
         self._executor = Executor(f"{payload}/bin/executor")
+        self._system_calls: list[str] = []
         self._log = log
         self._taint = kernel.taint()
         self._loaded: dict[str, str] = {}
@@ -73,9 +75,14 @@ class Agent:
                 self._loaded[name] = "loaded"
             except AgentError as error:
                 self._loaded[name] = error.message
+        self._make_nodes()
         self._loading = self._log.lines()
         self._taint = kernel.taint()
+        self._system_calls = features(self._executor.path)
         self._executor.start()
+
+    def _make_nodes(self) -> None:
+        kernel.make_missing_nodes("HMM_DMIRROR", "/dev/hmm_dmirror%d", _DMIRRORS)
 
     def hello(self) -> dict[str, Any]:
         """What there is: `bindings` are those that programs can use, `info` says why others are missing."""
@@ -87,6 +94,7 @@ class Agent:
                 "modules": self._loaded,
                 "log": self._loading,
                 "mistakes": kernel.known_mistakes(),
+                "features": [*kernel.features(), *self._system_calls],
                 "python": ".".join(map(str, sys.version_info[:3])),
             },
         }
@@ -153,6 +161,7 @@ class Agent:
         name = _module_name(request)
         kernel.load_module(f"{self._modules}/{name}.ko", str(request.get("parameters", "")))
         self._loaded[name] = "loaded"
+        self._make_nodes()
         self._taint = kernel.taint()
         return {}, b""
 

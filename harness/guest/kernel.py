@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
 _DELETE_MODULE = 176
@@ -66,6 +67,28 @@ def unload_module(name: str) -> None:
 def taint() -> int:
     """The taint bits; Documentation/admin-guide/tainted-kernels.rst."""
     return int(_read(_TAINTED))
+
+
+def features() -> list[str]:
+    """What our module found this kernel to have, by name; nothing if it is not loaded."""
+    try:
+        return _split(_read(f"{_PARAMETERS}/features"))
+    except FileNotFoundError:
+        return []
+
+
+def make_missing_nodes(driver: str, pattern: str, count: int) -> None:
+    """Makes `pattern % 0` and so on, the nodes of the `count` devices of `driver`, if it has devices and no nodes.
+
+    The test_hmm of v5.10 leaves that to a script.
+    """
+    if os.path.exists(pattern % 0):
+        return
+    for line in _read("/proc/devices").splitlines():
+        major, _, name = line.strip().partition(" ")
+        if name == driver:
+            for minor in range(count):
+                os.mknod(pattern % minor, stat.S_IFCHR | 0o600, os.makedev(int(major), minor))
 
 
 def known_mistakes() -> list[str]:

@@ -28,11 +28,31 @@ class Response:
         self.remarks = remarks
 
 
+def features(path: str) -> list[str]:
+    """What the executor `path` found the kernel's system calls to do, by name. Raises `AgentError`."""
+    answers, its_answers = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            path, [path, "features"], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, its_answers, 1)]
+        )
+    except OSError as error:
+        os.close(answers)
+        raise AgentError(f"cannot start {path}: {error.strerror}", "rebuild the payload") from error
+    finally:
+        os.close(its_answers)
+    with os.fdopen(answers) as file:
+        names = file.read().split()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise AgentError(f"`{path} features` ended with status {status}")
+    return names
+
+
 class Executor:
     """The executor `path`, started when it is needed and again if it has died."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._pid: int | None = None
         self._input = -1
         self._output = -1
@@ -54,11 +74,11 @@ class Executor:
             (os.POSIX_SPAWN_DUP2, self._errors, 2),
         ]
         try:
-            self._pid = os.posix_spawn(self._path, [self._path], os.environ, file_actions=actions)
+            self._pid = os.posix_spawn(self.path, [self.path], os.environ, file_actions=actions)
         except OSError as error:
             for fd in (self._input, self._output, self._errors):
                 os.close(fd)
-            raise AgentError(f"cannot start {self._path}: {error.strerror}", "rebuild the payload") from error
+            raise AgentError(f"cannot start {self.path}: {error.strerror}", "rebuild the payload") from error
         finally:
             os.close(its_input)
             os.close(its_output)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from harness.program.operations import Advice, Advise, Evict, Operation, ToDevice, ToSystem
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,37 @@ class Rules:
     fault_shows_entries: bool  # a fault shows the resulting entries
     device_pages: int | None  # memory of a device, in pages of 4096 bytes; None if it grows
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
+    features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
+
+    def has(self, feature: str) -> bool:
+        """Whether the kernel has `feature`, one of `FEATURES`."""
+        assert feature in FEATURES, feature
+        return feature in self.features
+
+    def obstacle(self, step: Operation) -> str | None:
+        """Why no driver can carry `step` out on this kernel; None if it can be done."""
+        if isinstance(step, ToDevice | ToSystem | Evict) and not self.has("DEVMEM"):
+            return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
+        if isinstance(step, Advise) and step.advice in _POPULATE and not self.has("POPULATE"):
+            return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        return None
 
 
-RULES = {
+_POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
+
+# What the model asks of a kernel. Found by trying: in capitals those of kmod/probes/, by compiling, and of
+# harness/guest/executor/features.c, by calling.
+FEATURES = {
+    "DEVMEM": "device-private memory",
+    "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
+    "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
+    "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
+    "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
+    "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
+}
+
+
+_BINDINGS = {
     rules.binding: rules
     for rules in (
         Rules(
@@ -51,3 +81,12 @@ RULES = {
         ),
     )
 }
+
+
+def rules_for(binding: str, features: Collection[str]) -> Rules:
+    """How `binding` behaves on a kernel that has `features`; those that the model does not ask for are ignored."""
+    return replace(_BINDINGS[binding], features=frozenset(features) & FEATURES.keys())
+
+
+# For who has no target to ask: what debian:6.1 has.
+RULES = {binding: rules_for(binding, ("DEVMEM", "MIGRATE_FAULT_PAGE", "POPULATE")) for binding in _BINDINGS}

@@ -205,8 +205,12 @@ int main(int argc, char **argv)
 	const struct rlimit no_core = { 0 };
 	char byte = 0;
 
+	if (argc == 2 && !strcmp(argv[1], "features")) {
+		features_print();
+		return 0;
+	}
 	if (argc != 1) {
-		fprintf(stderr, "usage: %s < REQUESTS > RESPONSES (see wire.h)\n", argv[0]);
+		fprintf(stderr, "usage: %s features | %s < REQUESTS > RESPONSES (see wire.h)\n", argv[0], argv[0]);
 		return 64;
 	}
 	signal(SIGPIPE, SIG_IGN);

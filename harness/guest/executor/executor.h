@@ -104,6 +104,8 @@ struct exchange {
  *           @elements, which have room for what wire.h promises. @scratch has
  *           SCRATCH_PAGES pages. Returns whether the program can go on.
  * @in_use: allocated pages of the device @number, or WIRE_UNKNOWN
+ * @refused: how often that device was refused memory since it was made; 0 if
+ *           it cannot tell
  */
 struct binding {
 	const char *node;
@@ -111,6 +113,7 @@ struct binding {
 	bool (*operate)(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 			uint64_t *elements, uint64_t *scratch);
 	uint64_t (*in_use)(int number);
+	uint64_t (*refused)(int number);
 };
 
 extern const struct binding interval_binding;
@@ -134,6 +137,9 @@ _Noreturn void subject_run(unsigned int number, pid_t parent, int channel);
 
 /* interval.c */
 int interval_bind(int fd);
+
+/* features.c */
+void features_print(void);
 
 /* channel.c: files between the worker and its subjects; 0 or a file, or -errno */
 int channel_send(int channel, int fd);

@@ -132,21 +132,35 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 	return true;
 }
 
-static uint64_t in_use(int number)
+/* The accounts of a device. Returns whether it told them. */
+static bool look(int number, struct hmm_harness_usage *usage)
 {
-	struct hmm_harness_usage usage = { .size = sizeof(usage) };
-	uint64_t pages = WIRE_UNKNOWN;
 	char node[sizeof(NODE) + 8];
+	bool told;
 	int fd;
 
 	snprintf(node, sizeof(node), NODE, number);
 	fd = open(node, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return pages;
-	if (!call(fd, HMM_HARNESS_USAGE, &usage))
-		pages = usage.in_use;
+		return false;
+	*usage = (struct hmm_harness_usage){ .size = sizeof(*usage) };
+	told = !call(fd, HMM_HARNESS_USAGE, usage);
 	close(fd);
-	return pages;
+	return told;
+}
+
+static uint64_t in_use(int number)
+{
+	struct hmm_harness_usage usage;
+
+	return look(number, &usage) ? usage.in_use : WIRE_UNKNOWN;
+}
+
+static uint64_t refused(int number)
+{
+	struct hmm_harness_usage usage;
+
+	return look(number, &usage) ? usage.refused : 0;
 }
 
 const struct binding interval_binding = {
@@ -154,4 +168,5 @@ const struct binding interval_binding = {
 	.unbound = true,
 	.operate = operate,
 	.in_use = in_use,
+	.refused = refused,
 };

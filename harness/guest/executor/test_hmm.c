@@ -10,6 +10,11 @@
  * access to a range where one page lacks an entry enters all that follow anew,
  * and does the same to them. Therefore device pages are accessed on their own,
  * and only where they have entries.
+ *
+ * Since huge pages migrate (v6.19), the entry of a page that came to the device
+ * from nothing, or from the zero page, cannot be written, though the CPU's can:
+ * a write would lead to the same. And v5.10 looks for ever for the pages of a
+ * process that has exited.
  */
 #include <errno.h>
 #include <string.h>
@@ -26,6 +31,20 @@
 /* v5.10 has one direction only, under this name. */
 #ifndef HMM_DMIRROR_MIGRATE_TO_DEV
 #define HMM_DMIRROR_MIGRATE_TO_DEV HMM_DMIRROR_MIGRATE
+#endif
+
+/* Whether an access to a process that has exited fails, as it should */
+#ifdef HMM_DMIRROR_MIGRATE_TO_SYS
+#define NOTICES_EXIT true
+#else
+#define NOTICES_EXIT false
+#endif
+
+/* Whether an entry made by migration can be written where the CPU's can */
+#ifdef HMM_DMIRROR_FLAGS
+#define ENTRY_LIKE_CPU false
+#else
+#define ENTRY_LIKE_CPU true
 #endif
 
 #define PROT_KIND 0x70		/* HMM_DMIRROR_PROT_ZERO, _DEV_* */
@@ -98,9 +117,43 @@ static void snapshot(int fd, const struct wire_operation *operation, struct wire
 }
 
 /*
+ * Pages whose entries can be written if there are any: each in the slot that its
+ * number and the file choose. One that another has pushed out counts as one that
+ * cannot be written.
+ */
+static uint64_t writable[1 << 16];
+
+static uint64_t *slot_of(int fd, uint64_t address, uint64_t *key)
+{
+	*key = address | (uint64_t)fd; /* of an address the low bits are free, and fewer files are open */
+	return &writable[(address / PAGE_BYTES + (uint64_t)fd * 0x4321) % (sizeof(writable) / sizeof(*writable))];
+}
+
+static bool is_writable(int fd, uint64_t address)
+{
+	uint64_t key;
+
+	return ENTRY_LIKE_CPU || *slot_of(fd, address, &key) == key;
+}
+
+/* Notes, before pages are migrated to the device, which of them will be writable there. */
+static void note_writable(int fd, uint64_t address, const uint8_t *protections, uint64_t npages)
+{
+	for (uint64_t i = 0; i < npages; i++) {
+		uint64_t key;
+		uint64_t *slot = slot_of(fd, address + i * PAGE_BYTES, &key);
+
+		if (is_local(protections[i]))
+			continue; /* it does not move, and its entry stays */
+		*slot = 0;
+		if (protections[i] != HMM_DMIRROR_PROT_ERROR && protections[i] & HMM_DMIRROR_PROT_WRITE)
+			*slot = key;
+	}
+}
+
+/*
  * 0 if the mirror has an entry for each of these device pages of its own, which
- * is what MIGRATE_TO_DEV answers when there is nothing to migrate. That the
- * entry can be written, too, is the same as that the CPU's can.
+ * is what MIGRATE_TO_DEV answers when there is nothing to migrate.
  */
 static int probe(int fd, bool store, uint64_t address, const uint8_t *protections, uint64_t npages, uint64_t *scratch)
 {
@@ -108,7 +161,7 @@ static int probe(int fd, bool store, uint64_t address, const uint8_t *protection
 
 	/* The driver warns, and fails for a reason that is not the kernel's (its do_fault()). */
 	for (uint64_t i = 0; store && i < npages; i++)
-		if (!(protections[i] & HMM_DMIRROR_PROT_WRITE))
+		if (!(protections[i] & HMM_DMIRROR_PROT_WRITE) || !is_writable(fd, address + i * PAGE_BYTES))
 			return NOT_POSSIBLE;
 	error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, address, npages, scratch);
 	return error == ENOENT ? NOT_POSSIBLE : error;
@@ -157,6 +210,8 @@ static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint6
 
 	*done = 0;
 	error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);
+	if (error == EINVAL && !NOTICES_EXIT)
+		return NOT_POSSIBLE;
 	if (error == EINVAL) /* the process has exited: let the driver say so */
 		memset(protections, HMM_DMIRROR_PROT_NONE, npages);
 	else if (error)
@@ -262,9 +317,14 @@ static int to_device(int fd, const struct wire_operation *operation, uint64_t *s
 	while (done < operation->npages) {
 		uint64_t left = operation->npages - done;
 		uint64_t npages = left < CHUNK_PAGES ? left : CHUNK_PAGES;
-		int error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, operation->address + done * PAGE_BYTES, npages,
-				 scratch);
+		uint64_t address = operation->address + done * PAGE_BYTES;
+		uint8_t protections[CHUNK_PAGES];
+		int error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);
 
+		if (!error) {
+			note_writable(fd, address, protections, npages);
+			error = call(fd, HMM_DMIRROR_MIGRATE_TO_DEV, address, npages, scratch);
+		}
 		if (error && error != ENOENT)
 			return error;
 		done += npages;
@@ -320,9 +380,16 @@ static uint64_t in_use(int number)
 	return WIRE_UNKNOWN;
 }
 
+static uint64_t refused(int number)
+{
+	(void)number;
+	return 0;
+}
+
 const struct binding test_hmm_binding = {
 	.node = "/dev/hmm_dmirror%d",
 	.unbound = false,
 	.operate = operate,
 	.in_use = in_use,
+	.refused = refused,
 };

@@ -286,8 +286,18 @@ static void end_program(void)
 	}
 }
 
+/* The driver may have done less than it was told to: then nobody can say what was to be seen. */
+static void tell_refused(int device, uint64_t before)
+{
+	uint64_t times = binding->refused(device) - before;
+
+	if (times)
+		fprintf(stderr, "executor: device %d was refused memory %llu times\n", device, (unsigned long long)times);
+}
+
 static void run_program(void)
 {
+	uint64_t refused[WIRE_MAX_DEVICES];
 	const struct request *request = &exchange->request;
 	struct wire_outcome *outcome = (struct wire_outcome *)exchange->response;
 	uint32_t count = request->program.operations;
@@ -295,6 +305,8 @@ static void run_program(void)
 	bool go_on = true;
 
 	binding = request_binding(request->program.binding);
+	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
+		refused[i] = binding->refused(i);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
 		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
@@ -309,8 +321,10 @@ static void run_program(void)
 	outcome->magic = WIRE_MAGIC;
 	outcome->observations = count;
 	outcome->length = length;
-	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
+	for (int i = 0; i < WIRE_MAX_DEVICES; i++) {
 		outcome->in_use[i] = binding->in_use(i);
+		tell_refused(i, refused[i]);
+	}
 }
 
 /*

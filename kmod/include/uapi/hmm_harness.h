@@ -198,6 +198,9 @@ struct hmm_harness_evict {
  * @cpu_faults: (out) migrate_to_ram() calls
  * @invalidations: (out) invalidation callbacks of this file's mirror
  * @entries: (out) entries in this file's device page table
+ * @refused: (out) how often the device did without what it needed because
+ *           there was no memory: a page that did not move, an access that
+ *           failed with -ENOMEM
  *
  * What concerns the mirror is 0 when the file is not bound. Pages are allocated
  * and freed also for migrations that the kernel refuses.
@@ -211,6 +214,7 @@ struct hmm_harness_usage {
 	__aligned_u64 cpu_faults;
 	__aligned_u64 invalidations;
 	__aligned_u64 entries;
+	__aligned_u64 refused;
 };
 
 /* _IO(): the size travels in the struct, so a command keeps its number. */

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What this kernel's system calls can do, where the model of them depends on it:
+ * found by trying, one name a line for each that is there.
+ */
+#define _GNU_SOURCE
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "executor.h"
+
+/* Three pages with nothing around them that could become one mapping with them */
+static char *three_pages(void)
+{
+	char *pages = mmap(NULL, 3 * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return pages == MAP_FAILED ? NULL : pages;
+}
+
+static bool populates(void)
+{
+	char *pages = three_pages();
+
+	return pages && !madvise(pages, PAGE_BYTES, MADV_POPULATE_WRITE);
+}
+
+/* MADV_POPULATE_*: whether what is behind a hole is left alone */
+static bool populate_stops_at_hole(void)
+{
+	char *pages = three_pages();
+	unsigned char resident;
+
+	if (!pages || munmap(pages + PAGE_BYTES, PAGE_BYTES))
+		return false;
+	madvise(pages, 3 * PAGE_BYTES, MADV_POPULATE_WRITE);
+	return !mincore(pages + 2 * PAGE_BYTES, PAGE_BYTES, &resident) && !(resident & 1);
+}
+
+/* mremap(): whether a range that is several mappings can be moved at once */
+static bool moves_several_mappings(void)
+{
+	char *from = three_pages();
+	char *to = three_pages();
+
+	if (!from || !to || mprotect(from + PAGE_BYTES, PAGE_BYTES, PROT_READ))
+		return false;
+	return mremap(from, 3 * PAGE_BYTES, 3 * PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
+}
+
+void features_print(void)
+{
+	if (populates()) {
+		puts("POPULATE");
+		if (populate_stops_at_hole())
+			puts("POPULATE_STOPS_AT_HOLE");
+	}
+	if (moves_several_mappings())
+		puts("REMAP_SEVERAL");
+}
