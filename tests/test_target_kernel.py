@@ -28,6 +28,9 @@ compile := {compile}
 allnoconfig:
 	{{ cat $(KCONFIG_ALLCONFIG); echo 'CONFIG_SWAP=n'; }} > $(O)/.config
 	mkdir -p $(O)/include/config && echo 6.66.6 > $(O)/include/config/kernel.release
+	{{ echo 'export KBUILD_OUTPUT = $(O)'; echo 'include $(CURDIR)/Makefile'; }} > $(O)/Makefile
+where:
+	@echo $(KBUILD_OUTPUT)
 bzImage:
 	@echo '  CC      mm/hmm.o'
 	@$(compile)
@@ -312,3 +315,12 @@ def test_options_that_the_kernel_does_not_know_are_not_asked_for(world: Path) ->
     with (world / "configs/base.config").open("a") as base:
         base.write("CONFIG_SECRETMEM=y  # memory that a device must not see\n")
     assert "SECRETMEM" not in provide(world).config.read_text()
+
+
+def test_a_build_tree_knows_where_it_lies_wherever_it_was_made(world: Path) -> None:
+    package(world)
+    built = provide(world)
+    said = subprocess.run(
+        ["make", "--silent", "-C", built.build, "where"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.strip() == str(built.build)

@@ -35,6 +35,11 @@ NEEDS = 3072 * _MIB  # bytes of disk for the unpacked source and all objects, wh
 _COMPILED = re.compile(r"  (?:CC|AS|HOSTCC|LD|AR)\b.*\.(?:o|a|ko)")
 _FILES = 1600  # that a build of base.config compiles, for the progress; other kernels come close
 
+_MAKEFILE = """\
+export KBUILD_OUTPUT := $(realpath $(dir $(lastword $(MAKEFILE_LIST))))
+include $(KBUILD_OUTPUT)/../Makefile
+"""
+
 # Not read by any build for x86: half of the source, and most of the time that unpacking takes.
 _NOT_UNPACKED = (
     "*/Documentation/*/*",
@@ -212,6 +217,12 @@ def compile_all(source: Path, tree: Path, *, log: Path, step: Step, variables: S
     run_tool([*make, "bzImage", "modules"], log=log, env=make_environment(), each_line=count)
 
 
+def _make_movable(makefile: Path) -> None:
+    """Since 6.13 the Makefile of a build tree names both trees by their absolute paths: here by their place."""
+    if "KBUILD_OUTPUT" in makefile.read_text():
+        makefile.write_text(_MAKEFILE)
+
+
 def keep(source: Path, tree: Path, out: Path, take: Callable[[Path, Path], object]) -> None:
     """Takes what is needed of a finished build into `out`; `take` moves or copies a file or a directory."""
     take(tree / "arch/x86/boot/bzImage", out / "bzImage")
@@ -227,6 +238,7 @@ def keep(source: Path, tree: Path, out: Path, take: Callable[[Path, Path], objec
                 place = target / path.relative_to(origin)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 take(path, place)
+    _make_movable(out / "source/build/Makefile")
     for left in (out / "source/build").rglob("*"):
         if left.suffix in {".o", ".a", ".cmd"} and left.is_file():
             left.unlink()
