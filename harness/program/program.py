@@ -70,7 +70,7 @@ class Program:
     subjects: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        checker = _Checker()
+        checker = Checker()
         for number, step in enumerate(self.steps):
             checker.check(number, step)
         object.__setattr__(self, "regions", checker.regions)
@@ -86,7 +86,7 @@ class Program:
         return iter(range(first, first + span.count))
 
 
-class _Checker:
+class Checker:
     """Walks a program once and says what cannot be meant."""
 
     def __init__(self) -> None:

@@ -55,23 +55,38 @@ def qemu_stamp(qemu: Path) -> str:
 
 def accelerator(cache: Cache) -> Accelerator:
     """What QEMU can use on this machine. A probe's answer is remembered until the next boot or another QEMU."""
+    known = remembered(cache)
+    if known is not None:
+        return known
+    qemu = find_qemu()
+    reason = probe(qemu)
+    found = Accelerator("tcg", reason) if reason else Accelerator("kvm")
+    with suppress(OSError):  # a cache that cannot be written costs a second each time, and others complain of it
+        _write(_memory(cache), json.dumps({"key": _key(qemu), "name": found.name, "reason": found.reason}))
+    return found
+
+
+def remembered(cache: Cache) -> Accelerator | None:
+    """What `accelerator` would answer, if it can be told without starting anything."""
     if not _KVM.exists():
         return Accelerator("tcg", f"there is no {_KVM}")
     if not os.access(_KVM, os.R_OK | os.W_OK):
         return Accelerator("tcg", f"no permission to use {_KVM} (join the group kvm)")
-    qemu = find_qemu()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    key = digest_of(qemu_stamp(qemu), boot, KVM_CPU)
-    memory = cache.root / "accelerator.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(memory.read_text())
-        if known["key"] == key and known["name"] in ("kvm", "tcg"):
+    with suppress(MissingError, OSError, ValueError, KeyError, TypeError):
+        known = json.loads(_memory(cache).read_text())
+        if known["key"] == _key(find_qemu()) and known["name"] in ("kvm", "tcg"):
             return Accelerator(known["name"], str(known["reason"]))
-    reason = probe(qemu)
-    found = Accelerator("tcg", reason) if reason else Accelerator("kvm")
-    with suppress(OSError):  # a cache that cannot be written costs a second each time, and others complain of it
-        _write(memory, json.dumps({"key": key, "name": found.name, "reason": found.reason}))
-    return found
+    return None
+
+
+def _memory(cache: Cache) -> Path:
+    return cache.root / "accelerator.json"
+
+
+def _key(qemu: Path) -> str:
+    """What a probe's answer depends on."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return digest_of(qemu_stamp(qemu), boot, KVM_CPU)
 
 
 def probe(qemu: Path, *, accel: str = "kvm", cpu: str = KVM_CPU, seconds: float = _SECONDS) -> str:

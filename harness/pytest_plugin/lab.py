@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lab of a pytest process: its VM is one of those that the machine has room for, and what it shows is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.program.program import Program
+from harness.progress import Progress
+from harness.pytest_plugin.slots import Slot
+from harness.target.cache import Cache
+from harness.target.lab import Execution, Lab
+from harness.target.vm import VM, Machine
+
+_QEMU_MIB = 256  # that QEMU needs besides the guest's memory
+
+
+def room_for(machine: Machine) -> int:
+    """How many VMs of `machine` this computer has CPUs and memory for, used or not; at least one."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return max(1, min(len(os.sched_getaffinity(0)), total // (machine.memory_mib + _QEMU_MIB)))
+
+
+class SharedLab(Lab):
+    """A `Lab` whose VM waits for one of `vms` slots. `latest`: what ran last."""
+
+    def __init__(
+        self, machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True, vms: int | None = None
+    ) -> None:
+        super().__init__(machine, cache=cache, progress=progress, restore=restore)
+        self.first: tuple[Program, Execution] | None = None
+        self.banner = ""  # of the first VM
+        self._slot = Slot(slots_of(cache), vms or room_for(machine), progress)
+
+    def vm(self) -> VM:
+        """The VM at hand; a clean one is started if there is none, as soon as there is room."""
+        self._slot.take()
+        vm = super().vm()
+        self.banner = self.banner or vm.banner
+        return vm
+
+    def discard(self) -> None:
+        """Ends the VM, so that the next program gets a clean one."""
+        super().discard()
+        self._slot.release()
+
+    def rest(self) -> None:
+        """To be called between two tests: the VM goes if another process waits for its room."""
+        if self._slot.wanted():
+            self.discard()
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        """As `Lab.execute`; what was seen first since `first` was None is kept there."""
+        execution = super().execute(program, binding, wrong=wrong, timeout=timeout)
+        if self.first is None:
+            self.first = (program, execution)
+        return execution
+
+
+def slots_of(cache: Cache) -> Path:
+    """Where the slots' lock files are."""
+    return cache.root / "locks"
