@@ -27,6 +27,7 @@ _MOST_LOG_LINES = 1000  # of one result; the last ones
 _MOST_LINE = 2000  # characters
 _MOST_TEXTS = 48 << 20  # characters of all logs and explanations: browsers read that in a second or two
 _MOST_LISTED = 100  # results, without a script
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of names of files; no UTF-8 can hold it, no clipboard takes it
 _MARK = re.compile("<!--(title|policy|style|data|script|plain)-->")
 
 
@@ -53,7 +54,8 @@ def render(run: Run) -> str:
         "data": _json(_data(run, found)),
         "plain": _plain(run, found, counts),
     }
-    return _MARK.sub(lambda mark: parts[mark[1]], _part("page.html"))  # one pass: what is put in is not looked at
+    page = _MARK.sub(lambda mark: parts[mark[1]], _part("page.html"))  # one pass: what is put in is not looked at
+    return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _part(name: str) -> str:
@@ -66,7 +68,7 @@ def _hash(text: str) -> str:
 
 def _json(data: object) -> str:
     """JSON that ends no element and begins no comment, whatever is in it."""
-    text = json.dumps(data, separators=(",", ":"))  # ASCII: no lone surrogate, no line separator
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

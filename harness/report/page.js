@@ -7,9 +7,9 @@
 "use strict";
 (() => {
 const run = JSON.parse(document.getElementById("data").textContent);
-const STATUSES = {
-  "FAIL": ["F", "failed"],
+const STATUSES = { // the worst first
   "CRASHED": ["C", "crashed"],
+  "FAIL": ["F", "failed"],
   "TIMEOUT": ["T", "timed out"],
   "ERROR": ["E", "errors"],
   "INCONCLUSIVE": ["?", "inconclusive"],
@@ -90,7 +90,10 @@ function head() {
   const started = new Date(run.started);
   facts.push(isNaN(started) ? run.started : started.toISOString().slice(0, 16).replace("T", " ") + " UTC");
   if (run.end) facts.push(duration(run.end.seconds), `exit code ${run.end.exit_code}`);
-  facts.push(count(run.programs.length, "program"), count(run.targets.length, "kernel"), `hmm-harness ${run.version}`);
+  const flavours = new Set(run.targets.map((target) => target.flavour));
+  facts.push(count(run.programs.length, "program"), count(new Set(run.targets.map((target) => target.kernel)).size, "kernel"));
+  if (flavours.size > 1) facts.push(count(flavours.size, "flavour"));
+  facts.push(`hmm-harness ${run.version}`);
   if (run.timeout) facts.push(`timeout ${run.timeout} s`);
   $("facts").append(...facts.map((fact) => h("span", {}, fact)));
   if (!run.end) $("facts").append(h("span", {class: "alarm"}, "interrupted: not all of it has run"));
@@ -139,14 +142,12 @@ function attention() {
   const list = sorted.slice(0, MOST_GROUPS).map((group) => {
     const programs = new Set(group.cells.map(([row]) => row));
     const columns = new Set(group.cells.map(([, column]) => column));
-    const where = [
-      programs.size === 1 ? run.programs[[...programs][0]].name : count(programs.size, "program"),
-      columns.size === 1 ? nameOf([...columns][0]) : `on ${columns.size} of ${run.columns.length}`,
-    ];
+    const what = programs.size === 1 ? run.programs[[...programs][0]].name : count(programs.size, "program");
+    const where = columns.size === 1 ? nameOf([...columns][0]) : `${columns.size} of ${run.columns.length} columns`;
     return h("li", {}, h("button", {
       type: "button", class: toneOf(group.status), title: group.why, onclick: () => { location.hash = group.address; },
-    }, mark(group.status), h("span", {class: "why"}, h("span", {class: "hidden"}, group.status + " "), group.why),
-    h("span", {class: "where"}, where.join(" \u00b7 "))));
+    }, mark(group.status), h("span", {class: "hidden"}, group.status), h("span", {class: "what"}, what),
+    h("span", {class: "why"}, group.why), h("span", {class: "where"}, where)));
   });
   if (sorted.length > MOST_GROUPS) list.push(h("li", {class: "empty"}, `and ${sorted.length - MOST_GROUPS} more`));
   $("attention").append(h("details", {open: true},
@@ -200,6 +201,7 @@ function matches(row, column) {
 // ---- the matrix
 
 let columns = []; // that are shown
+let leading = new Set(); // of these, the first of each kernel
 let rows = []; // that are shown, in order
 let matching = new Set(); // row * run.columns.length + column, of those shown
 let drawn = 0; // rows in the document
@@ -250,7 +252,7 @@ function draw() {
     if (kernels.length && kernels[kernels.length - 1][0] === target) kernels[kernels.length - 1][1].push(column);
     else kernels.push([target, [column]]);
   }
-  const first = new Set(kernels.map(([, below]) => below[0]));
+  leading = new Set(kernels.map(([, below]) => below[0]));
   body = h("tbody");
   const table = h("table", {role: "grid", "aria-label": "Results: a row for each program, a column for each binding of each kernel",
     "aria-rowcount": rows.length + 2, "aria-colcount": columns.length + 1, onclick: clicked, onkeydown: keyed, onfocusin: focused},
@@ -261,7 +263,7 @@ function draw() {
         onclick: () => { location.hash = addressOf(target.kernel, target.flavour); }},
       target.kernel, h("small", {}, target.error ? `${target.flavour}: no kernel` : target.flavour)));
   })), h("tr", {}, columns.map((column) =>
-    h("th", {scope: "col", class: first.has(column) ? "first" : null}, run.columns[column].binding)))), body);
+    h("th", {scope: "col", class: leading.has(column) ? "first" : null}, run.columns[column].binding)))), body);
   $("matrix").replaceChildren(table);
   $("matrix").scrollTop = 0;
   if (!active || !rows.includes(active[0]) || !columns.includes(active[1])) active = [rows[0], columns[0]];
@@ -271,7 +273,6 @@ function draw() {
 
 /** Adds rows; the others follow when they are scrolled to, or moved to. */
 function drawMore(until = 0) {
-  const first = new Set(columns.filter((column, index) => !index || run.columns[columns[index - 1]].target !== run.columns[column].target));
   const fragment = document.createDocumentFragment();
   const end = Math.min(rows.length, Math.max(until + 1, drawn + Math.ceil(CELLS_AT_ONCE / columns.length)));
   for (; drawn < end; drawn++) {
@@ -288,7 +289,7 @@ function drawMore(until = 0) {
         const key = keyOf(row, column);
         const cell = h("td", {role: "gridcell", "data-key": key, "aria-label": `${status} ${name}, ${nameOf(column)}`,
           tabindex: active[0] === row && active[1] === column ? 0 : -1,
-          class: `${toneOf(status)}${first.has(column) ? " first" : ""}${matching.has(key) ? "" : " other"}`}, mark(status));
+          class: `${toneOf(status)}${leading.has(column) ? " first" : ""}${matching.has(key) ? "" : " other"}`}, mark(status));
         cells.set(key, cell);
         return cell;
       })));
@@ -324,15 +325,22 @@ function focusCell(row, column) {
   if (place >= drawn) drawMore(place);
   const cell = cells.get(keyOf(row, column));
   cell.focus({preventScroll: true});
-  const box = $("matrix").getBoundingClientRect();
-  const its = cell.getBoundingClientRect();
-  const left = box.left + body.querySelector("tr:not(.room) th").offsetWidth;
-  const up = its.top - (box.top + 78), down = its.bottom - (box.top + $("matrix").clientHeight - 4);
-  const west = its.left - left - 4, east = its.right - (box.left + $("matrix").clientWidth - 4);
-  $("matrix").scrollBy(west < 0 ? west : Math.max(0, east), up < 0 ? up : Math.max(0, down));
+  reveal(cell);
   const now = cell.getBoundingClientRect();
   if (now.bottom > innerHeight || now.top < 0) cell.scrollIntoView({block: "nearest"});
   return true;
+}
+
+/** Scrolls the matrix until `cell` is beside its headings, not below them. */
+function reveal(cell) {
+  const matrix = $("matrix");
+  const box = matrix.getBoundingClientRect();
+  const its = cell.getBoundingClientRect();
+  const up = its.top - (box.top + matrix.querySelector("thead").offsetHeight + 4);
+  const down = its.bottom - (box.top + matrix.clientHeight - 4);
+  const west = its.left - (box.left + cell.parentNode.firstChild.offsetWidth + 4);
+  const east = its.right - (box.left + matrix.clientWidth - 4);
+  matrix.scrollBy(west < 0 ? west : Math.max(0, east), up < 0 ? up : Math.max(0, down));
 }
 
 function keyed(event) {
@@ -382,11 +390,11 @@ function follow() {
   open = next;
   if (next) {
     if (!was) before = document.activeElement;
-    if (next.row !== undefined) active = moveActive(next.row, next.column);
     $("panel").replaceChildren(...(next.row === undefined ? targetPanel(next.target) : resultPanel(next.row, next.column)));
     $("panel").hidden = false;
     $("panel").scrollTop = 0;
     $("page").classList.add("beside");
+    if (next.row !== undefined) setActive(next.row, next.column);
     $("panel-title").focus();
   } else if (was) {
     $("panel").hidden = true;
@@ -397,15 +405,17 @@ function follow() {
   markOpen();
 }
 
-function moveActive(row, column) {
-  const old = cells.get(keyOf(...(active || [0, 0])));
+/** The cell that the keyboard goes on from; it is brought into sight if it is among those shown. */
+function setActive(row, column) {
+  const old = active && cells.get(keyOf(...active));
   if (old) old.tabIndex = -1;
+  active = [row, column];
+  const place = rows.indexOf(row);
+  if (place < 0 || !columns.includes(column)) return;
+  if (place >= drawn) drawMore(place);
   const cell = cells.get(keyOf(row, column));
-  if (cell) {
-    cell.tabIndex = 0;
-    cell.scrollIntoView({block: "nearest", inline: "nearest"});
-  }
-  return [row, column];
+  cell.tabIndex = 0;
+  reveal(cell);
 }
 
 function markOpen() {
@@ -433,8 +443,8 @@ function step(direction) {
 
 function barTop(...children) {
   return h("div", {class: "bar-top"}, ...children, h("span", {class: "spacer"}),
-    h("button", {type: "button", class: "quiet", title: "Previous that needs attention (p)", onclick: () => step(-1)}, "Previous"),
-    h("button", {type: "button", class: "quiet", title: "Next that needs attention (n)", onclick: () => step(1)}, "Next"),
+    h("button", {type: "button", class: "quiet", title: "Previous that needs attention (p)", "aria-label": "Previous that needs attention", onclick: () => step(-1)}, "\u2191 Previous"),
+    h("button", {type: "button", class: "quiet", title: "Next that needs attention (n)", "aria-label": "Next that needs attention", onclick: () => step(1)}, "\u2193 Next"),
     h("button", {type: "button", class: "quiet", id: "close", title: "Close (Esc)", onclick: close}, "Close"));
 }
 
@@ -456,7 +466,7 @@ function resultPanel(row, column) {
   if (result.replay) parts.push(...section("Replay", null,
     h("div", {class: "command"}, h("code", {}, result.replay), copyButton(result.replay, "Copy the replay command"))));
   if (program.text) parts.push(...section("Program", result.step === undefined ? null : `diverged at step ${result.step + 1}`,
-    listing(program.text, result)));
+    listing(program, result)));
   if (result.tables) parts.push(...section("Page tables", "after the step, in a second run",
     result.tables.map((each) => pages(each, result.details || []))));
   if (result.reports) parts.push(...section("Kernel reports", count(result.reports.length, "report"), result.reports.map((each) =>
@@ -504,10 +514,11 @@ function targetPanel(place) {
   ];
 }
 
-function listing(text, result) {
+function listing(program, result) {
   let number = 0;
   const lines = [];
-  for (const line of text.replace(/\n$/, "").split("\n")) {
+  for (const line of program.text.replace(/\n$/, "").split("\n")) {
+    if (!number && line === `# ${program.title}`) continue; // it is above already
     const [code, ...comment] = line.split(/(?=#)/);
     const isStep = !line.startsWith("#") && code.trim() !== "";
     if (!isStep) {

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The HTML page, opened from a file in headless Chromium and used as a person uses it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from harness.compare import Verdict
+from harness.report import files, html
+from harness.report.results import Result, Run
+from tests.sample_runs import FLAVOURS, HOSTILE, KERNELS, interrupted_run, sample_run
+
+_PATIENCE = 60.0  # seconds: for machines that do much else
+
+
+class Page:
+    """The page of a run in the browser, and what a person sees and does there."""
+
+    def __init__(self, browser: webdriver.Chrome, run: Run, path: Path) -> None:
+        self.browser = browser
+        self.run = run
+        files.write(path, html.render(run))
+        self.address = path.as_uri()
+        self.open("")
+
+    def open(self, fragment: str) -> None:
+        """Loads the page anew at `fragment`."""
+        self.browser.get("about:blank")
+        self.browser.get(self.address + fragment)
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def press(self, *keys: str) -> None:
+        """Presses keys where the focus is."""
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, _PATIENCE, 0.05).until(lambda _: condition())
+
+    def cell(self, result: Result) -> WebElement:
+        """The cell of a result that is shown."""
+        name = f"{result.status} {result.program}, {result.kernel} {result.flavour}, {result.binding}"
+        return self.one(f'td[aria-label="{name}"]')
+
+    def focused(self) -> str:
+        """The label of what has the focus."""
+        return self.browser.switch_to.active_element.get_attribute("aria-label") or ""
+
+    def shown(self) -> list[str]:
+        """The labels of the cells that match the filters, of those drawn."""
+        script = "return [...document.querySelectorAll('td:not(.other)')].map((each) => each.ariaLabel)"
+        return list(self.browser.execute_script(script))
+
+    def programs(self) -> list[str]:
+        script = "return [...document.querySelectorAll('tbody tr:not(.room) th')].map((each) => each.title)"
+        return [title.partition("\n")[0] for title in self.browser.execute_script(script)]
+
+    def errors(self) -> list[str]:
+        """What the browser complained of: errors of the script, requests that the policy forbids."""
+        return [entry["message"] for entry in self.browser.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(programs):
+        message = "no chromium and chromedriver: vm-images/setup.sh dev installs them"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(programs[0])
+    # Root may use no sandbox of Chromium's; /dev/shm is small in containers. All it opens is our own page.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(programs[1])))
+    driver.set_page_load_timeout(_PATIENCE)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(browser, sample_run(flavours=("plain", "debug")), tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(autouse=True)
+def fresh(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test finds the page as it is when it is opened, and leaves no complaint of the browser."""
+    if "page" not in request.fixturenames:
+        yield
+        return
+    page: Page = request.getfixturevalue("page")
+    page.open("")
+    yield
+    assert page.errors() == []
+
+
+def _first(run: Run, status: Verdict) -> Result:
+    return next(result for result in run.results if result.status is status)
+
+
+def _address(result: Result) -> str:
+    words = (result.kernel, result.flavour, result.binding, result.program)
+    return "#/" + "/".join(quote(word, safe="") for word in words)
+
+
+def test_the_matrix_has_every_result(page: Page) -> None:
+    expected = {
+        f"{each.status} {each.program}, {each.kernel} {each.flavour}, {each.binding}" for each in page.run.results
+    }
+    shown = page.shown()
+    assert len(shown) == len(page.run.results)
+    assert set(shown) == expected
+    assert page.programs() == list(page.run.programs)
+    assert page.browser.title.startswith(page.one("#heading").text)
+
+
+def test_the_tiles_have_the_counts(page: Page) -> None:
+    counts = Counter(each.status.value for each in page.run.results)
+    shown = {
+        tile.get_attribute("data-status"): tile.find_element(By.TAG_NAME, "b").text for tile in page.all(".tile")
+    }
+    assert shown == {status: str(number) for status, number in counts.items()}
+    bad = sum(counts[each] for each in Verdict if each not in ("PASS", "SKIP", "DEVIATION"))
+    assert page.one("#heading").text == f"{bad} of {len(page.run.results)} results need attention"
+
+
+def test_filter_by_status(page: Page) -> None:
+    page.one('[data-status="FAIL"]').click()
+    failed = [each for each in page.run.results if each.status is Verdict.FAIL]
+    assert len(page.shown()) == len(failed)
+    assert set(page.programs()) == {each.program for each in failed}
+    assert page.one('[data-status="FAIL"]').get_attribute("aria-pressed") == "true"
+    page.one('[data-status="CRASHED"]').click()
+    assert len(page.shown()) == len(failed) + sum(each.status is Verdict.CRASHED for each in page.run.results)
+    page.one("#clear").click()
+    assert len(page.shown()) == len(page.run.results)
+
+
+def test_filter_by_kernel_flavour_and_binding(page: Page) -> None:
+    for name, value in (("kernel", "debian:6.12"), ("flavour", "debug"), ("binding", "test_hmm")):
+        page.one(f'[data-facet="{name}"][data-value="{value}"]').click()
+    assert len(page.shown()) == len(page.run.programs)
+    assert all(label.endswith(", debian:6.12 debug, test_hmm") for label in page.shown())
+
+
+@pytest.mark.parametrize("text", ["Devmem/FORK", "use-after-free"])
+def test_filter_by_text(page: Page, text: str) -> None:
+    page.press("/")
+    page.press(text)
+    found = [each for each in page.run.results if text.lower() in f"{each.program}\n{each.reason}".lower()]
+    assert 0 < len(found) < len(page.run.results)
+    page.until(lambda: len(page.shown()) == len(found))
+    page.press(Keys.ESCAPE)
+    assert len(page.shown()) == len(page.run.results)
+
+
+def test_nothing_that_matches_says_so(page: Page) -> None:
+    page.press("/")
+    page.press("no such thing")
+    page.until(lambda: page.all(".empty"))
+    assert "Nothing matches" in page.one("#matrix").text
+
+
+def test_a_failing_cell_opens_to_all_that_is_known(page: Page) -> None:
+    failed = _first(page.run, Verdict.FAIL)
+    page.cell(failed).click()
+    page.until(lambda: page.one("#panel").is_displayed())
+    panel = page.one("#panel")
+    assert failed.program in panel.text
+    assert page.run.programs[failed.program].title in panel.text
+    assert page.one(".reason").text == failed.reason
+    assert page.one(".diverged").text.split() == ["▶", "7", "d0:", "table", "buf"]
+    assert [each.text.strip() for each in page.all(".saw")] == list(failed.details)
+    heads = [each.text for each in page.all(".pages thead th")]
+    assert heads == list(failed.tables[0].heads)
+    assert [
+        [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in page.all(".pages tbody tr")
+    ] == [list(row) for row in failed.tables[0].rows]
+    assert [each.text for each in page.all(".differs")] == ["rw STALE"]
+    assert all(line in page.one(".panel pre").text for line in failed.log)
+    assert page.one(".panel dl").text.splitlines()[:2] == ["Release", f"{failed.kernel.partition(':')[2]}.94"]
+
+
+def test_a_crash_shows_the_kernels_report(page: Page) -> None:
+    crashed = _first(page.run, Verdict.CRASHED)
+    page.open(_address(crashed))
+    assert page.one(".report summary").text == "KASAN slab-use-after-free in mn_tree_invalidate"
+    assert page.one(".report pre").text.splitlines() == list(crashed.reports[0].lines)
+    assert len(page.all(".complaint")) == len([line for line in crashed.reports[0].lines if line])
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_replay_command_is_copied(page: Page, allowed: bool) -> None:
+    setting = "granted" if allowed else "denied"
+    for name in ("clipboard-read", "clipboard-write"):
+        page.browser.execute_cdp_cmd("Browser.setPermission", {"permission": {"name": name}, "setting": setting})
+    failed = _first(page.run, Verdict.FAIL)
+    page.open(_address(failed))
+    button = page.one("#panel .copy")
+    button.click()
+    page.until(lambda: button.text == "Copied")
+    # Pasted as a person would: what was copied is in the field.
+    page.press(Keys.ESCAPE)
+    page.press("/")
+    ActionChains(page.browser).key_down(Keys.CONTROL).send_keys("v").key_up(Keys.CONTROL).perform()
+    page.until(lambda: page.one("#search").get_attribute("value") == failed.replay)
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    programs, run = list(page.run.programs), page.run
+    page.press("/")
+    page.press(Keys.ARROW_DOWN)
+    assert f" {programs[0]}, debian:6.1 plain, interval" in page.focused()
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert f" {programs[1]}, debian:6.1 debug, interval" in page.focused()
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP)
+    assert f" {programs[0]}, debian:6.1 plain, test_hmm" in page.focused()
+    page.press(Keys.END)
+    assert f" {programs[0]}, {run.kernels[-1][0]} debug, test_hmm" in page.focused()
+    ActionChains(page.browser).key_down(Keys.CONTROL).send_keys(Keys.END).key_up(Keys.CONTROL).perform()
+    here = page.focused()
+    assert f" {programs[-1]}, {run.kernels[-1][0]} debug, test_hmm" in here
+    page.press(Keys.ENTER)
+    page.until(lambda: page.one("#panel").is_displayed())
+    assert page.browser.switch_to.active_element.text == programs[-1]
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.one("#panel").is_displayed())
+    assert page.focused() == here
+    assert page.browser.switch_to.active_element.value_of_css_property("outline-style") == "solid"
+
+
+def test_next_and_previous_go_through_what_needs_attention(page: Page) -> None:
+    run = page.run
+    bad = [each for each in run.results if each.status not in ("PASS", "SKIP", "DEVIATION")]
+    bad.sort(key=lambda each: list(run.programs).index(each.program))  # by rows, then as they came: by columns
+    for result in (*bad[:3], bad[1]):
+        page.press(
+            "p" if result is bad[1] and page.one("#panel").is_displayed() and _heading_of(page) == bad[2] else "n"
+        )
+        page.until(lambda wanted=result: _heading_of(page) == wanted)  # type: ignore[misc]
+
+
+def _heading_of(page: Page) -> Result | None:
+    """The result that the panel shows, by the address."""
+    fragment = page.browser.current_url.partition("#")[2]
+    return next((each for each in page.run.results if _address(each) == f"#{fragment}"), None)
+
+
+def test_a_link_to_a_result_opens_it_and_the_browser_goes_back(page: Page) -> None:
+    failed = _first(page.run, Verdict.FAIL)
+    page.open(_address(failed))
+    assert page.one("#panel-title").text == failed.program
+    assert "open" in str(page.cell(failed).get_attribute("class"))
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.one("#panel").is_displayed())
+    page.browser.back()
+    page.until(lambda: page.one("#panel").is_displayed())
+    page.open("#/no/such/thing/%")
+    assert not page.one("#panel").is_displayed()
+
+
+def test_a_kernels_heading_opens_what_is_known_of_it(page: Page) -> None:
+    page.one(".kernel button").click()
+    page.until(lambda: page.one("#panel").is_displayed())
+    text = page.one("#panel").text
+    assert all(word in text for word in ("6.1.94", page.run.targets[0].key, "TCG", "512 MiB", "migrate_vma"))
+
+
+def test_what_needs_attention_is_listed_once_for_each_crash(page: Page) -> None:
+    items = page.all(".attention li button")
+    crashes = [item for item in items if "KASAN" in item.text]
+    assert len(crashes) == 1
+    crashes[0].click()
+    page.until(lambda: page.one("#panel").is_displayed())
+    assert "CRASHED" in page.one(".badge").text
+
+
+def _background(page: Page) -> str:
+    return page.one("body").value_of_css_property("background-color")
+
+
+def test_dark_and_light(page: Page) -> None:
+    seen = {}
+    for scheme in ("light", "dark"):
+        page.browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        )
+        seen[scheme] = _background(page)
+    assert seen["light"] != seen["dark"]
+    page.one("#theme").click()
+    assert page.one("#theme").text == "Colours: dark"
+    assert _background(page) == seen["dark"]
+    page.one("#theme").click()
+    assert _background(page) == seen["light"]
+    page.open("")
+    assert _background(page) == seen["light"]  # remembered
+    page.one("#theme").click()
+    assert page.one("#theme").text == "Colours: auto"
+
+
+def test_a_narrow_screen_is_not_left_sideways(page: Page) -> None:
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 420, "height": 860, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        for fragment in ("", _address(_first(page.run, Verdict.FAIL))):
+            page.open(fragment)
+            wide = page.browser.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= 420
+        inner = page.browser.execute_script("return document.documentElement.clientWidth")
+        assert page.one("#panel").size["width"] == inner
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_hostile_texts_stay_texts(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, sample_run(hostile=True), tmp_path / "report.html")
+    assert "attention" in browser.title
+    assert len(page.shown()) == len(page.run.results)
+    script = HOSTILE[0]
+    result = next(each for each in page.run.results if each.reason == script)
+    page.open(_address(result))
+    assert page.one(".reason").text == script
+    assert script in page.one(".panel pre").text
+    assert "attention" in browser.title
+    scripts = browser.execute_script("return document.scripts.length")
+    assert scripts == 2
+    assert page.errors() == []
+
+
+def test_an_interrupted_run_shows_what_has_not_run(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, interrupted_run(), tmp_path / "report.html")
+    assert "interrupted" in page.one("#facts").text
+    assert sum(label.startswith("NOT RUN ") for label in page.shown()) == 27
+    assert page.one(".kernel.broken").text.split("\n") == ["debian:6.12", "plain: no kernel"]
+    page.one(".kernel.broken button").click()
+    page.until(lambda: page.one("#panel").is_displayed())
+    assert "it did not build: drivers/base/node.c:12" in page.one(".reason").text
+
+
+def test_ten_thousand_results_can_be_used(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, sample_run(kernels=KERNELS, flavours=FLAVOURS, programs=250), tmp_path / "report.html")
+    run = page.run
+    assert len(run.results) == 10_000
+    # Only what can be seen soon is drawn.
+    assert 40 * 60 <= len(page.all("td")) < 5000
+    last = run.in_order()[-1]
+    page.open(_address(last))
+    assert page.one("#panel-title").text == last.program
+    assert page.cell(last).is_displayed()
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.focused().endswith(f" {last.program}, {last.kernel} {last.flavour}, {last.binding}"))
+    page.one('[data-status="FAIL"]').click()
+    assert "of 10,000" in page.one("#shown").text
+    page.one("#clear").click()
+    page.press(Keys.ARROW_DOWN)
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys(Keys.END).key_up(Keys.CONTROL).perform()
+    assert len(page.shown()) == 10_000
+    assert page.errors() == []
+
+
+def test_it_says_what_matters_without_javascript(browser: webdriver.Chrome, page: Page) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.open("")
+        text = page.one(".plain").text
+        failed = _first(page.run, Verdict.FAIL)
+        assert "need attention" in text
+        assert failed.replay in text
+        assert not page.one("#page").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_page_asks_for_nothing() -> None:
+    text = html.render(sample_run(programs=5))
+    policy = text.partition('content="')[2].partition('"')[0]
+    assert policy.startswith("default-src &#x27;none&#x27;; img-src data:; style-src &#x27;sha256-")
+    for attribute in (" src=", "@import", "url(", "fetch(", "XMLHttpRequest"):
+        assert attribute not in text
+    assert text.count("http") == text.count("http-equiv") + text.count("http://www.w3.org/2000/svg")
