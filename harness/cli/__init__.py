@@ -11,17 +11,17 @@ import argparse
 import os
 import signal
 import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import run, tools
+from harness.cli import completion, config, run, tools, vm
+from harness.cli.options import Command
 from harness.errors import ExitCode, HarnessError
 from harness.progress import Progress
 
 if TYPE_CHECKING:
     from types import FrameType
 
-_COMMANDS = (run, tools)  # each with `add`, in the order in which --help shows them
+_COMMANDS = (run, vm, tools, config, completion)  # each with `add`, in the order in which --help shows them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,8 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGHUP, _interrupt)
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+        options = parser.parse_args(arguments)
         debug = options.debug
+        if keys := getattr(options, "one_kernel", ()):
+            from harness.cli import settings
+
+            settings.fill(options, *keys, one_kernel=True)
         return int(options.run_command(options, progress))
     except HarnessError as error:
         if debug:
@@ -58,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         progress.say("hint: is there space and permission there? `hmm-harness --debug ...` shows where it happened")
         return ExitCode.INFRASTRUCTURE
     except Exception:  # noqa: BLE001  status 1 would say that a kernel diverged
+        import traceback
+
         progress.say(traceback.format_exc().rstrip())
         progress.say("hmm-harness: this is a bug of hmm-harness, not of a kernel; no verdict")
         return ExitCode.INFRASTRUCTURE
@@ -69,7 +80,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     codes = "\n".join(f"  {code.value:3}  {code.meaning}" for code in ExitCode)
-    parser = argparse.ArgumentParser(
+    parser = Command(
         prog="hmm-harness",
         description="Checks a Linux kernel's Heterogeneous Memory Management against a reference model, in QEMU.",
         epilog=f"exit codes:\n{codes}",

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable, Sequence
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.target.cache import Cache
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["Command"]
 
 BINDINGS = ("interval", "test_hmm")
 DEFAULT_KERNEL = "debian:6.1"
@@ -17,10 +19,73 @@ DEFAULT_FLAVOUR = "plain"
 DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest
 
 
-def add_kernel(command: argparse.ArgumentParser) -> None:
-    """--kernel and --flavour of a command that works on one kernel."""
-    command.add_argument("--kernel", default=DEFAULT_KERNEL, help="the kernel under test (default: %(default)s)")
-    command.add_argument("--flavour", default=DEFAULT_FLAVOUR, help="its configuration (default: %(default)s)")
+class _Page(argparse.RawDescriptionHelpFormatter):
+    """--help with texts as they are written."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class Command(argparse.ArgumentParser):
+    """A parser whose --help may end with text that is made when it is asked for."""
+
+    more: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """As a whole."""
+        text = super().format_help()
+        return f"{text}\n{self.more()}\n" if self.more else text
+
+
+def manual(
+    commands: Commands,
+    name: str,
+    *,
+    help: str,
+    description: str,
+    examples: Sequence[tuple[str, str]],
+    files: Sequence[tuple[str, str]] = (),
+    environment: Sequence[tuple[str, str]] = (),
+    more: Callable[[], str] | None = None,
+) -> Command:
+    """Adds a command whose --help is its manual page.
+
+    `examples` are command lines without "hmm-harness", each with what it does; `files` and `environment` are names
+    with their meanings; `more` makes what follows them.
+    """
+    shown = [(f"hmm-harness {line}", meaning) for line, meaning in examples]
+    lines = []
+    for title, entries in (("examples", shown), ("files", files), ("environment", environment)):
+        if entries:
+            lines += [f"{title}:", *(f"  {entry}\n      {meaning}" for entry, meaning in entries), ""]
+    made = commands.add_parser(
+        name, help=help, description=dedent(description), epilog="\n".join(lines[:-1]), formatter_class=_Page
+    )
+    made.more = more
+    return made
+
+
+def completed(action: argparse.Action, candidates: Callable[[str], Iterable[str]]) -> None:
+    """Has the shell complete an option's value with those of `candidates(prefix)` that begin with the prefix."""
+
+    def completer(prefix: str, **_context: object) -> Iterable[str]:
+        return candidates(prefix)
+
+    action.completer = completer  # type: ignore[attr-defined]  # where argcomplete looks for it
+
+
+CONFIGURED = (("HMM_HARNESS_KERNEL, HMM_HARNESS_FLAVOUR, ...", "in place of options: `hmm-harness config --help`"),)
+
+
+def add_kernel(command: argparse.ArgumentParser, *others: str) -> None:
+    """--kernel and --flavour of a command that works on one kernel; `others` can be set elsewhere, too."""
+    from harness.cli import candidates
+
+    kernel = command.add_argument("--kernel", help=f"the kernel under test (default: {DEFAULT_KERNEL})")
+    completed(kernel, candidates.kernels)
+    flavour = command.add_argument("--flavour", help=f"its configuration (default: {DEFAULT_FLAVOUR})")
+    completed(flavour, candidates.flavours)
+    command.set_defaults(one_kernel=("kernel", "flavour", *others))  # main() fills in what is set elsewhere
 
 
 def words(text: str) -> list[str]:
@@ -47,6 +112,17 @@ def number(text: str) -> int:
         value = 0
     if not 1 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000")
+    return value
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
     return value
 
 

@@ -25,6 +25,7 @@ from harness.target.children import end, spawn
 from harness.target.qmp import Qmp
 
 READY_PORT = "hmm-harness.ready"
+_LISTENING = re.compile(r"tcp:127\.0\.0\.1:(\d+)")
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)")
 
 
@@ -47,6 +48,13 @@ class Sockets:
     console: int
     qmp: int
     ready: int
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The ends of a VM that a person starts: the console is the terminal, `ssh_port` leads to the guest's port 22."""
+
+    ssh_port: int
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,20 @@ def command_line(machine: Machine) -> str:
 
 
 def arguments(
-    machine: Machine, qemu: Path, accelerator: str, sockets: Sockets, *, memory: Memory | None, incoming: bool
+    machine: Machine,
+    qemu: Path,
+    accelerator: str,
+    ends: Sockets | Terminal,
+    *,
+    memory: Memory | None,
+    incoming: bool,
+    gdb: int | None = None,
 ) -> list[str]:
-    """QEMU's command line: `memory` None is anonymous memory; `incoming` waits for a saved state."""
+    """QEMU's command line: `memory` None is anonymous memory; `incoming` waits for a saved state.
+
+    `gdb` is a loopback port for a debugger, 0 for a free one. A machine that boots then waits for it before its
+    first instruction.
+    """
     if memory is None:
         backend = f"memory-backend-ram,id=ram,size={machine.memory_mib}M"
     else:
@@ -120,21 +139,47 @@ def arguments(
         *_disk("root", machine.image.root),
         *_disk("payload", machine.payload.path),
         # restrict: the guest reaches nothing. Port 0: QEMU takes a free one, `info usernet` tells which.
-        "-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        "-netdev", f"user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{_ssh_port(ends)}-:22",
         "-device", "virtio-net-pci,netdev=net,romfile=",  # romfile: no PXE ROM to load
         "-device", "virtio-rng-pci",       # urandom is seeded at once
-        "-chardev", f"socket,id=console,fd={sockets.console}",
-        "-serial", "chardev:console",
-        "-device", "virtio-serial-pci",
-        "-chardev", f"socket,id=ready,fd={sockets.ready}",
-        "-device", f"virtserialport,chardev=ready,name={READY_PORT}",
-        "-chardev", f"socket,id=qmp,fd={sockets.qmp}",
-        "-mon", "chardev=qmp,mode=control",
+        *_wires(ends),
     ]
     # fmt: on
+    if gdb is not None:
+        argv += ["-chardev", f"socket,id=gdb,host=127.0.0.1,port={gdb},server=on,wait=off", "-gdb", "chardev:gdb"]
+        if not incoming:
+            argv.append("-S")
     if incoming:
         argv += ["-incoming", "defer"]  # the capability that goes with a private copy of memory has to be set first
     return argv
+
+
+def _ssh_port(ends: Sockets | Terminal) -> int:
+    return ends.ssh_port if isinstance(ends, Terminal) else 0
+
+
+def _wires(ends: Sockets | Terminal) -> Sequence[str]:
+    """Console, READY port and control of the machine."""
+    # fmt: off
+    if isinstance(ends, Terminal):
+        return (
+            # mux: Ctrl-A X ends QEMU, Ctrl-A C is its monitor, and the READY line is seen among the console's
+            "-chardev", "stdio,id=console,mux=on,signal=off",
+            "-serial", "chardev:console",
+            "-mon", "chardev=console,mode=readline",
+            "-device", "virtio-serial-pci",
+            "-device", f"virtserialport,chardev=console,name={READY_PORT}",
+        )
+    return (
+        "-chardev", f"socket,id=console,fd={ends.console}",
+        "-serial", "chardev:console",
+        "-device", "virtio-serial-pci",
+        "-chardev", f"socket,id=ready,fd={ends.ready}",
+        "-device", f"virtserialport,chardev=ready,name={READY_PORT}",
+        "-chardev", f"socket,id=qmp,fd={ends.qmp}",
+        "-mon", "chardev=qmp,mode=control",
+    )
+    # fmt: on
 
 
 def _disk(name: str, path: Path) -> Sequence[str]:
@@ -150,13 +195,22 @@ def _escape(path: Path) -> str:
 class Qemu:
     """A running QEMU. A context manager: leaving it kills the process."""
 
-    def __init__(self, machine: Machine, accelerator: str, *, memory: Memory | None = None, incoming: bool = False):
-        """Starts QEMU; raises `MissingError` if there is none. Whether it lives is told by `start_up`."""
+    def __init__(
+        self,
+        machine: Machine,
+        accelerator: str,
+        *,
+        memory: Memory | None = None,
+        incoming: bool = False,
+        gdb: int | None = None,
+    ):
+        """Starts QEMU; raises `MissingError` if there is none. Whether it lives is told by `status`."""
         qemu = find_qemu()
+        self.debugged = gdb is not None  # a debugger may hold the machine for as long as it likes
         pairs = [socket.socketpair() for _ in range(3)]
         try:
             sockets = Sockets(*(theirs.fileno() for _, theirs in pairs))
-            self.argv = arguments(machine, qemu, accelerator, sockets, memory=memory, incoming=incoming)
+            self.argv = arguments(machine, qemu, accelerator, sockets, memory=memory, incoming=incoming, gdb=gdb)
             self._process = spawn(
                 self.argv,
                 stdout=subprocess.DEVNULL,
@@ -218,6 +272,14 @@ class Qemu:
         if match is None:
             raise GuestError(f"QEMU forwards no port to the guest:\n{table}")
         return int(match[1])
+
+    def gdb_port(self) -> int:
+        """The loopback port that takes a debugger. Raises `GuestError` if there is none."""
+        for device in self.qmp.execute("query-chardev"):
+            match = _LISTENING.search(device["filename"])
+            if device["label"] == "gdb" and match is not None:
+                return int(match[1])
+        raise GuestError("QEMU listens to no debugger")
 
     def close(self) -> None:
         """Kills QEMU and frees all that belongs to it."""

@@ -40,8 +40,11 @@ Check = Callable[[], None]  # raises if there is no point in waiting on
 class Transport:
     """An SSH connection to root in the guest, and a channel to the agent through it."""
 
-    def __init__(self, port: int, image: Image, *, check: Check) -> None:
-        """Connects to the loopback `port`; raises `TransportError`, or what `check` raises meanwhile."""
+    def __init__(self, port: int, image: Image, *, check: Check, patience: float = _CONNECT_SECONDS) -> None:
+        """Connects to the loopback `port`, for which each step may take `patience` seconds.
+
+        Raises `TransportError`, or what `check` raises meanwhile.
+        """
         # imported here: a tenth of a second that other commands need not pay
         import paramiko  # noqa: PLC0415
 
@@ -49,12 +52,13 @@ class Transport:
         self._paramiko = paramiko
         self._agent: paramiko.Channel | None = None
         try:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_SECONDS)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=patience)
         except OSError as error:
             raise TransportError(f"QEMU takes no connection on port {port}: {error}") from error
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what goes wrong is raised, not printed too
         self._ssh = paramiko.Transport(connection)
-        self._ssh.banner_timeout = self._ssh.handshake_timeout = self._ssh.auth_timeout = _CONNECT_SECONDS
+        self._patience = patience
+        self._ssh.banner_timeout = self._ssh.handshake_timeout = self._ssh.auth_timeout = patience
         try:
             self._prefer()
             self._ssh.connect(
@@ -114,6 +118,20 @@ class Transport:
         except (OSError, EOFError, self._paramiko.SSHException) as error:
             raise TransportError(f"the connection to the guest broke: {error}") from error
 
+    def session(self, use: Callable[[paramiko.Channel], int]) -> int:
+        """Hands a new SSH session to `use`, which returns the exit status of what it ran there.
+
+        Raises `TransportError` if the connection breaks meanwhile, and what `use` raises.
+        """
+        try:
+            with self._ssh.open_session(timeout=self._patience) as channel:
+                status = use(channel)
+            if status < 0:
+                raise EOFError("it was closed before the exit status came")
+            return status
+        except (OSError, EOFError, self._paramiko.SSHException) as error:
+            raise TransportError(f"the connection to the guest broke: {error}") from error
+
     def close(self) -> None:
         """Ends the connection."""
         self._ssh.close()
@@ -134,7 +152,7 @@ class Transport:
         if self._agent is None or self._agent.closed:
             try:
                 self._agent = self._ssh.open_channel(
-                    "direct-tcpip", ("127.0.0.1", AGENT_PORT), ("127.0.0.1", 0), timeout=_CONNECT_SECONDS
+                    "direct-tcpip", ("127.0.0.1", AGENT_PORT), ("127.0.0.1", 0), timeout=self._patience
                 )
             except (self._paramiko.SSHException, OSError, EOFError) as error:
                 raise TransportError(f"the agent takes no connection: {error}") from error

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import GuestError
 from harness.progress import Progress
@@ -26,16 +27,30 @@ from harness.target.saved import SavedStateError, load, memory_for_restoring, me
 from harness.target.transport import LateError, Transport, TransportError
 from harness.target.watchdog import Trouble, VMFailure, complaints, excerpt, trouble_of_qemu, trouble_on_console
 
-__all__ = ["VM", "Machine", "start"]
+if TYPE_CHECKING:
+    import paramiko
+
+__all__ = ["VM", "Debugging", "Machine", "start"]
 
 _FORMAT = "1"  # of what is saved, besides what QEMU's arguments tell
 _BOOT_SECONDS = 180.0  # a debug kernel on a loaded machine without KVM; a plain one needs 5
 _GRACE_SECONDS = 5.0  # from a report on the console to giving up: the rest of it, or the answer all the same
 _LOOK_SECONDS = 5.0  # between questions to QEMU while an answer is awaited
 _PING_SECONDS = 10.0
+_CONNECT_SECONDS = 30.0
 _PUT_SECONDS = 120.0
 
+_FOREVER = 30 * 86400.0  # while a debugger may hold the guest
+
 _Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Debugging:
+    """A VM that takes a debugger on the loopback `port` (0: a free one); `listening` is told which, when it does."""
+
+    port: int
+    listening: Callable[[int], None]
 
 
 class VM:
@@ -89,23 +104,44 @@ class VM:
             f"{self.accelerator}, {self.machine.cpus} CPUs, {self.machine.memory_mib} MiB"
         )
 
+    @property
+    def ssh_port(self) -> int:
+        """The loopback port that leads to the guest's SSH server."""
+        return self._qemu.ssh_port()
+
     def alive(self) -> bool:
         """Whether the guest runs, as far as can be told from outside."""
         if self._failure is None:
-            self._failure = trouble_of_qemu(self._qemu)
+            self._failure = self._trouble()
         return self._failure is None
+
+    def await_end(self, seconds: float) -> None:
+        """Returns when QEMU has ended, at the latest after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self._qemu.status is None and (left := deadline - time.monotonic()) > 0:
+            self._qemu.wait_change(left)
 
     def call(self, request: dict[str, Any], body: bytes = b"", *, timeout: float) -> tuple[dict[str, Any], bytes]:
         """The agent's answer to `request`: a JSON object and a body.
 
         Raises `VMFailure` if none came within `timeout` seconds or the VM failed; the VM is of no use then.
         """
-        return self._watched(lambda transport: transport.call(request, body, timeout=timeout))
+        patience = self._patience(timeout)
+        return self._watched(lambda transport: transport.call(request, body, timeout=patience))
 
     def exec(self, command: str, *, timeout: float) -> tuple[int, str]:
         """Runs a shell command as root in the guest: exit status and output. Raises `VMFailure` as `call` does."""
-        status, output = self._watched(lambda transport: transport.execute(command, timeout=timeout))
+        patience = self._patience(timeout)
+        status, output = self._watched(lambda transport: transport.execute(command, timeout=patience))
         return status, output.decode(errors="replace")
+
+    def session(self, use: Callable[[paramiko.Channel, Callable[[], None]], int]) -> int:
+        """Hands a new SSH session to `use`; the exit status of what it ran there.
+
+        `use` also gets a function to call several times a second, which raises `VMFailure` once QEMU has ended. What
+        the kernel says on its console ends no session: a person may want to look at what is left.
+        """
+        return self._watched(lambda transport: transport.session(lambda channel: use(channel, self._look_for_end)))
 
     def put(self, path: str, data: bytes) -> None:
         """Writes an executable file in the guest. Raises `VMFailure`, and `GuestError` if it cannot be written."""
@@ -114,13 +150,18 @@ class VM:
         if status:
             raise GuestError(f"cannot write {path} in the guest: {output.decode(errors='replace').strip()}")
 
-    def await_ready(self) -> None:
-        """Returns when the agent has announced itself. Raises `VMFailure` if it does not, or QEMU does not start."""
+    def begin(self, debugging: Debugging | None) -> None:
+        """Returns when QEMU has started. Raises `VMFailure` if it does not."""
         try:
             self._qemu.qmp.negotiate()
+            if debugging is not None:
+                debugging.listening(self._qemu.gdb_port())
         except GuestError as error:
             raise self._fail(trouble_of_qemu(self._qemu)) from error
-        deadline = time.monotonic() + _BOOT_SECONDS
+
+    def await_ready(self) -> None:
+        """Returns when the agent has announced itself. Raises `VMFailure` if it does not."""
+        deadline = time.monotonic() + self._patience(_BOOT_SECONDS)
         while self._qemu.ready is None:
             self._look(while_booting=True)
             if time.monotonic() > deadline:
@@ -132,7 +173,8 @@ class VM:
         """Connects to the agent and takes its word of what there is (`agent`)."""
         port = self._qemu.ssh_port()
         try:
-            self._transport = Transport(port, self.machine.image, check=self._look)
+            patience = self._patience(_CONNECT_SECONDS)
+            self._transport = Transport(port, self.machine.image, check=self._look, patience=patience)
         except TransportError as error:
             raise self._fail(self._broken(error)) from error
         self.agent, _ = self.call({"do": "hello"}, timeout=_PING_SECONDS)
@@ -165,8 +207,9 @@ class VM:
 
     def _look(self, *, while_booting: bool = False) -> None:
         """Raises `VMFailure` if waiting on is of no use. Called several times a second: cheap."""
-        if self._qemu.status is not None:
-            raise self._fail(trouble_of_qemu(self._qemu))
+        self._look_for_end()
+        if self._qemu.debugged:  # whoever debugs it decides when there is no point in going on
+            return
         now = time.monotonic()
         if self._reported is None:
             self._reported = self._search(while_booting)
@@ -177,6 +220,19 @@ class VM:
             failure = trouble_of_qemu(self._qemu)
             if failure is not None:
                 raise self._fail(failure)
+
+    def _look_for_end(self) -> None:
+        if self._qemu.status is not None:
+            raise self._fail(trouble_of_qemu(self._qemu))
+
+    def _trouble(self) -> VMFailure | None:
+        """What became of QEMU; to be stopped is no trouble where a debugger may have done it."""
+        if self._qemu.debugged and self._qemu.status is None:
+            return None
+        return trouble_of_qemu(self._qemu)
+
+    def _patience(self, seconds: float) -> float:
+        return _FOREVER if self._qemu.debugged else seconds
 
     def _search(self, while_booting: bool) -> float | None:
         """Looks through the console's new lines: the time now if there is trouble in them."""
@@ -191,7 +247,7 @@ class VM:
 
     def _late(self, error: LateError) -> VMFailure:
         """Why no answer came: it tells a guest that hangs from one that takes its time."""
-        failure = trouble_of_qemu(self._qemu) or trouble_on_console(self.console)
+        failure = self._trouble() or trouble_on_console(self.console)
         if failure is not None:
             return failure
         assert self._transport is not None
@@ -208,7 +264,7 @@ class VM:
         """Why the connection broke; evidence may come a little later than the break."""
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
-            failure = trouble_of_qemu(self._qemu) or trouble_on_console(self.console)
+            failure = self._trouble() or trouble_on_console(self.console)
             if failure is not None:
                 return failure
             self._qemu.wait_change(0.2)
@@ -228,27 +284,42 @@ class VM:
 
 
 @contextmanager
-def start(machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True) -> Iterator[VM]:
+def start(
+    machine: Machine,
+    *,
+    cache: Cache,
+    progress: Progress,
+    restore: bool = True,
+    debugging: Debugging | None = None,
+) -> Iterator[VM]:
     """A clean VM of `machine`, connected to its agent; leaving ends it.
 
     With `restore`, from a saved boot, which is made if there is none. Without, or if restoring fails (it says so),
     by booting. Raises `VMFailure` if the guest does not come up, `MissingError` without QEMU.
+
+    With `debugging`, a VM that is booted waits for the debugger before its first instruction, a restored one runs;
+    nothing is late in either, since the debugger may hold the guest.
     """
     find_qemu()
     accel = accelerator(cache)
     # Takes a tenth of a second, as does QEMU's start: both at once.
     threading.Thread(target=importlib.import_module, args=("paramiko",), daemon=True).start()
     with ExitStack() as stack:
-        vm = _restored(machine, accel, stack, cache=cache, progress=progress) if restore else None
+        vm = None
+        if restore:
+            vm = _restored(machine, accel, stack, cache=cache, progress=progress, debugging=debugging)
         if vm is None:
             with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}"):
-                vm = VM(machine, stack.enter_context(closing(Qemu(machine, accel.name))), restored=False, accel=accel)
-                _boot(vm)
+                gdb = debugging.port if debugging else None
+                qemu = stack.enter_context(closing(Qemu(machine, accel.name, gdb=gdb)))
+                vm = VM(machine, qemu, restored=False, accel=accel)
+                _boot(vm, debugging)
         stack.callback(vm.disconnect)
         yield vm
 
 
-def _boot(vm: VM) -> None:
+def _boot(vm: VM, debugging: Debugging | None = None) -> None:
+    vm.begin(debugging)
     vm.await_ready()
     _insist_on_silence(vm, vm.console.splitlines(), 0)
     vm.connect()
@@ -263,7 +334,13 @@ def _insist_on_silence(vm: VM, log: Sequence[str], taint: int) -> None:
 
 
 def _restored(
-    machine: Machine, accel: Accelerator, stack: ExitStack, *, cache: Cache, progress: Progress
+    machine: Machine,
+    accel: Accelerator,
+    stack: ExitStack,
+    *,
+    cache: Cache,
+    progress: Progress,
+    debugging: Debugging | None,
 ) -> VM | None:
     """A VM from the saved state of `machine`; None, and said why, if that cannot be had."""
 
@@ -277,12 +354,15 @@ def _restored(
     except SavedStateError as error:
         progress.say(f"the VM cannot be saved ({error.message}): booting each time")
         return None
-    qemu = Qemu(machine, accel.name, memory=memory_for_restoring(entry), incoming=True)
+    gdb = debugging.port if debugging else None
+    qemu = Qemu(machine, accel.name, memory=memory_for_restoring(entry), incoming=True, gdb=gdb)
     try:
         vm = VM(machine, qemu, restored=True, accel=accel)
         qemu.qmp.negotiate()
         load(qemu, entry)
         vm.connect()
+        if debugging is not None:
+            debugging.listening(qemu.gdb_port())
     except GuestError as error:
         reason = qemu.stderr.splitlines()[-1:] or [error.message]
         progress.say(f"the saved VM cannot be restored ({reason[0]}): booting instead")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a shell can complete the words of a command line to. Each takes the beginning of the word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_SUFFIX = ".hmm"
+
+
+def programs(prefix: str) -> list[str]:
+    """Names of programs, up to the next slash as with files, and files with programs."""
+    from harness.conformance import catalogue
+
+    found = [] if prefix.startswith((".", "/", "~")) else _steps(catalogue.names(), prefix)
+    return found + files(prefix, _SUFFIX)
+
+
+def kernels(prefix: str) -> list[str]:
+    """Kernels whose source is on this machine or whose name was asked for before, and the other forms of names."""
+    from harness.target import kernel
+
+    if prefix.startswith(("tree:", "image:")):
+        scheme, _, path = prefix.partition(":")
+        return [f"{scheme}:{each}" for each in files(path, "")]
+    forms = [form.partition(":")[0] + ":" for form, _ in kernel.forms() if ":" in form]
+    words = [form for form, _ in kernel.forms() if ":" not in form]
+    return list(dict.fromkeys([*kernel.installed(), *words, *forms]))
+
+
+def flavours(prefix: str) -> list[str]:
+    """Flavours; in a list with commas, those that may follow."""
+    from harness.target.kernel import flavours as known
+
+    return _listed(known(), prefix)
+
+
+def mistakes(prefix: str) -> list[str]:
+    """Deliberate mistakes of the driver, read from its source."""
+    import re
+
+    from harness.target.places import KMOD
+
+    text = (KMOD / "wrong.c").read_text(encoding="utf-8")
+    return _listed(re.findall(r'= \{ "([a-z-]+)"', text), prefix)
+
+
+def kept(_prefix: str) -> list[str]:
+    """VMs that are kept."""
+    from harness.target.kept import kept_vms
+
+    return [vm.name for vm in kept_vms()]
+
+
+def files(prefix: str, suffix: str) -> list[str]:
+    """Files with `suffix`, and directories, which end with a slash."""
+    start = Path(prefix).expanduser()
+    directory = start if prefix.endswith("/") or not prefix else start.parent
+    found = []
+    try:
+        for entry in sorted(directory.iterdir()):
+            shown = prefix[: prefix.rfind("/") + 1] + entry.name
+            if entry.is_dir():
+                found.append(f"{shown}/")
+            elif entry.name.endswith(suffix):
+                found.append(shown)
+    except OSError:
+        return []
+    return found
+
+
+def _steps(names: Iterable[str], prefix: str) -> list[str]:
+    """Names cut after the slash that follows `prefix`: a few instead of a hundred."""
+    cut = []
+    for name in names:
+        if name.startswith(prefix):
+            end = name.find("/", len(prefix))
+            cut.append(name if end < 0 else name[: end + 1])
+    return list(dict.fromkeys(cut))
+
+
+def _listed(values: Iterable[str], prefix: str) -> list[str]:
+    before, comma, _ = prefix.rpartition(",")
+    taken = before.split(",")
+    return [before + comma + value for value in values if value not in taken]

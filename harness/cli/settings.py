@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the user set once instead of typing it each time: environment variables and TOML files.
+
+The command line outranks the environment, that outranks the project's file, that the user's, that the defaults. The
+project's file is the first that is found from the working directory upward: hmm-harness.toml, or a pyproject.toml
+with a table [tool.hmm-harness].
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT, number, seconds, words
+from harness.errors import UsageError
+
+OWN_FILE = "hmm-harness.toml"
+PYPROJECT = "pyproject.toml"
+_TABLE = "hmm-harness"  # of [tool]
+_ENVIRONMENT = "HMM_HARNESS_"
+
+
+class _ValueError(Exception):
+    """A value is not what its setting takes; says what that is."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A long option that can be set elsewhere, too.
+
+    `parse` makes a value of text, `check` one of what TOML has; both raise what says which values there are.
+    `meaning` is for --help.
+    """
+
+    key: str
+    default: Any
+    meaning: str
+    parse: Callable[[str], Any]
+    check: Callable[[object], Any]
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return _ENVIRONMENT + self.key.upper().replace("-", "_")
+
+    @property
+    def attribute(self) -> str:
+        """Its name among the parsed options."""
+        return self.key.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A setting's value and where it is from: "default", "HMM_HARNESS_VMS", "/home/me/hmm-harness.toml:3"."""
+
+    value: Any
+    origin: str
+
+
+def _list(value: object) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
+        raise _ValueError('takes a text or a list of texts, such as "a" or ["a", "b"]')
+    return values
+
+
+def _some_of(allowed: tuple[str, ...]) -> Callable[[object], list[str]]:
+    def check(value: object) -> list[str]:
+        values = _list(value)
+        for each in values:
+            if each not in allowed:
+                raise _ValueError(f"has no {each!r}; there are {', '.join(allowed)}")
+        return values
+
+    return check
+
+
+def _as_option(option: Callable[[str], Any]) -> Callable[[object], Any]:
+    """A number in TOML that an option of the command line would take."""
+
+    def check(value: object) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _ValueError("takes a number")
+        return option(repr(value))
+
+    return check
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _ValueError("takes true or false")
+    return value
+
+
+def _switch_text(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise _ValueError("takes 1 or 0")
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise _ValueError("takes a path")
+    return Path(value)
+
+
+SETTINGS = {
+    setting.key: setting
+    for setting in (
+        Setting("kernel", [DEFAULT_KERNEL], "kernels; a command for one takes the first", words, _list),
+        Setting("flavour", [DEFAULT_FLAVOUR], "their configurations, likewise", words, _list),
+        Setting(
+            "binding", None, "drivers to run on (default: all)", lambda text: _some_of(BINDINGS)(words(text)),
+            _some_of(BINDINGS),
+        ),
+        Setting("vms", None, "VMs at once (default: as many as fit)", number, _as_option(number)),
+        Setting("timeout", DEFAULT_TIMEOUT, "seconds for one program", seconds, _as_option(seconds)),
+        Setting("no-restore", False, "boot each VM instead of restoring a saved one", _switch_text, _switch),
+        Setting("reports", None, "directory for all reports of a run; relative to its file", Path, _path),
+    )
+}  # fmt: skip
+
+
+def manual() -> str:
+    """The settings as lines of --help."""
+    return "\n".join(f"  {each.key:11} {each.variable:23} {each.meaning}" for each in SETTINGS.values())
+
+
+def fill(options: argparse.Namespace, *keys: str, one_kernel: bool = False) -> None:
+    """Gives the options `keys` that the command line left open what is set elsewhere.
+
+    Raises `UsageError` for what is set wrong. `one_kernel`: of lists the first.
+    """
+    sources = effective(Path.cwd(), os.environ)
+    for key in keys:
+        attribute = SETTINGS[key].attribute
+        if getattr(options, attribute) is None:
+            value = sources[key].value
+            setattr(options, attribute, value[0] if one_kernel and isinstance(value, list) else value)
+
+
+def effective(directory: Path, environment: Mapping[str, str]) -> dict[str, Source]:
+    """Every setting in `directory`, with its origin. Raises `UsageError` for what is wrong, with its place."""
+    found = {key: Source(setting.default, "default") for key, setting in SETTINGS.items()}
+    user = user_file(environment)
+    if user.is_file():
+        found |= _read(user, ())
+    project = project_file(directory)
+    if project is not None:
+        found |= _read(project, ("tool", _TABLE) if project.name == PYPROJECT else ())
+    for key, setting in SETTINGS.items():
+        text = environment.get(setting.variable, "")
+        if text:
+            try:
+                found[key] = Source(setting.parse(text), setting.variable)
+            except (_ValueError, argparse.ArgumentTypeError) as error:
+                raise UsageError(f"{setting.variable}: {key} {error}", hint="unset it, or set it anew") from None
+    return found
+
+
+def user_file(environment: Mapping[str, str]) -> Path:
+    """Where the user's own settings are, if there are any."""
+    configured = environment.get("XDG_CONFIG_HOME", "")
+    base = Path(configured) if configured else Path(environment.get("HOME", "/")) / ".config"
+    return base / "hmm-harness" / "config.toml"
+
+
+def project_file(directory: Path) -> Path | None:
+    """The file of the project that `directory` belongs to."""
+    for place in (directory, *directory.parents):
+        own = place / OWN_FILE
+        if own.is_file():
+            return own
+        pyproject = place / PYPROJECT
+        if pyproject.is_file() and _has_table(pyproject):
+            return pyproject
+    return None
+
+
+def _has_table(path: Path) -> bool:
+    """Whether a pyproject.toml has our table; most do not even have the word, and are not parsed."""
+    if _TABLE.encode() not in path.read_bytes():
+        return False
+    tool = _parse(path, path.read_text(encoding="utf-8")).get("tool")
+    return isinstance(tool, dict) and _TABLE in tool
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        line = int(place[1]) if place else len(text.splitlines())
+        said = str(error)[: place.start()] if place else str(error)
+        raise UsageError(f"{path}:{line}: {said}", hint="the file is no TOML") from None
+
+
+def _read(path: Path, table: tuple[str, ...]) -> dict[str, Source]:
+    """The settings in a table of a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}", hint="a configuration file is readable, and UTF-8") from None
+    values: Any = _parse(path, text)
+    for name in table:
+        values = values[name]
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: {'.'.join(table)} is no table", hint=f"begin one with [{'.'.join(table)}]")
+    found = {}
+    for key, value in values.items():
+        place = f"{path}:{_line(text, table, key)}"
+        setting = SETTINGS.get(key)
+        if setting is None:
+            from difflib import get_close_matches
+
+            near = get_close_matches(key, SETTINGS, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
+            raise UsageError(f"{place}: unknown key {key!r}", hint=hint)
+        try:
+            checked = setting.check(value)
+        except (_ValueError, argparse.ArgumentTypeError) as error:
+            raise UsageError(f"{place}: {key} {error}", hint="`hmm-harness config --help` lists the keys") from None
+        if isinstance(checked, Path):
+            checked = path.parent / checked
+        found[key] = Source(checked, place)
+    return found
+
+
+def _line(text: str, table: tuple[str, ...], key: str) -> int:
+    """The line that sets `key`; tomllib does not tell. The first line where it is written in no usual way."""
+    name = rf"""["']?{re.escape(key)}["']?"""
+    header = re.compile(rf"\s*\[\s*{re.escape('.'.join((*table, key)))}\s*[\].]" if table else rf"\s*\[\s*{name}")
+    inside = not table
+    for count, line in enumerate(text.splitlines(), 1):
+        begins = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if header.match(line):
+            return count
+        if begins:
+            inside = re.sub(r"[\s\"']", "", begins[1]) == ".".join(table)
+        elif inside and re.match(rf"\s*{name}\s*[.=]", line):
+            return count
+    return 1
