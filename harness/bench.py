@@ -131,8 +131,8 @@ def _warm_run(plan: Plan, kernel: tuple[str, str], vms: int, cache: Cache, progr
 
 def _first(lab: Lab) -> None:
     execution = lab.execute(_ONE, "interval", wrong=(), timeout=30.0)
-    if execution.complaints:
-        raise GuestError(f"the kernel complained during the measurement: {execution.complaints[0]}")
+    if execution.crashes:
+        raise GuestError(f"the kernel complained during the measurement: {execution.crashes[0].title}")
 
 
 def _time_start(how: str, lab: Lab, figures: Figures) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.compare import Comparison, Verdict, compare, obstacle
 from harness.errors import GuestError, HarnessError, UsageError
@@ -20,6 +20,7 @@ from harness.program.text import render
 from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
 from harness.target.cache import digest_of
+from harness.target.crashes import Crash, crashes
 from harness.target.lab import Execution, Lab
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
@@ -86,12 +87,47 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
 
 
 def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
-    """A result for each binding. A program that did not pass may have damaged its VM: the next gets a clean one."""
+    """A result for each binding. A program that did not pass may have damaged its VM: the next gets a clean one.
+
+    What the kernel says of a program after it has ended is heard when the next one runs in its VM. Then there is
+    another result of that program, which is the last word on it, and the next one is run anew in a clean VM.
+    """
     for binding in task.bindings:
-        result = _run_one(task.program, binding, plan, lab, missing.get(binding))
-        if result.status not in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
+        try:
+            result = _run_one(task.program, binding, plan, lab, missing.get(binding))
+        except _LateWordsError as late:
+            yield late.result
+            lab.discard()
+            result = _run_one(task.program, binding, plan, lab, missing.get(binding))
+        if result.status in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
+            lab.memo = result
+        else:
             lab.discard()
         yield result
+
+
+class _LateWordsError(Exception):
+    """The kernel complained of an earlier program: `result` is the last word on that."""
+
+    def __init__(self, before: Result, found: Sequence[Crash]) -> None:
+        super().__init__()
+        reason = f"{found[0].title} (printed after the program had ended)"
+        lines = [line for crash in found for line in crash.lines]
+        heading = f"{Verdict.CRASHED} {before.program} on {before.kernel} ({before.flavour}), {before.binding}"
+        self.result = replace(
+            before,
+            status=Verdict.CRASHED,
+            reason=reason,
+            log=(*before.log, *lines),
+            reports=reports_of(found),
+            explanation=(heading, f"    {reason}", "", *lines, "", f"  replay: {before.replay}"),
+        )
+
+
+def reports_of(found: Sequence[Crash]) -> tuple[Report, ...]:
+    """The kernel's reports as results have them, consequences behind their causes."""
+    everything = [crash for each in found for crash in (each, *each.consequences)]
+    return tuple(Report(crash.kind.value, crash.title, crash.lines) for crash in everything)
 
 
 def identity(program: Program, binding: str, plan: Plan, machine: Machine) -> str:
@@ -163,10 +199,14 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
             return result(Comparison(Verdict.SKIP, why), (), 0.0)
         execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
     except VMFailure as failure:
-        return result(Comparison(verdict_of(failure), failure.message), failure.console.splitlines(), 0.0)
+        console = failure.console.splitlines()
+        found = reports_of(crashes(console))
+        return result(Comparison(verdict_of(failure), failure.message), console, 0.0, reports=found)
     except GuestError as error:
         reason = "; ".join(filter(None, [error.message, error.hint]))
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
+    if execution.earlier and isinstance(lab.memo, Result):
+        raise _LateWordsError(lab.memo, execution.earlier)
     comparison = _judge(program, rules, execution)
     tables: list[PageTables] = []
     remark = ""
@@ -175,18 +215,17 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
             tables = _tables(program, rules, comparison.divergence.step, plan, lab)
         except GuestError as failure:
             remark = f"page tables: the VM did not survive the second look ({failure.message})"
-    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark)
+    found = reports_of((*execution.earlier, *execution.crashes))
+    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=found)
 
 
 def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
     comparison = compare(program, rules, execution.observations)
-    if execution.complaints:
-        return Comparison(Verdict.CRASHED, execution.complaints[0], comparison.divergence)
+    if execution.crashes:
+        return Comparison(Verdict.CRASHED, execution.crashes[0].title, comparison.divergence)
     if execution.earlier:
-        reason = (
-            f"the kernel complained before this program started, late words on an earlier one: {execution.earlier[0]}"
-        )
+        reason = f"the kernel complained before any program started: {execution.earlier[0].title}"
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)
     if any(words in line for line in execution.log for words in _OUT_OF_MEMORY):
         return Comparison(Verdict.INCONCLUSIVE, "the guest ran out of memory: use fewer pages")

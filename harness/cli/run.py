@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
             with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
                 for each in told:
                     if isinstance(each, Result):
-                        run.results.append(each)
+                        run.add(each)
                         store.add(each)
                         table.add(each)
                     else:

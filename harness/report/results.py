@@ -138,6 +138,16 @@ class Run:
     targets: list[Target] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     end: End | None = None
+    _places: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def add(self, result: Result) -> None:
+        """Takes a result, in place of an earlier one of the same program, binding and kernel."""
+        if len(self._places) != len(self.results):
+            self._places = {each.place for each in self.results}
+        if result.place in self._places:
+            self.results = [each for each in self.results if each.place != result.place]
+        self._places.add(result.place)
+        self.results.append(result)
 
     @property
     def planned(self) -> int:
@@ -212,7 +222,7 @@ class Store:
 
     def begin(self, run: Run) -> None:
         """Writes what is planned."""
-        plan = {each.name: getattr(run, each.name) for each in fields(run)}
+        plan = {each.name: getattr(run, each.name) for each in fields(run) if each.init}
         for later in ("targets", "results", "end"):
             del plan[later]
         plan["programs"] = {name: asdict(source) for name, source in run.programs.items()}

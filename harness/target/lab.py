@@ -17,12 +17,12 @@ from harness.progress import Progress
 from harness.target.accel import find_qemu
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
+from harness.target.crashes import Crash, crashes
 from harness.target.image import provide_image
 from harness.target.kernel import provide_kernel
 from harness.target.module import build_module
 from harness.target.payload import provide_payload
 from harness.target.vm import VM, Machine, start
-from harness.target.watchdog import complaints
 from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "test_hmm": "test_hmm"}
@@ -30,13 +30,13 @@ _MODULES = {"interval": "hmm_harness", "test_hmm": "test_hmm"}
 
 @dataclass(frozen=True)
 class Execution:
-    """What a target showed of one program. `complaints`: kernel log lines and taints that are never fine."""
+    """What a target showed of one program."""
 
     observations: tuple[Observation, ...]
     seconds: float  # in the guest
     log: tuple[str, ...]
-    earlier: tuple[str, ...]  # complaints that were printed before this program started
-    complaints: tuple[str, ...]
+    earlier: tuple[Crash, ...]  # printed before this program started
+    crashes: tuple[Crash, ...]  # kernel log lines and taints that are never fine
     residue: Mapping[str, int]  # device: pages in use after all subjects are gone
 
 
@@ -62,6 +62,7 @@ class Lab:
         self._restore = restore
         self._stack = ExitStack()
         self._vm: VM | None = None
+        self.memo: object = None  # what a user wants to remember of this VM; forgotten with it
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +88,7 @@ class Lab:
     def discard(self) -> None:
         """Ends the VM, so that the next program gets a clean one."""
         self._vm = None
+        self.memo = None
         self._stack.close()
 
     def missing(self, binding: str) -> str | None:
@@ -130,7 +132,7 @@ class Lab:
             observations=decode(program, body),
             seconds=result["seconds"],
             log=log,
-            earlier=tuple(complaints(log[:late], 0)),
-            complaints=tuple(complaints(log[late:], result["taint"])),
+            earlier=tuple(crashes(log[:late])),
+            crashes=tuple(crashes(log[late:], result["taint"])),
             residue=result["residue"],
         )

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run makes of what a target shows: kernel reports that come in time, and those that come late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from harness.compare import Verdict
+from harness.program.observations import Observation, Status
+from harness.program.program import Program
+from harness.program.text import parse
+from harness.report.results import Result, Run
+from harness.run import Plan, run
+from harness.target.crashes import crashes
+from harness.target.lab import Execution, Lab
+
+PROGRAMS = [parse("a: map x anon 1 rw\na: read x", file=name, name=name) for name in ("one", "two", "three")]
+WARNING = (
+    "[    1.000000] ------------[ cut here ]------------",
+    "[    1.000000] WARNING: CPU: 0 PID: 77 at mm/hmm.c:99 hmm_range_fault+0x1/0x2",
+    "[    1.000000] ---[ end trace 0000000000000000 ]---",
+)
+
+
+class FakeLab:
+    """A VM that says `now` while the program of that name runs, and `late` after it has ended."""
+
+    def __init__(self, *, now: str = "", late: str = "") -> None:
+        self.kernel = SimpleNamespace(name="debian:6.1", flavour="plain", key="k")
+        part = SimpleNamespace(key="p")
+        self.machine = SimpleNamespace(kernel=self.kernel, image=part, payload=part, append="")
+        self.now, self.late = now, late
+        self.memo: object = None
+        self.ran: list[str] = []  # by VM
+
+    def discard(self) -> None:
+        self.memo = None
+        self.ran.append("-")
+
+    def missing(self, _binding: str) -> str | None:
+        return None
+
+    def features(self) -> tuple[str, ...]:
+        return ()
+
+    def execute(self, program: Program, _binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        assert (wrong, timeout) == ((), 30.0)
+        earlier = WARNING if self.ran and self.ran[-1] == self.late else ()
+        now = WARNING if program.name == self.now else ()
+        self.ran.append(program.name)
+        return Execution(
+            observations=(Observation(Status.DONE), Observation(Status.DONE, 0, (0,))),
+            seconds=0.1,
+            log=(*earlier, *now),
+            earlier=tuple(crashes(earlier)),
+            crashes=tuple(crashes(now)),
+            residue={"d0": 0, "d1": 0},
+        )
+
+
+def _run(lab: FakeLab) -> list[Result]:
+    return list(run(Plan(PROGRAMS, ("interval",)), cast(Lab, cast(Any, lab))))
+
+
+def test_a_report_of_the_kernel_is_a_crash_and_costs_the_vm() -> None:
+    lab = FakeLab(now="two")
+    results = _run(lab)
+    assert [result.status for result in results] == [Verdict.PASS, Verdict.CRASHED, Verdict.PASS]
+    assert lab.ran == ["one", "two", "-", "three"]
+    (report,) = results[1].reports
+    assert report.kind == "warning"
+    assert "hmm_range_fault" in report.title
+    assert report.lines == WARNING
+    assert results[1].reason == report.title
+
+
+def test_late_words_are_the_last_on_the_program_that_caused_them() -> None:
+    lab = FakeLab(late="one")
+    results = _run(lab)
+    assert [(result.program, result.status) for result in results] == [
+        ("one", Verdict.PASS),
+        ("one", Verdict.CRASHED),
+        ("two", Verdict.PASS),
+        ("three", Verdict.PASS),
+    ]
+    assert lab.ran == ["one", "two", "-", "two", "three"]  # nothing counts of a VM that was damaged
+    assert results[1].log == WARNING
+    assert results[1].reports[0].kind == "warning"
+    assert "after the program had ended" in results[1].reason
+    assert results[1].identity == results[0].identity
+
+    whole = Run("", (), "", {}, ("interval",), (("debian:6.1", "plain"),))
+    for result in results:
+        whole.add(result)
+    assert [(result.program, result.status) for result in whole.results] == [
+        ("one", Verdict.CRASHED),
+        ("two", Verdict.PASS),
+        ("three", Verdict.PASS),
+    ]
