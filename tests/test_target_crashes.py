@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The reading of kernel logs: classes, titles, what belongs to a report, what follows from what."""
+"""The reading of kernel logs: classes, titles, what belongs to a report, what follows from what.
+
+The logs in tests/console are real, made by tests/make_corpus.py.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.target.crashes import CrashClass, begins, crashes
+from harness.target.crashes import STALLS, CrashClass, begins, crashes
+from tests.make_corpus import Recorded, corpus
+from tests.provoking import PROVOCATIONS
 
-CONSOLES = Path(__file__).parent / "console"
+CORPUS = corpus()
+LOGS = {(each.provocation.name, each.kernel): each.log for each in CORPUS}
+KERNELS = sorted({each.kernel for each in CORPUS})
+each_recorded = pytest.mark.parametrize(
+    "recorded", CORPUS, ids=[f"{each.provocation.name}-{each.kernel}" for each in CORPUS]
+)
+each_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 # One line each, as the kernels' sources print them: 4.20, 5.10, 6.1, 6.12, 7.3.
 LINES = {
@@ -176,50 +189,109 @@ def test_taint_that_no_report_explains_is_a_crash() -> None:
     assert (crash.kind, crash.first, crash.lines) == (CrashClass.TAINT, 1, ())
 
 
-def test_what_follows_an_oops_is_its_consequence() -> None:
-    log = (CONSOLES / "oops.log").read_text().splitlines()
-    log += (CONSOLES / "sleep.log").read_text().splitlines()
-    log += ["[   20.0] BUG: sleeping function called from invalid context at kernel/exit.c:1"]
-    log += ["[   20.1] Kernel panic - not syncing: Fatal exception"]
-    (crash,) = crashes(log)
-    assert crash.kind is CrashClass.OOPS
-    assert [each.kind for each in crash.consequences] == [
-        CrashClass.HUNG_TASK,
-        CrashClass.SLEEP_IN_ATOMIC,
-        CrashClass.PANIC,
-    ]
+def test_the_corpus_has_every_provocation() -> None:
+    assert {each.provocation.name for each in CORPUS} >= {
+        each.name for each in PROVOCATIONS if each.flavour != "kcsan"
+    }
 
 
-def test_a_warning_explains_nothing_that_comes_later() -> None:
-    log = (CONSOLES / "warning.log").read_text().splitlines() + (CONSOLES / "panic.log").read_text().splitlines()
-    assert found(log) == ["warning: WARNING in break_kernel", "panic: kernel panic: wanted by a test"]
+@each_recorded
+def test_what_was_provoked_is_recognised_and_nothing_else(recorded: Recorded) -> None:
+    (crash,) = crashes(recorded.log, recorded.taint)
+    assert crash.kind is recorded.provocation.kind
+    assert re.fullmatch(recorded.provocation.title, crash.title)
+    assert crash.consequences == ()
 
 
-def test_the_same_report_again_is_counted() -> None:
-    log = (CONSOLES / "warning.log").read_text().splitlines()
-    (crash,) = crashes(log * 3)
-    assert crash.count == 3
-    assert crash.lines == tuple(log)
+@each_recorded
+def test_a_report_is_recognised_whole(recorded: Recorded) -> None:
+    log = ["[    0.1] something else", *recorded.log, "[   99.9] something else"]
+    (crash,) = crashes(log, recorded.taint)
+    assert "something else" not in "".join(crash.lines)
+    if crash.count == 1:
+        frames = [line for line in recorded.log if re.search(r" \w+\+0x[0-9a-f]+/0x[0-9a-f]+", line)]
+        assert [line for line in crash.lines if line in frames] == frames
 
 
-def test_reports_of_two_callers_are_told_apart() -> None:
-    def of(name: str, caller: str) -> list[str]:
-        return [line.replace("] ", f"][{caller}] ", 1) for line in (CONSOLES / name).read_text().splitlines()]
-
-    one, other = of("warning.log", "  T52"), of("sleep.log", "  T19")
-    mixed = [line for pair in zip(one, other, strict=False) for line in pair] + one[len(other) :]
-    first, second = crashes(mixed)
-    assert first.lines == tuple(one)
-    assert second.lines == tuple(other)
-    assert [first.title, second.title] == ["WARNING in break_kernel", "INFO: task hung in break_kernel"]
+@each_kernel
+def test_all_that_was_provoked_is_told_apart(kernel: str) -> None:
+    names = defaultdict(set)
+    for each in CORPUS:
+        if each.kernel == kernel:
+            names[crashes(each.log, each.taint)[0].fingerprint].add(each.provocation.name)
+    assert all(len(same) == 1 for same in names.values())
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in CONSOLES.glob("*.log")))
-def test_a_log_that_is_cut_short_is_of_the_same_class(name: str) -> None:
-    log = (CONSOLES / name).read_text().splitlines()
-    whole = crashes(log)[0]
-    telling = next(index for index in range(len(log)) if begins(log[index]))
+@each_recorded
+def test_the_same_again_is_counted_not_told_twice(recorded: Recorded) -> None:
+    once = crashes(recorded.log)
+    again = crashes(recorded.log * 3)
+    assert again == [replace(crash, count=3 * crash.count) for crash in once]
+
+
+@each_recorded
+def test_a_log_that_is_cut_short_is_of_the_same_class(recorded: Recorded) -> None:
+    log = recorded.log
+    telling = next((index for index in range(len(log)) if begins(log[index])), len(log))
     for end in range(telling + 1, len(log)):
-        assert crashes(log[:end])[0].first == whole.first
+        (crash,) = crashes(log[:end])
+        assert crash.kind is recorded.provocation.kind
     for start in range(telling):
-        assert crashes(log[start:])[0].kind is whole.kind
+        (crash,) = crashes(log[start:])
+        assert crash.kind is recorded.provocation.kind
+
+
+@each_kernel
+@pytest.mark.parametrize("fatal", ["oops", "bug", "panic"])
+def test_what_follows_the_death_of_a_kernel_is_a_consequence(kernel: str, fatal: str) -> None:
+    others = [each for each in CORPUS if each.kernel == kernel and each.provocation.name != fatal and each.log]
+    log = list(LOGS[fatal, kernel])
+    for each in others:
+        log += each.log
+    (crash,) = crashes([*log, "[   99.9] Kernel panic - not syncing: Fatal exception"])
+    assert crash.fingerprint == crashes(LOGS[fatal, kernel])[0].fingerprint
+    kinds = [each.kind for each in crash.consequences]
+    assert {each.provocation.kind for each in others} <= set(kinds)
+    assert kinds[-1] is CrashClass.PANIC
+
+
+@each_kernel
+def test_a_cpu_that_is_stuck_is_reported_once_whoever_notices_first(kernel: str) -> None:
+    stalls = [each for each in CORPUS if each.kernel == kernel and each.provocation.kind in STALLS]
+    for first in stalls:
+        others = [each for each in stalls if each is not first]
+        (crash,) = crashes([*first.log, *(line for each in others for line in each.log)])
+        assert crash.kind is first.provocation.kind
+        assert [each.kind for each in crash.consequences] == [each.provocation.kind for each in others]
+
+
+@each_kernel
+def test_a_warning_explains_nothing_that_comes_later(kernel: str) -> None:
+    log = LOGS["warning", kernel] + LOGS["bad-page", kernel] + LOGS["panic", kernel]
+    assert [each.kind for each in crashes(log)] == [CrashClass.WARNING, CrashClass.BAD_PAGE, CrashClass.PANIC]
+
+
+@each_kernel
+def test_a_panic_that_is_called_because_of_a_report_is_its_consequence(kernel: str) -> None:
+    log = [*LOGS["warning", kernel], "[   99.9] Kernel panic - not syncing: kernel: panic_on_warn set ..."]
+    (crash,) = crashes(log)
+    assert crash.kind is CrashClass.WARNING
+    assert [each.kind for each in crash.consequences] == [CrashClass.PANIC]
+
+
+def with_caller(log: list[str], caller: str) -> list[str]:
+    """The lines as a kernel with PRINTK_CALLER prints them."""
+    return [line.replace("] ", f"][{caller:>7}] ", 1) for line in log]
+
+
+@each_kernel
+def test_reports_of_two_callers_are_told_apart(kernel: str) -> None:
+    one = with_caller(LOGS["warning", kernel], "T52")
+    other = with_caller(LOGS["hung-task", kernel], "T19")
+    longer, shorter = sorted([one, other], key=len, reverse=True)
+    mixed = [line for pair in zip(longer, shorter, strict=False) for line in pair] + longer[len(shorter) :]
+    found = {crash.kind: crash for crash in crashes(mixed)}
+    for kind, lines in ((CrashClass.WARNING, one), (CrashClass.HUNG_TASK, other)):
+        (alone,) = crashes(lines)
+        assert found[kind].title == alone.title
+        assert found[kind].lines == alone.lines

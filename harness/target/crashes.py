@@ -363,11 +363,9 @@ class _Report:
         """The class; a remark has the one of the BUG() or the WARN() that it belongs to."""
         return next((head.kind for head, _ in self.heads if not head.remark), self.heads[0][0].kind)
 
-    def joins(self, head: _Head) -> bool:
+    def joins(self, head: _Head, text: str) -> bool:
         """Whether the line of another head is one of this report's."""
-        if self.kind is head.kind and (
-            head.kind is CrashClass.PANIC or (head.kind is CrashClass.LEAK and head.single)
-        ):
+        if self.kind is head.kind and (_END.search(text) or (head.single and head.kind is CrashClass.LEAK)):
             return True
         if self.traced:
             return False
@@ -386,18 +384,18 @@ class _Report:
 
     def take(self, index: int, text: str) -> None:
         """Takes a line that may be one of its own."""
-        if _CUT in text:
-            self.closed = True
+        rule = _RULE.match(text.strip()) is not None
+        if _CUT in text or (rule and text.strip()[0] == "=" and self.kind not in _RULED):
+            self.closed = True  # the next one begins
             return
         if not _BODY.search(text):
             self.pending.append((index, text))
             self.closed = self.ended or len(self.pending) > _SLACK
             return
-        rule = self.traced and self.kind in _RULED and _RULE.match(text.strip()) is not None
         self._own(index, text)
+        self.closed = (rule and self.traced and self.kind in _RULED) or len(self.indices) >= _MAX_LINES
         self.ended = self.ended or _END.search(text) is not None
         self.traced = self.traced or _TRACED.search(text) is not None
-        self.closed = rule or len(self.indices) >= _MAX_LINES
 
     def _own(self, index: int, text: str) -> None:
         for each, words in [*self.pending, (index, text)]:
@@ -507,7 +505,7 @@ def _read(log: Sequence[str]) -> list[_Report]:
         if found is None:
             if report is not None:
                 report.take(index, text)
-        elif report is not None and report.joins(found[0]):
+        elif report is not None and report.joins(found[0], text):
             report.join(index, text, *found)
         else:
             start = _beginning(split, index, taken=current[caller].indices[-1] if caller in current else -1)

@@ -23,6 +23,7 @@
 #include <linux/pagemap.h>
 #include <linux/percpu_counter.h>
 #include <linux/preempt.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -187,15 +188,22 @@ static noinline void crash_hang(unsigned int seconds)
 		wait_for_completion_timeout(&never, seconds * HZ);
 }
 
+static void nothing(struct rcu_head *head)
+{
+}
+
 /*
  * A CPU that is lost for tasks, not for interrupts: a soft lockup and an RCU
- * stall, whichever is looked for first.
+ * stall, whichever is looked for first. The callback is what waits for the end
+ * of a grace period.
  */
 static noinline void crash_spin(unsigned int seconds)
 {
+	static struct rcu_head waits;
 	unsigned long end = jiffies + seconds * HZ;
 
 	preempt_disable();
+	call_rcu(&waits, nothing);
 	while (seconds == FOREVER || time_before(jiffies, end))
 		cpu_relax();
 	preempt_enable();
