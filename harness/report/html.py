@@ -19,8 +19,9 @@ from importlib import resources
 from typing import Any
 
 from harness.compare import Verdict
+from harness.errors import ExitCode
 from harness.report.planned import Case, Column, columns
-from harness.report.results import Result, Run
+from harness.report.results import Run
 
 NOT_RUN = "NOT RUN"
 _MOST_LOG_LINES = 1000  # of one result; the last ones
@@ -28,6 +29,7 @@ _MOST_LINE = 2000  # characters
 _MOST_TEXTS = 48 << 20  # characters of all logs and explanations: browsers read that in a second or two
 _MOST_LISTED = 100  # results, without a script
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of names of files; no UTF-8 can hold it, no clipboard takes it
+_MEANINGS = {code.value: code.meaning for code in ExitCode}
 _MARK = re.compile("<!--(title|policy|style|data|script|plain)-->")
 
 
@@ -100,7 +102,7 @@ def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
         "command": " ".join(run.command),
         "wrong": run.wrong,
         "timeout": run.timeout,
-        "end": asdict(run.end) if run.end else None,
+        "end": asdict(run.end) | {"meaning": _MEANINGS.get(run.end.exit_code, "")} if run.end else None,
         "targets": [
             {"kernel": kernel, "flavour": flavour} | (asdict(target) if target else {})
             for (kernel, flavour), target in targets.items()
@@ -140,24 +142,20 @@ class _Writer:
                 {"kind": each.kind, "title": each.title, "lines": self._lines(each.lines)} for each in result.reports
             ],
             "log": self._lines(result.log[-_MOST_LOG_LINES:]),
+            "cut": max(0, len(result.log) - _MOST_LOG_LINES),
             "explanation": [] if case.good else self._lines(result.explanation),
         }
-        entry["cut"] = _cut(result, entry)
-        return {name: value for name, value in entry.items() if value not in ("", None, [], ())}
+        return {name: value for name, value in entry.items() if value or (name == "step" and value is not None)}
 
     def _lines(self, lines: Sequence[str]) -> list[str]:
         kept = []
-        for line in lines:
+        for number, line in enumerate(lines):
             if self._left < len(line):
+                kept.append(f"... (the page is full: {len(lines) - number} more lines are in the JSON report)")
                 break
             self._left -= len(line)
             kept.append(line if len(line) <= _MOST_LINE else f"{line[:_MOST_LINE]} ... (cut)")
         return kept
-
-
-def _cut(result: Result, entry: dict[str, Any]) -> int | None:
-    """How many lines of the log are not on the page."""
-    return len(result.log) - len(entry["log"]) or None
 
 
 def _plain(run: Run, found: Sequence[Column], counts: Counter[str]) -> str:

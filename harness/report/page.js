@@ -21,6 +21,7 @@ const STATUSES = { // the worst first
 const GOOD = new Set(["PASS", "SKIP", "DEVIATION"]);
 const CELLS_AT_ONCE = 3000;
 const MOST_GROUPS = 200;
+const FEW_COLUMNS = 8; // beside as many the promises have room
 
 const $ = (id) => document.getElementById(id);
 
@@ -89,11 +90,12 @@ function head() {
   const facts = [];
   const started = new Date(run.started);
   facts.push(isNaN(started) ? run.started : started.toISOString().slice(0, 16).replace("T", " ") + " UTC");
-  if (run.end) facts.push(duration(run.end.seconds), `exit code ${run.end.exit_code}`);
+  if (run.end) facts.push(duration(run.end.seconds));
   const flavours = new Set(run.targets.map((target) => target.flavour));
   facts.push(count(run.programs.length, "program"), count(new Set(run.targets.map((target) => target.kernel)).size, "kernel"));
   if (flavours.size > 1) facts.push(count(flavours.size, "flavour"));
   facts.push(`hmm-harness ${run.version}`);
+  if (run.end) facts.push(`exit code ${run.end.exit_code}` + (run.end.meaning && `: ${run.end.meaning}`));
   if (run.timeout) facts.push(`timeout ${run.timeout} s`);
   $("facts").append(...facts.map((fact) => h("span", {}, fact)));
   if (!run.end) $("facts").append(h("span", {class: "alarm"}, "interrupted: not all of it has run"));
@@ -151,7 +153,7 @@ function attention() {
   });
   if (sorted.length > MOST_GROUPS) list.push(h("li", {class: "empty"}, `and ${sorted.length - MOST_GROUPS} more`));
   $("attention").append(h("details", {open: true},
-    h("summary", {}, "Needs attention ", h("span", {}, `${count(sorted.length, "thing")}, by what was said of it`)),
+    h("summary", {}, "Needs attention ", h("span", {}, `${count(sorted.length, "finding")}, alike ones together`)),
     h("ul", {}, list)));
   $("attention").hidden = false;
 }
@@ -262,7 +264,7 @@ function draw() {
       h("button", {type: "button", title: target.banner || target.error || "",
         onclick: () => { location.hash = addressOf(target.kernel, target.flavour); }},
       target.kernel, h("small", {}, target.error ? `${target.flavour}: no kernel` : target.flavour)));
-  })), h("tr", {}, columns.map((column) =>
+  }), columns.length <= FEW_COLUMNS && h("th", {scope: "col", rowspan: 2, class: "promise"}, "Promise")), h("tr", {}, columns.map((column) =>
     h("th", {scope: "col", class: leading.has(column) ? "first" : null}, run.columns[column].binding)))), body);
   $("matrix").replaceChildren(table);
   $("matrix").scrollTop = 0;
@@ -280,7 +282,7 @@ function drawMore(until = 0) {
     const name = run.programs[row].name;
     if (roomOf(row) !== room) {
       room = roomOf(row);
-      if (room) fragment.append(h("tr", {class: "room", role: "row"}, h("th", {colspan: columns.length + 1, scope: "rowgroup"}, room)));
+      if (room) fragment.append(h("tr", {class: "room", role: "row"}, h("th", {colspan: columns.length + 2, scope: "rowgroup"}, room)));
     }
     const short = room ? name.slice(room.length + 1) : name;
     fragment.append(h("tr", {"aria-rowindex": drawn + 3}, h("th", {scope: "row", title: `${name}\n${run.programs[row].title}`}, short),
@@ -292,7 +294,7 @@ function drawMore(until = 0) {
           class: `${toneOf(status)}${leading.has(column) ? " first" : ""}${matching.has(key) ? "" : " other"}`}, mark(status));
         cells.set(key, cell);
         return cell;
-      })));
+      }), columns.length <= FEW_COLUMNS && h("td", {role: "gridcell", class: "promise"}, run.programs[row].title)));
   }
   body.append(fragment);
 }
@@ -305,12 +307,12 @@ $("matrix").addEventListener("scroll", () => {
 const parse = (key) => [Math.floor(key / run.columns.length), key % run.columns.length];
 
 function clicked(event) {
-  const cell = event.target.closest("td");
+  const cell = event.target.closest("td[data-key]");
   if (cell) location.hash = addressOfCell(...parse(Number(cell.dataset.key)));
 }
 
 function focused(event) {
-  const cell = event.target.closest("td");
+  const cell = event.target.closest("td[data-key]");
   if (!cell) return;
   const old = cells.get(keyOf(...active));
   if (old) old.tabIndex = -1;
@@ -465,7 +467,7 @@ function resultPanel(row, column) {
   ];
   if (result.replay) parts.push(...section("Replay", null,
     h("div", {class: "command"}, h("code", {}, result.replay), copyButton(result.replay, "Copy the replay command"))));
-  if (program.text) parts.push(...section("Program", result.step === undefined ? null : `diverged at step ${result.step + 1}`,
+  if (program.text) parts.push(...section("Program", result.step == null ? null : `diverged at step ${result.step + 1}`,
     listing(program, result)));
   if (result.tables) parts.push(...section("Page tables", "after the step, in a second run",
     result.tables.map((each) => pages(each, result.details || []))));
@@ -526,7 +528,7 @@ function listing(program, result) {
       continue;
     }
     const here = number === result.step;
-    const later = result.step !== undefined && number > result.step;
+    const later = result.step != null && number > result.step;
     number += 1;
     const colon = code.indexOf(":");
     lines.push(h("li", {class: here ? "diverged" : later ? "after" : null, "aria-current": here ? "step" : null},
@@ -538,7 +540,10 @@ function listing(program, result) {
   return h("ol", {class: "program", tabindex: 0, "aria-label": "The program"}, lines);
 }
 
-/** A region's page tables. Rows that the details name diverge; in them, cells that the model does not list. */
+/**
+ * A region's page tables. Rows that the details name diverge. A cell differs if no entry of the model's beside it is in
+ * it: the kernel may show more than what matters ("r zero"), but not in a row that diverges.
+ */
 function pages(tables, details) {
   const named = new Set();
   for (const detail of details) {
@@ -551,7 +556,9 @@ function pages(tables, details) {
     const diverging = [...named].some((page) => start <= page && page < stop);
     return h("tr", {class: diverging ? "diverging" : null}, cellsOfRow.map((cell, index) => {
       if (!index) return h("th", {scope: "row"}, cell);
-      const differs = diverging && index % 2 === 0 && !cellsOfRow[index - 1].split(" or ").includes(cell);
+      const words = cell.split(" ");
+      const differs = index % 2 === 0 && !cellsOfRow[index - 1].split(" or ").some((each) =>
+        each === cell || !diverging && each.split(" ").every((word) => words.includes(word)));
       return h("td", {class: [index % 2 ? "split" : "", differs ? "differs" : ""].join(" ").trim() || null}, cell);
     }));
   };
