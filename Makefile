@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# ARGS="..." is handed to the program behind run, test, test-fast and bench.
+# ARGS="..." is handed to the program behind run, test, test-fast, matrix and bench.
 
-.PHONY: help run test test-fast lint bench setup doctor clean
+.PHONY: help run test test-fast matrix lint bench setup doctor clean
 .DEFAULT_GOAL := help
 
 help:      ## list these targets
@@ -13,11 +13,15 @@ run:       ## set up what is missing, run every program on a kernel and in the m
 
 test:      ## set up what is missing, run all tests, those that need a VM too
 	@vm-images/setup.sh dev
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest -m "not matrix" $(ARGS)
 
 test-fast: ## run the tests that need no VM
 	@vm-images/setup.sh dev
 	@.venv/bin/pytest -m "not vm" $(ARGS)
+
+matrix:    ## run the tests that build kernels in other flavours, which takes up to an hour the first time
+	@vm-images/setup.sh dev
+	@.venv/bin/pytest -m matrix $(ARGS)
 
 lint:      ## check style and types of the Python, style and annotations of the C
 	@vm-images/setup.sh dev

@@ -123,6 +123,15 @@ def test_kernel_log_lines_are_told_apart_by_program(agent: Agent, log: Log) -> N
     assert answer["results"][0]["log"] == []
 
 
+def test_a_command_aside_is_part_of_the_program(agent: Agent, log: Log, tmp_path: Path) -> None:
+    log.printer.send(b"6,41,5140900,-;early\n")
+    program = a_program(1)
+    asked = {"do": "run", "programs": [len(program)], "aside": f"sleep 0.2; echo done > {tmp_path}/mark"}
+    answer, _ = agent.answer(asked, program)
+    assert (tmp_path / "mark").read_text() == "done\n"
+    assert answer["results"][0]["log"][-1] == "[hmm-harness: printed before this program started, up to here]"
+
+
 def test_kernel_log_records_are_read_as_dmesg_shows_them(log: Log) -> None:
     log.printer.send(b"4,1,61000042,-;WARNING: CPU: 0\n SUBSYSTEM=misc\n DEVICE=+x\n")
     log.printer.send(b"6,2,7,-;semi;colon\n")
@@ -223,9 +232,9 @@ def test_mistakes_are_made_during_a_run_only(agent: Agent, parameters: Path, mon
     written: list[str] = []
     run_one = agent._run_one
 
-    def spy(data: bytes) -> tuple[dict[str, Any], bytes]:
+    def spy(data: bytes, aside: str) -> tuple[dict[str, Any], bytes]:
         written.append((parameters / "wrong").read_text())
-        return run_one(data)
+        return run_one(data, aside)
 
     monkeypatch.setattr(agent, "_run_one", spy)
     answer, _ = agent.answer({"do": "run", "wrong": ["skip-retry"], "programs": [len(program)]}, program)

@@ -118,9 +118,14 @@ class Agent:
         return self.hello(), b""
 
     def _run(self, request: dict[str, Any], body: bytes) -> Answer:
-        """`programs`: lengths of the requests that the body is made of; `wrong`: mistakes to make meanwhile."""
+        """`programs`: lengths of the requests that the body is made of; `wrong`: mistakes to make meanwhile.
+
+        `aside`: a shell command that is run to its end as if each program did it; a kernel that crashes in a
+        program is tested so.
+        """
         lengths: list[int] = _list_of(int, request.get("programs"))
         wrong: list[str] = _list_of(str, request.get("wrong", []))
+        aside = str(request.get("aside", ""))
         if any(length < 0 for length in lengths) or sum(lengths) != len(body):
             raise AgentError(f"`programs` has {lengths}, the body {len(body)} bytes")
         results = []
@@ -129,7 +134,7 @@ class Agent:
         try:
             start = 0
             for length in lengths:
-                result, response = self._run_one(body[start : start + length])
+                result, response = self._run_one(body[start : start + length], aside)
                 results.append(result)
                 responses.append(response)
                 start += length
@@ -137,11 +142,13 @@ class Agent:
             kernel.make_mistakes([])
         return {"results": results}, b"".join(responses)
 
-    def _run_one(self, request: bytes) -> tuple[dict[str, Any], bytes]:
+    def _run_one(self, request: bytes, aside: str = "") -> tuple[dict[str, Any], bytes]:
         log = self._log.lines()
         if log:
             # Late words of an earlier program, perhaps: said, and said not to be this one's.
             log.append(kernel.EARLIER_LINES)
+        if aside:
+            os.system(aside)
         start = time.monotonic()
         response = self._executor.run(request)
         seconds = time.monotonic() - start

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every class of crash for real, in programs of one run: recognised, told apart, survived by the pool."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from harness.compare import Verdict
+from harness.conformance import catalogue
+from harness.pool import spread
+from harness.program.program import Program
+from harness.progress import Progress
+from harness.report.results import Result
+from harness.run import Plan, Task
+from harness.target.cache import Cache
+from harness.target.crashes import STALLS
+from harness.target.lab import Execution, Lab, prepare
+from harness.target.vm import VM, Machine
+from tests.provoking import PROVOCATIONS, Provocation, build_crash, load_crash
+
+pytestmark = pytest.mark.vm
+
+KERNEL = "debian:6.1"
+VMS = 2
+_aside = threading.local()
+
+
+class ProvokingLab(Lab):
+    """A lab in which some programs, by their names, do what makes a kernel report."""
+
+    crash: bytes
+    wanted: Mapping[str, Provocation]
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        provocation = self.wanted.get(program.name)
+        if provocation is None:
+            return super().execute(program, binding, wrong=wrong, timeout=timeout)
+        load_crash(self.vm(), self.crash)
+        _aside.command = f"({provocation.command}) > /dev/null 2>&1"
+        try:
+            return super().execute(program, binding, wrong=wrong, timeout=timeout)
+        finally:
+            _aside.command = ""
+
+
+@pytest.fixture
+def asides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to run a program carry what the lab of this thread has for it."""
+    call = VM.call
+
+    def with_aside(
+        self: VM, request: dict[str, Any], body: bytes = b"", *, timeout: float
+    ) -> tuple[dict[str, Any], bytes]:
+        command = getattr(_aside, "command", "")
+        if request["do"] == "run" and command:
+            request = request | {"aside": command}
+        return call(self, request, body, timeout=timeout)
+
+    monkeypatch.setattr(VM, "call", with_aside)
+
+
+def run_with_crashes(machine: Machine, cache: Cache, progress: Progress) -> None:
+    """One run: a program that crashes after each that does not, until all provocations of the flavour are done."""
+    provocations = [each for each in PROVOCATIONS if each.flavour == machine.kernel.flavour]
+    programs = catalogue.select(["access", "snapshot", "fault", "invalidate"])[: 2 * len(provocations) + 1]
+    assert len(programs) > 2 * len(provocations)
+    wanted = dict(zip((program.name for program in programs[1::2]), provocations, strict=False))
+    crash = build_crash(machine.kernel)
+    with ExitStack() as stack:
+        labs = []
+        for _ in range(VMS):
+            lab = stack.enter_context(ProvokingLab(machine, cache=cache, progress=progress))
+            lab.crash, lab.wanted = crash, wanted
+            labs.append(lab)
+        plan = Plan(programs, ("interval",))
+        results = list(spread(plan, [Task(program, ("interval",)) for program in programs], labs))
+
+    assert sorted(result.program for result in results) == sorted(program.name for program in programs)
+    titles = {}
+    for result in results:
+        provocation = wanted.get(result.program)
+        if provocation is None:
+            assert (result.status, result.reports) == (Verdict.PASS, ()), result.reason
+        else:
+            titles[provocation.name] = check(result, provocation)
+    assert len(set(titles.values())) == len(provocations) == len(titles)
+
+
+def check(result: Result, provocation: Provocation) -> str:
+    """The result of the program that crashed tells of that crash and of no other; its title."""
+    # A CPU that is stuck may be given up before the answer comes.
+    verdicts = {Verdict.CRASHED, Verdict.TIMEOUT} if provocation.kind in STALLS else {Verdict.CRASHED}
+    assert result.status in verdicts, (provocation.name, result.reason)
+    assert [report.kind for report in result.reports] == [provocation.kind], (provocation.name, result.reports)
+    (report,) = result.reports
+    assert re.fullmatch(provocation.title, report.title)
+    assert set(report.lines) <= set(result.log)
+    assert report.lines or provocation.name == "taint"
+    return report.title
+
+
+@pytest.mark.usefixtures("asides")
+def test_the_pool_survives_all_that_a_plain_kernel_notices(
+    machine: Machine, cache: Cache, progress: Progress
+) -> None:
+    run_with_crashes(machine, cache, progress)
+
+
+@pytest.mark.matrix
+@pytest.mark.usefixtures("asides")
+@pytest.mark.parametrize("flavour", sorted({each.flavour for each in PROVOCATIONS} - {"plain"}))
+def test_the_pool_survives_all_that_other_flavours_notice(flavour: str, cache: Cache, progress: Progress) -> None:
+    run_with_crashes(prepare(KERNEL, flavour, cache=cache, progress=progress), cache, progress)
