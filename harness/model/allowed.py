@@ -123,6 +123,7 @@ class Deviation:
 
 OWN_READONLY_WRITE = "own-readonly-write"
 OWN_FAULTED_ALONG = "own-faulted-along"
+REMOTE_REFUSED = "remote-refused"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -136,6 +137,12 @@ RECORDED = {
             "a fault that the owner needs on one page brings its own device pages behind it back to system memory",
             "include/linux/hmm.h (dev_private_owner) against mm/hmm.c hmm_vma_fault(), which faults to the end of "
             "the walked range",
+        ),
+        Deviation(
+            REMOTE_REFUSED,
+            "a fault on a page in the memory of another device fails with EFAULT instead of bringing it back",
+            'mm/hmm.c hmm_vma_handle_pte() up to 5.18: "Report error for everything else"; mended in 5.19 by '
+            '"mm/hmm: fault non-owner device private entries"',
         ),
     )
 }

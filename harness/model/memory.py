@@ -28,7 +28,7 @@ class Page:
     tokens: frozenset[Token]
     anonymous: bool
     home: str | None = None  # the device in whose memory it lives
-    strayed: bool = False  # may have left it, by a deviation of the kernel: "own-faulted-along"
+    strayed: str | None = None  # the deviation of the kernel by which it may have left that device, if any
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)

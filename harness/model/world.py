@@ -15,6 +15,7 @@ from harness.model.allowed import (
     NOTHING,
     OWN_FAULTED_ALONG,
     OWN_READONLY_WRITE,
+    REMOTE_REFUSED,
     Count,
     Entries,
     Expectation,
@@ -59,6 +60,7 @@ from harness.program.program import Program
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _OK = Expectation()
+_REFUSED = ((errno.EFAULT, REMOTE_REFUSED),)
 # Advice that only marks the VMA
 _AREA_FLAGS = {
     Advice.HUGEPAGE: {"hugepage": True},
@@ -145,7 +147,7 @@ class World:
         pte = mirror.space.ptes.get(number)
         if pte is None or not pte.page.strayed:
             return
-        pte.page.strayed = False
+        pte.page.strayed = None
         if not local:
             held = mirror.entries.get(number)
             self._bring_home(pte.page)
@@ -170,7 +172,7 @@ class World:
     def _bring_home(self, page: Page) -> None:
         """The page leaves device memory; every mapping of it changes (clauses 2 and 89)."""
         page.home = None
-        page.strayed = False
+        page.strayed = None
         for space, number in page.mappings:
             self._invalidate(space, (number,))
 
@@ -381,9 +383,9 @@ class World:
         if not page.strayed:
             return Entries(shapes)
         if not local:
-            return Entries((NOTHING,), tuple((OWN_FAULTED_ALONG, shape) for shape in shapes))
+            return Entries((NOTHING,), tuple((page.strayed, shape) for shape in shapes))
         gone = self._shapes(page, write, local=False, huge=huge)
-        return Entries(shapes, tuple((OWN_FAULTED_ALONG, shape) for shape in gone))
+        return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
 
     def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
         space = self._mirrors[step.actor].space
@@ -412,13 +414,37 @@ class World:
         segment = (area, number // HUGE_PAGES)
         if pte is not None and pte.page.home == walk.device:
             # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
-            pte.page.strayed = pte.page.strayed or walk.faulted == segment
+            if walk.faulted == segment and not pte.page.strayed:
+                pte.page.strayed = OWN_FAULTED_ALONG
         else:
             if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
                 walk.faulted = segment
             pte = self._touch(space, number, write=write)
         walk.mirror.entries[number] = (pte.page, pte.write)
         return 0
+
+    def _refused(self, walk: _Walk, number: int, observed: Observation, *, shown: int | None) -> bool:
+        """Whether a kernel that leaves another device's page where it is stopped here: `REMOTE_REFUSED`.
+
+        `shown`: how many pages before this one the step shows, None if it shows none whatever comes of it.
+        """
+        space = walk.mirror.space
+        pte = space.ptes.get(number)
+        if (
+            self._rules.has("MIGRATE_FAULT_PAGE")
+            or observed.error != errno.EFAULT
+            or pte is None
+            or pte.page.home in (None, walk.device)
+            or not space.areas[number].prot.readable
+        ):
+            return False
+        if shown is not None:
+            return len(observed.elements) == shown
+        # A fault before it would have brought it along.
+        if walk.faulted == (space.areas[number], number // HUGE_PAGES):
+            return False
+        pte.page.strayed = pte.page.strayed or REMOTE_REFUSED  # or was it one of those that follow?
+        return True
 
     def _is_own_readonly(self, walk: _Walk, number: int) -> bool:
         pte = walk.mirror.space.ptes.get(number)
@@ -439,6 +465,8 @@ class World:
                     return Expectation(frozenset({errno.EPERM}), self._if_shown(allowed))
                 allowed.append(entry)
                 continue
+            if self._refused(walk, number, observed, shown=index if self._rules.fault_shows_entries else None):
+                return Expectation(frozenset({0}), self._if_shown(allowed), _REFUSED)
             error = self._request(walk, number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
@@ -465,10 +493,12 @@ class World:
     def _if_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._rules.fault_shows_entries else ()
 
-    def _device_read(self, step: DeviceRead, _: Observation) -> Expectation:
+    def _device_read(self, step: DeviceRead, observed: Observation) -> Expectation:
         walk = _Walk(self._mirrors[step.actor], step.actor)
         allowed: list[Tokens] = []
         for number in self._program.pages(step.span):
+            if self._refused(walk, number, observed, shown=len(allowed)):
+                return Expectation(frozenset({0}), tuple(allowed), _REFUSED)
             error = self._request(walk, number, write=False)
             if error:
                 return Expectation(frozenset({error}), tuple(allowed))
@@ -489,6 +519,9 @@ class World:
                     break
                 if space.areas[number].prot.writable:
                     self._bring_home(space.ptes[number].page)
+            if self._refused(walk, number, observed, shown=len(numbers)):
+                deviating = _REFUSED
+                break
             error = self._request(walk, number, write=True)
             if error:
                 errors = frozenset({error})
@@ -529,8 +562,9 @@ class World:
             if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
                 if pte.page.strayed:
-                    deviating = ((OWN_FAULTED_ALONG, Shape(Mark.MOVED | Mark.LOCAL)),)
-                    pte.page.strayed = pte.page.strayed and not here
+                    deviating = ((pte.page.strayed, Shape(Mark.MOVED | Mark.LOCAL)),)
+                    if here:
+                        pte.page.strayed = None
             allowed.append(Entries((Shape(marks),), deviating))
         return Expectation(elements=self._if_moves_shown(allowed))
 
@@ -564,7 +598,7 @@ class World:
             if pte is None or pte.page.home != step.actor:
                 allowed.append(Entries((Shape(NO_MARKS),)))
                 continue
-            deviating = ((OWN_FAULTED_ALONG, Shape(NO_MARKS)),) if pte.page.strayed else ()
+            deviating = ((pte.page.strayed, Shape(NO_MARKS)),) if pte.page.strayed else ()
             allowed.append(Entries((Shape(Mark.MOVED),), deviating))
             self._bring_home(pte.page)
         return Expectation(elements=self._if_moves_shown(allowed))
@@ -608,8 +642,8 @@ class World:
 
 
 def _count(residents: set[Page]) -> Count:
-    strayed = sum(page.strayed for page in residents)
-    deviating = (len(residents) - strayed, OWN_FAULTED_ALONG) if strayed else None
+    strayed = [page.strayed for page in residents if page.strayed]
+    deviating = (len(residents) - len(strayed), strayed[0]) if strayed else None
     return Count(len(residents), len(residents), deviating)
 
 
