@@ -25,6 +25,10 @@ class Kernel:
     modules: Mapping[str, Path]  # modules of the kernel itself: "test_hmm" -> test_hmm.ko
     config: Path  # .config
     origin: str = ""  # where the source is from: "linux-source-6.1 6.1.192-2", "a tree at commit ..."
+    initrd: Path | None = None  # of a kernel that has to load its drivers before it finds its disks
+    chroot: Path | None = None  # where its compiler and headers are; None: this machine's compiler
+    make_variables: tuple[str, ...] = ()  # for each make that builds a module for it
+    append: str = ""  # for its command line
 
 
 @dataclass(frozen=True)

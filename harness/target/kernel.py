@@ -7,13 +7,13 @@ from harness.errors import UsageError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.kernels import debian
+from harness.target.kernels import debian, stock
 from harness.target.kernels.build import NEEDS, flavours, make_environment
 from harness.target.kernels.provider import Offer, Provider
 
 __all__ = ["NEEDS", "PROVIDERS", "flavours", "forms", "installed", "make_environment", "offers", "provide_kernel"]
 
-PROVIDERS: dict[str, Provider] = {"debian": debian}
+PROVIDERS: dict[str, Provider] = {"debian": debian, "stock": stock}
 
 
 def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:

@@ -12,7 +12,8 @@ from harness.errors import BuildError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel, Module
 from harness.target.cache import Cache, digest_of, digest_of_tree
-from harness.target.kernel import make_environment
+from harness.target.kernels.build import make_environment
+from harness.target.kernels.chroot import make_module
 from harness.target.places import KMOD
 from harness.target.process import run_tool
 
@@ -53,7 +54,7 @@ def _build(kernel: Kernel, out: Path, log: Path) -> None:
 
     jobs = len(os.sched_getaffinity(0))
     run_tool(
-        ["make", "-C", kernel.build, f"M={work}", "W=1", f"--jobs={jobs}", "modules"],
+        make_module(kernel, work, "W=1", f"--jobs={jobs}", "modules"),
         log=log,
         env=make_environment(),
         each_line=watch,

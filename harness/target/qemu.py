@@ -88,7 +88,7 @@ def command_line(machine: Machine) -> str:
         "8250.nr_uarts=1",      # probing the three that are not there costs 0.1 s
     ]
     # fmt: on
-    return " ".join([*words, *machine.append.split()])
+    return " ".join([*words, *machine.kernel.append.split(), *machine.append.split()])
 
 
 def arguments(
@@ -135,6 +135,7 @@ def arguments(
     argv += [
         "-kernel", os.fspath(machine.kernel.image),
         "-append", command_line(machine),
+        *(("-initrd", os.fspath(machine.kernel.initrd)) if machine.kernel.initrd else ()),
         # The two file systems. raw: the file is the disk. readonly: many VMs use one file, none changes it.
         *_disk("root", machine.image.root),
         *_disk("payload", machine.payload.path),

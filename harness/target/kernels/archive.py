@@ -97,6 +97,16 @@ def bases() -> Bases:
     return Bases(main=found[False], security=found.get(True, found[False]))
 
 
+def suite_lines(where: Bases, suite: str, *, sources: bool = False) -> str:
+    """The lines of a sources.list that name `suite`; with `sources`, its source packages, too."""
+    signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
+    # target: neither translations nor what other programs have told apt to fetch along
+    lines = f"deb [arch=amd64 target=Packages{signed}] {where.of(suite)} {suite} main\n"
+    if sources:
+        lines += f"deb-src [target=Sources{signed}] {where.of(suite)} {suite} main\n"
+    return lines
+
+
 class Archive:
     """What the archive has, suite by suite; each suite's index is read from the network once."""
 
@@ -190,14 +200,8 @@ class Archive:
 
     def _read(self, suite: str, out: Path) -> None:
         with self._progress.step(f"reading which kernels {suite} has"):
-            signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
-            uri = self.where.of(suite)
             sources = out / "sources.list"
-            # target: neither translations nor what other programs have told apt to fetch along
-            sources.write_text(
-                f"deb [arch=amd64 target=Packages{signed}] {uri} {suite} main\n"
-                f"deb-src [target=Sources{signed}] {uri} {suite} main\n"
-            )
+            sources.write_text(suite_lines(self.where, suite, sources=True))
             apt = _private_apt(out)
             run(
                 ["apt-get", *apt, "update"],

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`stock:`: kernels as the distribution ships them; only our module is built, by the compiler of their suite.
+
+ENTRY/bzImage, ENTRY/config     the kernel as packaged
+ENTRY/initrd                    what it needs to find its root file system
+ENTRY/modules/*.ko              modules of the kernel that tests load, test_hmm among them if it can be built
+ENTRY/source/                   what the test_hmm binding reads of the source
+ENTRY/root/                     its headers and the compiler of its suite
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BuildError, MissingError, UsageError
+from harness.progress import Progress, Step
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache, digest_of
+from harness.target.children import run
+from harness.target.kernels.archive import SMALL_SUITES, SUITES, Archive, File, newest, suite_lines
+from harness.target.kernels.chroot import PLACES, inside
+from harness.target.kernels.initrd import INIT, make_initrd
+from harness.target.kernels.provider import Offer
+from harness.target.process import run_tool
+
+FORMS = (
+    ("stock:SERIES", "the newest packaged kernel of a series, for clouds: stock:7.3; stock:newest"),
+    ("stock:PACKAGE", "one package: stock:linux-image-7.3.4+deb13-cloud-amd64"),
+)
+_RECIPE = "1"  # another number whenever this file makes something else of the same packages
+_FLAVOUR = "plain"
+_NEWEST = "newest"
+_NEEDS = 1024 << 20  # bytes of disk
+_IMAGE = re.compile(r"linux-image-(?P<abi>\d\S*?(?P<cloud>-cloud)?-amd64)")
+# What the headers need beside the compiler that they depend on: a shell, and what the kernel's Makefiles call.
+_TOOLS = ("binutils", "coreutils", "dash", "diffutils", "findutils", "grep", "kmod", "make", "mawk", "sed")
+_MERGED = ("bin", "lib", "lib64", "sbin")  # links into usr/ that a package's maintainer script would make
+_UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/info", "var")
+# What the guest's init expects to be there; a kernel that has one of them built in needs no module.
+_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "erofs")
+_ON_DEMAND = ("zram", "hwpoison_inject")
+_MODULES_WITHOUT = ("CONFIG_DEBUG_INFO_BTF_MODULES=", "CONFIG_DEBUG_INFO_BTF=")  # no pahole, and no use for BTF
+_TEST_HMM = ("lib/test_hmm.c", "lib/test_hmm_uapi.h")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packaged kernel: its release, and the files of the archive that it is made of."""
+
+    release: str
+    suite: str
+    version: str
+    image: tuple[File, ...]  # vmlinuz and modules
+    headers: File
+    cloud: bool
+
+    @property
+    def name(self) -> str:
+        """linux-image-..."""
+        return f"linux-image-{self.release}"
+
+
+def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
+    """See `Provider`. A minute for a kernel that is not in the cache."""
+    if flavour != _FLAVOUR:
+        raise UsageError(
+            f"stock:{what} is configured as it was shipped: there is no flavour {flavour!r} of it",
+            hint=f"--flavour {_FLAVOUR}; debian:SERIES has all flavours",
+        )
+    archive = Archive(cache, progress)
+    package = find(what, archive)
+    name = f"stock:{what}"
+    key = _key(package)
+
+    def make(out: Path) -> None:
+        progress.say(f"kernel {name} is not in the cache: fetching {package.name}, once")
+        with progress.step(f"preparing {package.name}") as step:
+            log = cache.log(f"stock-{key[:12]}")
+            log.write_text("")
+            _make(package, archive, out, log=log, step=step)
+
+    entry = cache.entry("stock", key, make, progress=progress, needs=_NEEDS)
+    return _kernel(entry, package, key, name)
+
+
+def find(what: str, archive: Archive) -> Package:
+    """The packaged kernel that `what` means. Raises UsageError if there is none, with those that there are."""
+    small = _packages(archive, SMALL_SUITES)
+    found = _matching(what, small) or _matching(what, _packages(archive, SUITES))
+    if not found:
+        here = [f"stock:{package.name}" for package in small if package.cloud]
+        raise UsageError(
+            f"no such kernel: {f'stock:{what}'!r}", hint=f"among others there are: {', '.join(sorted(here))}"
+        )
+    return found[0]
+
+
+def offers(*, cache: Cache, progress: Progress) -> list[Offer]:
+    """See `Provider`: those for clouds that are known without asking the network."""
+    try:
+        packages = _assemble(list(Archive(cache, progress).known(SMALL_SUITES)))
+    except MissingError:
+        return []  # no apt here
+    found = []
+    for package in reversed(packages):
+        if package.cloud:
+            size = cache.size("stock", _key(package))
+            fetch = 0 if size else sum(file.size for file in (*package.image, package.headers))
+            origin = f"{package.version}, {package.suite}"
+            found.append(Offer(f"stock:{package.name}", origin, fetch, ((_FLAVOUR, size),) if size else ()))
+    return found
+
+
+def _key(package: Package) -> str:
+    return digest_of(_RECIPE, *(file.sha256 for file in (*package.image, package.headers)), INIT.read_text())
+
+
+def _matching(what: str, packages: list[Package]) -> list[Package]:
+    """Those of `packages` that `what` can mean, best first."""
+    if what.startswith("linux-image-"):
+        return [package for package in packages if package.name == what]
+    for_clouds = [package for package in packages if package.cloud]
+    if what == _NEWEST:
+        return for_clouds
+    if not re.fullmatch(r"\d+\.\d+[0-9.]*", what):
+        return []
+    return [package for package in for_clouds if re.match(rf"{re.escape(what)}(?![0-9])", package.version)]
+
+
+def _packages(archive: Archive, suites: Iterable[str]) -> list[Package]:
+    """The packaged kernels that have headers, the newest first."""
+    return _assemble(list(archive.search(lambda file: file.package.startswith("linux-"), suites)))
+
+
+def _assemble(every: list[File]) -> list[Package]:
+    named = {(file.suite, file.package, file.version): file for file in every}
+    packages: dict[File, Package] = {}
+    for file in every:
+        match = _IMAGE.fullmatch(file.package)
+        if match is None:
+            continue
+        release = match["abi"]
+
+        def part(kind: str, *, file: File = file, release: str = release) -> File | None:
+            return named.get((file.suite, f"linux-{kind}-{release}", file.version))
+
+        binary, modules, headers = part("binary"), part("modules"), part("headers")
+        if headers is None:
+            continue
+        # since 6.19 the package that has the name is empty
+        image = (binary, modules) if binary is not None and modules is not None else (file,)
+        packages[file] = Package(release, file.suite, file.version, image, headers, bool(match["cloud"]))
+    return [packages[file] for file in newest(packages)]
+
+
+def _make(package: Package, archive: Archive, out: Path, *, log: Path, step: Step) -> None:
+    root = out / "root"
+    work = out / "work"
+    work.mkdir()
+    step.update(f"the packages and the compiler of {package.suite}")
+    names = [*(file.package for file in package.image), package.headers.package, *_TOOLS]
+    suite = package.suite.partition("-")[0]
+    lines = [suite_lines(archive.where, each) for each in dict.fromkeys((suite, package.suite))]
+    # fmt: off
+    run(
+        [
+            "env", f"TMPDIR={work}",
+            "mmdebstrap", "--quiet",
+            "--format=directory",
+            "--variant=extract",              # unpack only
+            "--mode=chrootless",              # no root rights, no name spaces
+            "--skip=check/chrootless",        # it warns root of maintainer scripts; none is run
+            "--skip=output/dev",              # device nodes need root rights
+            "--include=" + ",".join(names),
+            suite, root, "-",
+        ],
+        what=f"unpacking {package.name} and its compiler",
+        stdin="".join(lines).encode(),
+        hint="a mirror that cannot be reached; if the archive has removed the kernel: "
+        "`hmm-harness kernel list --update`",
+    )
+    # fmt: on
+    _complete(root)
+    step.update("choosing modules")
+    modules = _directory(root, package.release)
+    run_tool(inside(root, work, ["depmod", package.release], writable=True), log=log)
+    boot = _needed(root, work, package.release, _BOOT, required=True)
+    demanded = [each for each in _needed(root, work, package.release, _ON_DEMAND) if each not in boot]
+    (out / "modules").mkdir()
+    (out / "boot").mkdir()
+    make_initrd([_unpacked(root / each, out / "boot") for each in boot], out / "initrd")
+    for each in demanded:
+        _unpacked(root / each, out / "modules")
+    image = modules / "vmlinuz"
+    boot_directory = root / "boot"
+    shutil.move(image if image.is_file() else boot_directory / f"vmlinuz-{package.release}", out / "bzImage")
+    config = modules / "config"
+    shutil.move(config if config.is_file() else boot_directory / f"config-{package.release}", out / "config")
+    for left in (modules / "kernel", out / "boot", work, boot_directory):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _complete(root: Path) -> None:
+    """What maintainer scripts would do."""
+    for name in _UNUSED:
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in _MERGED:
+        if not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
+    shutil.rmtree(root / "dev")  # has a console if root unpacks
+    for name in PLACES:
+        (root / name).mkdir(exist_ok=True)
+    awk = root / "usr/bin/awk"
+    if not awk.is_symlink():
+        awk.symlink_to("mawk")
+
+
+def _directory(root: Path, release: str) -> Path:
+    return (
+        root / "usr/lib/modules" / release
+        if (root / "usr/lib/modules" / release).is_dir()
+        else (root / "lib/modules" / release)
+    )
+
+
+def _needed(root: Path, work: Path, release: str, names: Iterable[str], *, required: bool = False) -> list[str]:
+    """The files, relative to `root`, that modprobe would load for `names`, in its order.
+
+    A module that the kernel does not have is left out, or raises BuildError if it is required.
+    """
+    files: dict[str, None] = {}
+    for name in names:
+        argv = ["modprobe", f"--set-version={release}", "--show-depends", name]
+        try:
+            said = run(inside(root, work, argv), what=f"looking for the module {name}")
+        except BuildError:
+            if required:
+                raise
+            continue
+        for line in said.splitlines():
+            kind, _, rest = line.strip().partition(" ")
+            if kind == "insmod":
+                files[rest.split()[0].lstrip("/")] = None
+    return list(files)
+
+
+def _unpacked(module: Path, directory: Path) -> Path:
+    """A copy of `module` in `directory` that every kernel can load."""
+    data = module.read_bytes()
+    if module.suffix == ".xz":
+        data = lzma.decompress(data)
+    elif module.suffix != ".ko":
+        raise BuildError(f"{module.name} is packed in a way that is not known here")
+    target = directory / f"{module.name.partition('.')[0]}.ko"
+    target.write_bytes(data)
+    return target
+
+
+def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:
+    source = entry / "source"
+    return Kernel(
+        name=name,
+        flavour=_FLAVOUR,
+        release=package.release,
+        key=key,
+        image=entry / "bzImage",
+        build=entry / "root/usr/src" / f"linux-headers-{package.release}",
+        source=source if source.is_dir() else None,
+        modules={module.stem.replace("-", "_"): module for module in sorted((entry / "modules").glob("*.ko"))},
+        config=entry / "config",
+        origin=f"{package.name} {package.version}, {package.suite}",
+        initrd=entry / "initrd",
+        chroot=entry / "root",
+        make_variables=_MODULES_WITHOUT,
+    )
