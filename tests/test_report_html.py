@@ -330,6 +330,9 @@ def test_a_narrow_screen_is_not_left_sideways(page: Page) -> None:
             assert wide <= 420
         inner = page.browser.execute_script("return document.documentElement.clientWidth")
         assert page.one("#panel").size["width"] == inner
+        assert page.one("#page").get_attribute("inert") is not None  # Tab stays in the panel that covers it
+        page.press(Keys.ESCAPE)
+        page.until(lambda: page.focused().startswith("FAIL "))
     finally:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

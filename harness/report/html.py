@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -99,7 +100,7 @@ def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
         "heading": _heading(Counter(_status(case) for column in found for case in column.cases)),
         "version": run.version,
         "started": run.started,
-        "command": " ".join(run.command),
+        "command": shlex.join(run.command),
         "wrong": run.wrong,
         "timeout": run.timeout,
         "end": asdict(run.end) | {"meaning": _MEANINGS.get(run.end.exit_code, "")} if run.end else None,

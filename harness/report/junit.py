@@ -16,6 +16,7 @@ texts; long ones are cut, and say so.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from xml.etree import ElementTree as ET
 
@@ -135,7 +136,7 @@ def _properties(run: Run, column: Column) -> list[tuple[str, str]]:
         ("kernel", column.kernel),
         ("flavour", column.flavour),
         ("binding", column.binding),
-        ("command", " ".join(run.command)),
+        ("command", shlex.join(run.command)),
         ("harness", run.version),
         ("started", run.started),
         ("finished", run.end.finished if run.end else ""),

@@ -17,6 +17,7 @@ Diagnostics come before the result that they belong to. The plan is what was pla
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
@@ -43,7 +44,7 @@ def render(run: Run) -> str:
     """The whole document."""
     kernels = [list(group) for _, group in groupby(columns(run), lambda column: (column.kernel, column.flavour))]
     lines = ["KTAP version 1", f"1..{len(kernels)}"]
-    lines += _diagnostics("run", [f"hmm-harness {run.version}, started {run.started}", " ".join(run.command)])
+    lines += _diagnostics("run", [f"hmm-harness {run.version}, started {run.started}", shlex.join(run.command)])
     names = _distinct((f"{group[0].kernel} {group[0].flavour}" for group in kernels), parent="")
     for number, (name, group) in enumerate(zip(names, kernels, strict=True), 1):
         good, skipped, below = _bindings(name, group)
@@ -102,9 +103,9 @@ def _look(result: Result) -> Iterator[str]:
             yield from _diagnostics(f"step {result.step + 1}", [f"... and {len(details) - _MOST_DETAILS} more pages"])
     for report in result.reports:
         yield from _diagnostics(f"kernel report {report.kind}", [report.title])
-    yield from _diagnostics("kernel log", result.log[-_MOST_LOG_LINES:])
     if len(result.log) > _MOST_LOG_LINES:
         yield from _diagnostics("kernel log", [f"({len(result.log) - _MOST_LOG_LINES} lines before these)"])
+    yield from _diagnostics("kernel log", result.log[-_MOST_LOG_LINES:])
     yield from _diagnostics("replay", [result.replay])
 
 

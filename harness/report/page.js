@@ -369,6 +369,8 @@ function keyed(event) {
 
 let open = null; // {row, column} or {target}
 let before = null; // what had the focus when the panel opened
+const narrow = matchMedia("(max-width: 900px)"); // the panel covers the page, as in page.css
+const cover = () => { $("page").inert = open !== null && narrow.matches; };
 
 /** Reads the address: what is to be open, or null. */
 function wanted() {
@@ -390,6 +392,7 @@ function follow() {
   const next = wanted();
   const was = open;
   open = next;
+  cover();
   if (next) {
     if (!was) before = document.activeElement;
     $("panel").replaceChildren(...(next.row === undefined ? targetPanel(next.target) : resultPanel(next.row, next.column)));
@@ -637,6 +640,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 addEventListener("hashchange", follow);
+narrow.addEventListener("change", cover);
 
 let kept = null;
 try {
