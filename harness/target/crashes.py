@@ -125,7 +125,7 @@ _HEADS: tuple[_Head, ...] = (
     # kernel/hung_task.c
     _head(
         CrashClass.HUNG_TASK,
-        r"INFO: task .{1,40}:\d+ blocked(?: in I/O wait)? for more than \d+ seconds",
+        r"INFO: task .{1,40}:\d+ (?:blocked|can't die)(?: in I/O wait)? for more than \d+ seconds",
         "INFO: task hung{where}",
     ),
     # kernel/rcu/tree_stall.h, tree_exp.h
@@ -147,7 +147,11 @@ _HEADS: tuple[_Head, ...] = (
         r"(?:WARNING|INFO): possible (?:circular locking dependency|irq lock inversion dependency) detected",
         "possible deadlock{where}",
     ),
-    _head(CrashClass.LOCKDEP, r"WARNING: \S+-safe -> \S+-unsafe lock order detected", "possible deadlock{where}"),
+    _head(
+        CrashClass.LOCKDEP,
+        r"(?:WARNING|INFO): \S+-safe -> \S+-unsafe lock order detected",
+        "possible deadlock{where}",
+    ),
     _head(CrashClass.LOCKDEP, r"(?:WARNING|INFO): possible recursive locking", "possible recursive locking{where}"),
     _head(
         CrashClass.LOCKDEP,
@@ -201,11 +205,11 @@ _HEADS: tuple[_Head, ...] = (
     _head(CrashClass.OOPS, r"kernel stack overflow", "kernel stack overflow{where}", die=True),
     _head(CrashClass.OOPS, r"PANIC: double fault", "double fault{where}", die=True),
     # "general protection fault ip:" is a process's, not the kernel's
-    _head(CrashClass.OOPS, r"general protection fault[,:]", "general protection fault{where}", die=True),
+    _head(CrashClass.OOPS, r"general protection fault(?:[,:]| for )", "general protection fault{where}", die=True),
     # arch/x86/kernel/dumpstack.c __die(): "Oops: 0002 [#1]", "invalid opcode: 0000 [#1]", "Oops: <either>"
     _head(
         CrashClass.OOPS,
-        r"(?:^|Oops: )(?P<what>[A-Za-z][A-Za-z -]*?): [0-9a-f]{4} \[#\d+\]",
+        r"(?:^|Oops: )(?P<what>[A-Za-z][\w -]*?): [0-9a-f]{4} \[#\d+\]",
         "{what}{where}",
         die=True,
     ),
@@ -215,6 +219,11 @@ _HEADS: tuple[_Head, ...] = (
     _head(CrashClass.WARNING, r"WARNING: (?:\S+:\d+ )?at " + _F + r".*, CPU#\d+", "WARNING{where}"),
     _head(CrashClass.WARNING, r"WARNING: (?P<what>.*)", "WARNING: {what}"),
     _head(CrashClass.BUG, r"\bBUG: (?P<what>spinlock|rwlock) (?P<how>.+?) on CPU#", "BUG: {what} {how}{where}"),
+    _head(
+        CrashClass.BUG,
+        r"\bBUG: (?P<what>workqueue leaked [^:]+|using \S+ in preemptible)",
+        "BUG: {what}{where}",
+    ),
     _head(CrashClass.BUG, r"\bBUG: (?P<what>.*)", "BUG: {what}"),
 )
 # One search that tells most lines to be none; every head's pattern needs one of these words.
@@ -230,9 +239,7 @@ _CUT = "[ cut here ]"
 _RULE = re.compile(r"^[=-]{8,}$")
 _END = re.compile(r"---\[ end ")
 _RIP = re.compile(r"RIP: 0010:([A-Za-z_][\w.]*)\+0x")
-_FRAME = re.compile(
-    r"^\s*(?:\[<[0-9a-f]+>\] )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+(?: [0-9a-f]+)?\])?$"
-)
+_FRAME = re.compile(r"^\s*(?:\[<[0-9a-f]+>\] )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+(?: |$)")
 _MAYBE_FRAME = re.compile(r"^\s*\? \S")
 _AT = re.compile(r", at: ([A-Za-z_][\w.]*)\+0x")  # lockdep: who takes the lock
 _TRACED = re.compile(r"Call Trace:|RIP: |^\s*</?(?:TASK|IRQ|NMI)>")
@@ -295,6 +302,11 @@ _HELPERS = re.compile(
     | rcu_(?:dump|check|sched_clock|pending)\w* | dump_cpu_task | watchdog_\w+ | default_idle\w*
     | native_safe_halt | pv_native_safe_halt | arch_cpu_idle | cpuidle_\w+ | do_idle | cpu_startup_entry
     | smp_call_function\w* | csd_\w+ | _*delay\w* | delay_\w+ | _*const_udelay | __udelay | check_mm | add_taint
+    | rcu_gp_\w+ | rcu_is_watching | rcu_read_\w+ | rcu_dynticks\w* | _*srcu_read_\w+ | update_process_times
+    | preempt_count_\w+ | debug_smp_processor_id | check_preemption_disabled | _*sanitizer_cov_\w+ | retint_\w+
+    | _*rb_\w+ | _*flush_work\w* | drain_workqueue | _*cancel_work\w* | (?:work|timer)_is_static_object | osq_\w+
+    | finish_wait | _*wake_up\w* | complete | console_lock | call_rwsem\w* | kobject_\w+ | kthread_stop
+    | v?snprintf | v?sprintf | usercopy_\w+ | fortify_panic | hlock_class | look_up_lock_class
     )$""",
     re.VERBOSE,
 )
