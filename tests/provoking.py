@@ -39,6 +39,7 @@ class Provocation:
     flavour: str = "plain"  # the one that notices
     thresh: int = 30  # watchdog_thresh; a soft lockup is reported after twice as many seconds
     stall: int = 60  # rcu_cpu_stall_timeout
+    before: str = ":"  # a shell command
     after: str = ":"  # a shell command, for what is reported only when something else is done
     deadly: bool = False  # the VM is lost
 
@@ -46,7 +47,7 @@ class Provocation:
     def command(self) -> str:
         """The shell command that provokes, with the module loaded. The process that writes may be killed."""
         patience = [line.format(thresh=self.thresh, stall=self.stall) for line in _IMPATIENT]
-        return "; ".join([*patience, f"sh -c 'echo {self.trigger} > {TRIGGER}'", self.after])
+        return "; ".join([*patience, self.before, f"sh -c 'echo {self.trigger} > {TRIGGER}'", self.after])
 
 
 PROVOCATIONS = (
@@ -107,6 +108,9 @@ PROVOCATIONS = (
         CrashClass.KCSAN,
         "KCSAN: data-race in race_read / race_write",
         flavour="kcsan",
+        # Off otherwise, since kernels have races of their own; of those nothing is to be heard here.
+        before="for each in '!race_read' '!race_write' whitelist on; do echo $each > /sys/kernel/debug/kcsan; done",
+        after="echo off > /sys/kernel/debug/kcsan",
     ),
 )
 

@@ -135,7 +135,12 @@ def test_a_command_aside_is_part_of_the_program(agent: Agent, log: Log, tmp_path
 def test_kernel_log_records_are_read_as_dmesg_shows_them(log: Log) -> None:
     log.printer.send(b"4,1,61000042,-;WARNING: CPU: 0\n SUBSYSTEM=misc\n DEVICE=+x\n")
     log.printer.send(b"6,2,7,-;semi;colon\n")
-    assert log.reader.lines() == ["[   61.000042] WARNING: CPU: 0", "[    0.000007] semi;colon"]
+    log.printer.send(b"6,3,8,-,caller=T52;of a kernel that tells who printed\n")
+    assert log.reader.lines() == [
+        "[   61.000042] WARNING: CPU: 0",
+        "[    0.000007] semi;colon",
+        "[    0.000008][    T52] of a kernel that tells who printed",
+    ]
     assert log.reader.lines() == []
 
 

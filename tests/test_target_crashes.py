@@ -151,6 +151,41 @@ def test_lines_of_dev_kmsg_have_escapes() -> None:
     assert crash.text == "BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[9]"
 
 
+# Documentation/dev-tools/kcsan.rst, KCSAN prints no "Call Trace:"
+DATA_RACE = """\
+==================================================================
+BUG: KCSAN: data-race in test_kernel_read / test_kernel_write
+
+write to 0xffffffffc009a628 of 8 bytes by task 487 on cpu 0:
+ test_kernel_write+0x1d/0x30
+ access_thread+0x89/0xd0
+ kthread+0x23e/0x260
+ ret_from_fork+0x22/0x30
+
+read to 0xffffffffc009a628 of 8 bytes by task 488 on cpu 6:
+ test_kernel_read+0x10/0x20
+ access_thread+0x89/0xd0
+ kthread+0x23e/0x260
+ ret_from_fork+0x22/0x30
+
+value changed: 0x00000000000009a6 -> 0x00000000000009b2
+
+Reported by Kernel Concurrency Sanitizer on:
+CPU: 6 PID: 488 Comm: access_thread Not tainted 5.12.0-rc2+ #1
+Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.14.0-2 04/01/2014
+==================================================================
+"""
+
+
+def test_a_data_race_is_read_from_rule_to_rule() -> None:
+    lines = DATA_RACE.splitlines()
+    log = [f"[    1.0] {line}" for line in ["before", *lines, "CPU: 6 has nothing to do with it", *lines]]
+    (crash,) = crashes(log)
+    assert crash.fingerprint == "kcsan: KCSAN: data-race in test_kernel_read / test_kernel_write"
+    assert crash.count == 2
+    assert crash.lines == tuple(log[1 : 1 + len(lines)])
+
+
 @given(st.lists(st.text()))
 def test_any_text_is_read(lines: list[str]) -> None:
     for crash in crashes(lines):

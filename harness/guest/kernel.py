@@ -156,8 +156,13 @@ class KernelLog:
 
 
 def _as_dmesg(record: str) -> str:
-    """Documentation/ABI/testing/dev-kmsg: `level,sequence,microseconds,flags;text`, then lines of key=value."""
+    """Documentation/ABI/testing/dev-kmsg: `level,sequence,microseconds,flags;text`, then lines of key=value.
+
+    A kernel with PRINTK_CALLER adds `caller=T1` or `caller=C0` to the flags: it tells reports of several CPUs apart.
+    """
     head, _, rest = record.partition(";")
-    microseconds = int(head.split(",")[2])
+    fields = head.split(",")
+    microseconds = int(fields[2])
+    caller = "".join(f"[{field[7:]:>7}]" for field in fields[4:] if field.startswith("caller="))
     text = rest.partition("\n")[0]
-    return f"[{microseconds // 1_000_000:5}.{microseconds % 1_000_000:06}] {text}"
+    return f"[{microseconds // 1_000_000:5}.{microseconds % 1_000_000:06}]{caller} {text}"

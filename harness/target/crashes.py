@@ -405,7 +405,7 @@ class _Report:
             self.closed = self.ended or len(self.pending) > _SLACK
             return
         self._own(index, text)
-        self.closed = (rule and self.traced and self.kind in _RULED) or len(self.indices) >= _MAX_LINES
+        self.closed = (rule and self.kind in _RULED) or len(self.indices) >= _MAX_LINES
         self.ended = self.ended or _END.search(text) is not None
         self.traced = self.traced or _TRACED.search(text) is not None
 
