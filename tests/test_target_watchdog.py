@@ -60,13 +60,30 @@ def test_a_panic_outranks_the_warning_before_it() -> None:
     failure = trouble_on_console("\n".join(LOGS["warning", "6.1"] + LOGS["panic", "6.1"]))
     assert failure is not None
     assert failure.kind is Trouble.PANIC
+    assert "wanted by a test" in failure.message
+
+
+def test_a_panic_that_follows_from_an_oops_is_told_by_the_oops() -> None:
+    log = [*LOGS["oops", "6.1"], "[   99.9] Kernel panic - not syncing: Fatal exception"]
+    failure = trouble_on_console("\n".join(log))
+    assert failure is not None
+    assert failure.kind is Trouble.PANIC
+    assert "NULL pointer dereference" in failure.message
+    assert failure.console == "\n".join(log)
+
+
+def test_the_console_of_a_failure_has_long_reports_whole() -> None:
+    log = [*["[    0.1] before"] * 50, *LOGS["lock-order", "6.1"], *["[   99.9] after"] * 50]
+    failure = trouble_on_console("\n".join(log))
+    assert failure is not None
+    assert set(LOGS["lock-order", "6.1"]) <= set(failure.console.splitlines())
+    assert failure.console.count("before") + failure.console.count("after") < 20
 
 
 def test_of_two_reports_the_first_counts() -> None:
-    log = LOGS["hung-task", "6.1"]
-    found = find_trouble([*log, "[    9.0] WARNING: CPU: 0 PID: 1 at a.c:1"])
+    found = find_trouble([*LOGS["hung-task", "6.1"], "[    9.0] WARNING: CPU: 0 PID: 1 at a.c:1"])
     assert found is not None
-    assert found.kind is Trouble.HANG
+    assert found[0] is Trouble.HANG
 
 
 @pytest.mark.parametrize(

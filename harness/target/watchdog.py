@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.errors import ExitCode, GuestError
-from harness.target.crashes import STALLS, CrashClass, begins, crashes
+from harness.target.crashes import STALLS, Crash, CrashClass, crashes
 from harness.target.qemu import Qemu
 from harness.target.qmp import QmpError, QmpGoneError, QmpTimeoutError
 
 _EXCERPT_BEFORE = 5  # lines of console shown before the telling one
-_EXCERPT_AFTER = 60  # ... and after it: a trace is rarely longer
+_EXCERPT_AFTER = 60  # ... and after it
+_EXCERPT_LINES = 500  # of reports, of which the end is known
 _TAIL = 30  # lines shown where no line tells
 
 
@@ -62,31 +62,19 @@ class VMFailure(GuestError):  # noqa: N818 - it says how a VM failed
         self.exit_code = _EXIT_CODES[kind]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A telling line of a kernel's log: its index and its text without the time stamp."""
-
-    kind: Trouble
-    line: int
-    text: str
-
-
 _AGENT_GONE = re.compile(r"hmm-init: (?:(?:agent|dropbear) (?:ended|was killed)|fatal:|cannot start).*")
 
 
-def find_trouble(log: Sequence[str]) -> Finding | None:
-    """The line of a kernel's log that says what went wrong; None if none does.
+def find_trouble(log: Sequence[str]) -> tuple[Trouble, Crash] | None:
+    """What became of a kernel by its log, and the crash that says so; None if none does.
 
-    Of several the first, but a panic outranks all: it is what became of the kernel.
+    Of several the first; but a panic outranks all, and so does the crash that a panic followed from.
     """
     found = crashes(log)
-    if not found:
-        return None
-    everything = [crash for each in found for crash in (each, *each.consequences)]
-    panic = next((crash for crash in everything if crash.kind is CrashClass.PANIC), None)
-    crash = panic or found[0]
-    index = next(index for index in range(crash.first, crash.last + 1) if begins(log[index]))
-    return Finding(_TROUBLES.get(crash.kind, Trouble.OOPS), index, crash.text)
+    for crash in found:
+        if CrashClass.PANIC in (crash.kind, *(each.kind for each in crash.consequences)):
+            return Trouble.PANIC, crash
+    return (_TROUBLES.get(found[0].kind, Trouble.OOPS), found[0]) if found else None
 
 
 def complaints(log: Sequence[str], taint: int) -> list[str]:
@@ -94,11 +82,12 @@ def complaints(log: Sequence[str], taint: int) -> list[str]:
     return [crash.text for each in crashes(log, taint) for crash in (each, *each.consequences)]
 
 
-def excerpt(log: Sequence[str], line: int | None = None) -> str:
-    """The part of a log around `line`, or its end."""
-    if line is None:
+def excerpt(log: Sequence[str], first: int | None = None, last: int | None = None) -> str:
+    """The part of a log around the line `first`, or the lines `first` to `last`, or its end."""
+    if first is None:
         return "\n".join(log[-_TAIL:])
-    return "\n".join(log[max(0, line - _EXCERPT_BEFORE) : line + _EXCERPT_AFTER])
+    end = first + _EXCERPT_AFTER if last is None else min(last + _EXCERPT_BEFORE, first + _EXCERPT_LINES)
+    return "\n".join(log[max(0, first - _EXCERPT_BEFORE) : end])
 
 
 def trouble_on_console(console: str) -> VMFailure | None:
@@ -106,8 +95,10 @@ def trouble_on_console(console: str) -> VMFailure | None:
     log = console.splitlines()
     found = find_trouble(log)
     if found is not None:
-        word = {Trouble.PANIC: "panicked", Trouble.HANG: "hangs"}.get(found.kind, "reported a bug")
-        return VMFailure(found.kind, f"the kernel {word}: {found.text}", console=excerpt(log, found.line))
+        kind, crash = found
+        word = {Trouble.PANIC: "panicked", Trouble.HANG: "hangs"}.get(kind, "reported a bug")
+        last = max(each.last for each in (crash, *crash.consequences))
+        return VMFailure(kind, f"the kernel {word}: {crash.text}", console=excerpt(log, crash.first, last))
     for index, line in enumerate(log):
         match = _AGENT_GONE.search(line)
         if match is not None:
