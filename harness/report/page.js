@@ -438,9 +438,9 @@ function step(direction) {
     if (matching.has(keyOf(row, column)) && (filter.statuses.size || !GOOD.has(run.results[row][column].status)))
       list.push([row, column]);
   if (!list.length) return say("There is no other");
-  const from = open && open.row !== undefined ? [open.row, open.column] : null;
-  const here = from ? rows.indexOf(from[0]) * run.columns.length + from[1] : direction > 0 ? -1 : Infinity;
+  const from = wanted(); // not `open`: two keys can come before the address is followed
   const place = ([row, column]) => rows.indexOf(row) * run.columns.length + column;
+  const here = from && from.row !== undefined ? place([from.row, from.column]) : direction > 0 ? -1 : Infinity;
   const next = direction > 0 ? list.find((each) => place(each) > here) || list[0]
     : list.filter((each) => place(each) < here).pop() || list[list.length - 1];
   location.hash = addressOfCell(...next);
@@ -575,11 +575,11 @@ function log(result) {
   const stamp = /^\[\s*\d+\.\d+\]/;
   const bare = (line) => line.replace(stamp, "").trim();
   const complaints = new Set((result.reports || []).flatMap((each) => each.lines).map(bare).filter(Boolean));
-  return h("pre", {tabindex: 0, "aria-label": "Kernel log"}, result.log.flatMap((line) => {
+  return h("pre", {tabindex: 0, "aria-label": "Kernel log"}, h("code", {class: "lines"}, result.log.map((line) => {
     const time = stamp.exec(line);
-    return [h("span", {class: complaints.has(bare(line)) ? "complaint" : null},
-      time ? h("span", {class: "time"}, time[0]) : "", time ? line.slice(time[0].length) : line), "\n"];
-  }));
+    return h("span", {class: complaints.has(bare(line)) ? "complaint" : null},
+      time ? h("span", {class: "time"}, time[0]) : "", time ? line.slice(time[0].length) : line);
+  })));
 }
 
 function provenance(target) {
