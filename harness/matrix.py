@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from harness.errors import HarnessError, UsageError
 from harness.pool import fitting, spread
@@ -14,6 +15,8 @@ from harness.report.explain import explain_trouble
 from harness.report.results import Result, Target
 from harness.run import Plan, Task, identity, replay_command, verdict_of
 from harness.target.cache import Cache
+from harness.target.catch import Catch, CatchingLab
+from harness.target.gdb import debugging
 from harness.target.lab import Lab, prepare
 from harness.target.vm import Machine
 
@@ -22,12 +25,26 @@ Kernel = tuple[str, str]  # spec, flavour
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use. `vms`: at once, None for as many as fit. `restore`: saved VMs instead of booting each."""
+    """What a run may use. `vms`: at once, None for as many as fit. `restore`: saved VMs instead of booting each.
+
+    `gdb`: the port for a debugger of each VM, 0 for free ones. `catch`: keeps a VM in which a program does not pass.
+    """
 
     cache: Cache
     progress: Progress
     vms: int | None = None
     restore: bool = True
+    gdb: int | None = None
+    catch: Catch | None = None
+
+    def lab(self, machine: Machine) -> Lab:
+        """Something to run programs on `machine` with."""
+        cache, progress, restore = self.cache, self.progress, self.restore
+        debugger = None
+        if self.gdb is not None:
+            debugger = debugging(machine, self.gdb, restore=restore, cache=cache, progress=progress)
+        make = Lab if self.catch is None else partial(CatchingLab, self.catch)
+        return make(machine, cache=cache, progress=progress, restore=restore, debugging=debugger)
 
 
 def run_matrix(
@@ -59,12 +76,7 @@ def run_matrix(
 def _on_one(plan: Plan, machine: Machine, resources: Resources, done: Collection[str]) -> Iterator[Target | Result]:
     tasks = _tasks(plan, machine, done)
     with ExitStack() as stack:
-        labs = [
-            stack.enter_context(
-                Lab(machine, cache=resources.cache, progress=resources.progress, restore=resources.restore)
-            )
-            for _ in range(resources.vms or fitting(machine))
-        ]
+        labs = [stack.enter_context(resources.lab(machine)) for _ in range(resources.vms or fitting(machine))]
         yield _describe(labs[0]) if tasks else Target(machine.kernel.name, machine.kernel.flavour)
         if tasks:
             yield from spread(plan, tasks, labs)

@@ -88,6 +88,17 @@ def add_kernel(command: argparse.ArgumentParser, *others: str) -> None:
     command.set_defaults(one_kernel=("kernel", "flavour", *others))  # main() fills in what is set elsewhere
 
 
+def add_gdb(command: argparse.ArgumentParser) -> None:
+    """--gdb and --gdb-port: `gdb` is the port, 0 for a free one, None for no debugger."""
+    command.add_argument(
+        "--gdb",
+        action="store_const",
+        const=0,
+        help="let gdb connect; a VM that boots waits for it, and nothing is late",
+    )
+    command.add_argument("--gdb-port", type=port, dest="gdb", metavar="PORT", help="likewise, on this port")
+
+
 def words(text: str) -> list[str]:
     """The words of a list with commas."""
     return [word for word in text.split(",") if word]

@@ -7,60 +7,103 @@ import argparse
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cli import candidates
 from harness.cli.options import (
     BINDINGS,
+    CONFIGURED,
     DEFAULT_FLAVOUR,
     DEFAULT_KERNEL,
     DEFAULT_TIMEOUT,
+    add_gdb,
+    completed,
+    manual,
     number,
     open_cache,
     seconds,
     words,
 )
-from harness.errors import HarnessError, UsageError
+from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.cli.options import Commands
+    from harness.matrix import Resources
     from harness.program.program import Program
-    from harness.report.results import Run
+    from harness.report.results import Run, Store
+    from harness.run import Plan
+    from harness.target.keeper import Keeper
 
 
 def add(commands: Commands) -> None:
     """Adds the commands to the parser."""
-    command = commands.add_parser("run", help="run programs on kernels and in the model, and compare")
+    command = manual(
+        commands,
+        "run",
+        help="run programs on kernels and in the model, and compare",
+        description="""\
+            Runs each program on every kernel, flavour and binding that is asked for, in VMs, and in the reference
+            model. Where a kernel shows what the model does not allow, it says so: the step, both page tables, the
+            kernel's log, and a command that replays it. Kernels are built, or taken from the cache. The exit
+            status is in `hmm-harness --help`.""",
+        examples=(
+            ("run", "every program on the default kernel"),
+            ("run migrate devmem/own-fault", "those whose name begins with migrate/, and one more"),
+            ("run my.hmm", "a program of your own"),
+            ("run --kernel debian:6.1 --kernel debian:6.12 --flavour plain,debug --reports out", "a matrix in CI"),
+            ("run --binding interval --wrong skip-invalidate invalidate", "a driver that is wrong on purpose"),
+            ("run --resume", "go on with the last run, which was interrupted"),
+            ("run --keep my.hmm", "leave the VM in which it fails running; `vm shell vm1` enters it"),
+            ("run --gdb --no-restore my.hmm", "with gdb from the first instruction of the boot"),
+            ("run --dry-run", "print QEMU's command line, to change and to start by hand"),
+        ),
+        files=(
+            ("$XDG_CACHE_HOME/hmm-harness", "kernels, images and saved VMs (default: ~/.cache/...)"),
+            ("$XDG_STATE_HOME/hmm-harness/runs", "results of the last runs (default: ~/.local/state/...)"),
+            ("hmm-harness.toml, pyproject.toml", "settings: `hmm-harness config --help`"),
+        ),
+        environment=(*CONFIGURED, ("NO_COLOR", "if set, no colours")),
+    )
     command.set_defaults(run_command=_run)
-    command.add_argument("program", nargs="*", help="a file, a name, or a pattern of names (default: all)")
-    command.add_argument(
+    programs = command.add_argument("program", nargs="*", help="a file, a name, or a pattern of names (default: all)")
+    completed(programs, candidates.programs)
+    kernel = command.add_argument(
         "--kernel",
         action="append",
         metavar="KERNEL",
         help=f"a kernel under test; may be repeated (default: {DEFAULT_KERNEL})",
     )
-    command.add_argument(
+    completed(kernel, candidates.kernels)
+    flavour = command.add_argument(
         "--flavour",
         type=words,
         metavar="NAME,...",
         help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
     )
+    completed(flavour, candidates.flavours)
     command.add_argument(
         "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
     )
-    command.add_argument(
+    wrong = command.add_argument(
         "--wrong",
         type=words,
         metavar="NAME,...",
         help="switch on deliberate mistakes of the driver (interval only)",
     )
+    completed(wrong, candidates.mistakes)
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
     command.add_argument("--timeout", type=seconds, help="seconds for one program (default: 30)")
-    command.add_argument("--no-restore", action="store_true", help="boot each VM instead of restoring a saved one")
+    command.add_argument("--no-restore", action="store_true", default=None, help="boot each VM, restore none")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
+    )
+    add_gdb(command)
+    command.add_argument("--dry-run", action="store_true", help="print commands that boot such VMs, and end")
     command.add_argument(
         "--resume",
         nargs="?",
@@ -70,7 +113,18 @@ def add(commands: Commands) -> None:
     )
     _add_forms(command)
 
-    command = commands.add_parser("report", help="write reports of a run that is over")
+    command = manual(
+        commands,
+        "report",
+        help="write reports of a run that is over",
+        description="""\
+            Writes reports of what `run` stored. The exit status is that of the run.""",
+        examples=(
+            ("report --html last.html", "of the last run"),
+            ("report results.jsonl --junit junit.xml --ktap -", "of one that was kept; KTAP on standard output"),
+        ),
+        files=(("$XDG_STATE_HOME/hmm-harness/runs", "results of the last runs (default: ~/.local/state/...)"),),
+    )
     command.set_defaults(run_command=_report)
     command.add_argument("results", nargs="?", type=Path, help="what --json wrote (default: the last run)")
     _add_forms(command)
@@ -87,10 +141,17 @@ def _add_forms(command: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace, progress: Progress) -> int:
     from harness.report import runs
-    from harness.report.results import End, Result, Store, exit_code
-    from harness.report.terminal import Table
+    from harness.report.results import Store
 
     resume = options.resume is not None
+    _fill(options, resume)
+    if options.dry_run:
+        return _dry_run(options, progress)
+    keeper: Keeper | None = None
+    if options.keep:
+        from harness.target.keeper import stay_behind
+
+        keeper = stay_behind()
     if resume:
         path = Path(options.resume) if options.resume else runs.last()
         run, programs = _resumed(path, options)
@@ -98,43 +159,97 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     else:
         run, programs = _planned(options)
         path = runs.place(options.json, options.reports)
-    from harness.matrix import Resources, run_matrix
+    from harness.matrix import Resources
     from harness.run import Plan
+    from harness.target.catch import Catch
+
+    plan = Plan(programs, run.bindings, run.wrong, run.timeout, _own_command())
+    catch = Catch() if keeper is not None else None
+    resources = Resources(
+        cache=open_cache(),
+        progress=progress,
+        vms=options.vms if options.gdb is None else 1,
+        restore=not options.no_restore,
+        gdb=options.gdb,
+        catch=catch,
+    )
+    reports = _chosen(options)
+    with catch or nullcontext():
+        with Store(path, resume=resume) as store:
+            code = _execute(run, plan, resources, store, resume=resume, reports=reports)
+        if keeper is not None and catch is not None:
+            if catch.vm is None:
+                progress.say("no VM is kept: every program passed, or QEMU had ended")
+            else:
+                keeper.keep(catch.vm, catch.reason, code, say=progress.say)
+    return code
+
+
+def _execute(
+    run: Run, plan: Plan, resources: Resources, store: Store, *, resume: bool, reports: Mapping[str, Path]
+) -> int:
+    """Runs what is left of `run`, shows it, and writes the reports. Returns the exit code."""
+    from harness.matrix import run_matrix
+    from harness.report import runs
+    from harness.report.results import End, Result, exit_code
+    from harness.report.terminal import Table
 
     started = time.monotonic()
-    plan = Plan(programs, run.bindings, run.wrong, run.timeout, _own_command())
-    resources = Resources(open_cache(), progress, options.vms, not options.no_restore)
     done = {result.identity for result in run.results}
-    reports = _chosen(options)
-    with Store(path, resume=resume) as store:
-        if not resume:
-            store.begin(run)
-        colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        table = Table(run, progress, out=sys.stdout, colour=colour)
-        ended = False
-        try:
-            with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
-                for each in told:
-                    if isinstance(each, Result):
-                        run.add(each)
-                        store.add(each)
-                        table.add(each)
-                    else:
-                        run.targets.append(each)
-                        store.target(each)
-                        table.target(each)
-            ended = True
-        finally:  # also what was found until then is shown
-            code = exit_code(result.status for result in run.results)
-            spent = time.monotonic() - started
-            if run.targets:
-                table.foot(spent)
-            if ended:
-                run.end = End(runs.now(), round(spent, 3), int(code))
-                store.end(run.end)
-            if run.targets:
-                _write(run, reports)
+    if not resume:
+        store.begin(run)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    table = Table(run, resources.progress, out=sys.stdout, colour=colour)
+    ended = False
+    try:
+        with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
+            for each in told:
+                if isinstance(each, Result):
+                    run.add(each)
+                    store.add(each)
+                    table.add(each)
+                else:
+                    run.targets.append(each)
+                    store.target(each)
+                    table.target(each)
+        ended = True
+    finally:  # also what was found until then is shown
+        code = exit_code(result.status for result in run.results)
+        spent = time.monotonic() - started
+        if run.targets:
+            table.foot(spent)
+        if ended:
+            run.end = End(runs.now(), round(spent, 3), int(code))
+            store.end(run.end)
+        if run.targets:
+            _write(run, reports)
     return code
+
+
+def _fill(options: argparse.Namespace, resume: bool) -> None:
+    """Takes what is set elsewhere; a run that is resumed keeps its plan."""
+    from harness.cli import settings
+
+    keys = ["vms", "no-restore"]
+    if not resume:
+        keys += ["kernel", "flavour", "timeout"]
+        if not options.wrong:  # mistakes are for one binding
+            keys.append("binding")
+    if not options.json:  # it says where this run is to be written
+        keys.append("reports")
+    settings.fill(options, *keys)
+
+
+def _dry_run(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.target.byhand import by_hand
+    from harness.target.lab import prepare
+
+    cache = open_cache()
+    for kernel in dict.fromkeys(options.kernel):
+        for flavour in dict.fromkeys(options.flavour):
+            machine = prepare(kernel, flavour, cache=cache, progress=progress)
+            print(by_hand(machine, gdb=options.gdb, cache=cache), end="\n\n")
+    return ExitCode.PASS
 
 
 def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from harness.cli.options import add_kernel, open_cache, seconds
+from harness.cli import candidates
+from harness.cli.options import CONFIGURED, add_kernel, completed, manual, open_cache, seconds
 from harness.errors import ExitCode
 from harness.progress import Progress
 
@@ -16,25 +17,68 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Adds the commands to the parser."""
-    command = commands.add_parser("list", help="list the programs that come with the product")
+    command = manual(
+        commands,
+        "list",
+        help="list the programs that come with the product",
+        description="Lists programs, each with the promise of the kernel that it is about.",
+        examples=(("list", "all"), ("list migrate 'fault/*-write'", "some")),
+    )
     command.set_defaults(run_command=_list)
-    command.add_argument("program", nargs="*", help="names or patterns (default: all)")
+    programs = command.add_argument("program", nargs="*", help="names or patterns (default: all)")
+    completed(programs, candidates.programs)
 
-    command = commands.add_parser("fuzz", help="throw random ioctls at the module and read the kernel log")
+    command = manual(
+        commands,
+        "fuzz",
+        help="throw random ioctls at the module and read the kernel log",
+        description="""\
+            Throws random ioctls at our module in a VM for a while. The exit status is 5 if the kernel complained
+            or crashed: the module must survive whatever user space does.""",
+        examples=(
+            ("fuzz", "a minute, and a seed that it prints"),
+            ("fuzz --flavour debug --seconds 600", "longer, with KASAN and lockdep"),
+            ("fuzz --seed 7", "the same again"),
+        ),
+        environment=CONFIGURED,
+    )
     command.set_defaults(run_command=_fuzz)
     add_kernel(command)
     command.add_argument("--seconds", type=seconds, default=60.0, help="how long (default: 60)")
     command.add_argument("--seed", type=int, help="repeat the run with this seed (default: a new one)")
     command.add_argument("--wrong", action="store_true", help="switch deliberate mistakes on and off meanwhile")
 
-    command = commands.add_parser("bench", help="measure boot, restore, round trip and operations per second")
+    command = manual(
+        commands,
+        "bench",
+        help="measure boot, restore, round trip and operations per second",
+        description="""\
+            Measures on this machine and prints a table. Absolute times are good to a third; ratios hold better.""",
+        examples=(("bench", "the default kernel"), ("bench --kernel debian:7.3", "another")),
+        environment=CONFIGURED,
+    )
     command.set_defaults(run_command=_bench)
     add_kernel(command)
 
-    command = commands.add_parser("doctor", help="say what is missing on this machine, and the command that fixes it")
+    command = manual(
+        commands,
+        "doctor",
+        help="say what is missing on this machine, and what mends it",
+        description="Says what is missing on this machine, and the command that mends it.",
+        examples=(("doctor", "exit status 0 if nothing is missing"),),
+    )
     command.set_defaults(run_command=_doctor)
 
-    command = commands.add_parser("clean", help="remove built kernels, images and saved VMs from the cache")
+    command = manual(
+        commands,
+        "clean",
+        help="remove built kernels, images and saved VMs from the cache",
+        description="""\
+            Removes all that is cached, except what is being built at this moment. The next run builds anew what it
+            needs.""",
+        examples=(("clean", "prints what it freed"),),
+        files=(("$XDG_CACHE_HOME/hmm-harness", "what is removed (default: ~/.cache/...)"),),
+    )
     command.set_defaults(run_command=_clean)
 
 

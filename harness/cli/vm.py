@@ -7,17 +7,17 @@ import argparse
 import os
 import shlex
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.cli import candidates
-from harness.cli.options import CONFIGURED, Command, add_kernel, completed, manual, open_cache, port
+from harness.cli.options import CONFIGURED, Command, add_gdb, add_kernel, completed, manual, open_cache
 from harness.errors import ExitCode, UsageError
 from harness.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     import paramiko
 
@@ -137,14 +137,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--append", default="", metavar="WORDS", help="add to the kernel's command line")
     command.add_argument("--no-restore", action="store_true", default=None, help="boot, restore no saved VM")
     command.add_argument("--keep", action="store_true", help="leave the VM running afterwards")
-    command.add_argument(
-        "--gdb",
-        type=port,
-        nargs="?",
-        const=0,
-        metavar="PORT",
-        help="let gdb connect to this port (default: a free one); a VM that boots waits for it, and nothing is late",
-    )
+    add_gdb(command)
     command.add_argument("--dry-run", action="store_true", help="print the command that boots such a VM, and end")
 
 
@@ -210,30 +203,17 @@ def _machine(options: argparse.Namespace, progress: Progress) -> Machine:
     return replace(machine, append=options.append)
 
 
-@contextmanager
-def _started(machine: Machine, options: argparse.Namespace, progress: Progress) -> Iterator[VM]:
-    """A VM; with --gdb, says how to debug it."""
-    from harness.target.vm import Debugging, start
+def _started(machine: Machine, options: argparse.Namespace, progress: Progress) -> AbstractContextManager[VM]:
+    from harness.target.vm import start
 
     cache = open_cache()
     restore = not options.no_restore
-    debugging = None
+    debugger = None
     if options.gdb is not None:
-        from harness.target.gdb import command
+        from harness.target.gdb import debugging
 
-        def listening(port: int) -> None:
-            waits = "" if restore else "; the guest waits for its `continue`"
-            progress.say(f"gdb may connect{waits}:\n  {shlex.join(command(machine.kernel, port))}")
-
-        debugging = Debugging(options.gdb, listening)
-    with start(machine, cache=cache, progress=progress, restore=restore, debugging=debugging) as vm:
-        if debugging is not None:
-            from harness.target.gdb import symbols
-            from harness.target.module import build_module
-
-            module = build_module(machine.kernel, cache=cache, progress=progress)
-            progress.say(f"the module's symbols, for gdb:\n  {symbols(vm, module)}")
-        yield vm
+        debugger = debugging(machine, options.gdb, restore=restore, cache=cache, progress=progress)
+    return start(machine, cache=cache, progress=progress, restore=restore, debugging=debugger)
 
 
 def _in_kept(options: argparse.Namespace, progress: Progress, use: Use, *, terminal: bool) -> int:

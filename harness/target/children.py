@@ -83,6 +83,11 @@ def end(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
+def exempt(process: subprocess.Popen[bytes]) -> None:
+    """From now on `kill_all` leaves `process` alone."""
+    _STARTED.discard(process)
+
+
 def kill_all() -> None:
     """Kills all children that still run and collects none: for whoever waits for them in another thread."""
     for process in list(_STARTED):

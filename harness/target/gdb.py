@@ -6,11 +6,28 @@ from __future__ import annotations
 import shlex
 
 from harness.errors import GuestError
+from harness.progress import Progress
 from harness.target.artifacts import Kernel, Module
-from harness.target.vm import VM
+from harness.target.cache import Cache
+from harness.target.module import build_module
+from harness.target.vm import VM, Debugging, Machine
 
 _SECTIONS = "/sys/module/hmm_harness/sections"
 _SECONDS = 30.0
+
+
+def debugging(machine: Machine, port: int, *, restore: bool, cache: Cache, progress: Progress) -> Debugging:
+    """A debugger's way into each VM of `machine`; says how to take it."""
+
+    def listening(chosen: int) -> None:
+        waits = "" if restore else "; the guest waits for its `continue`"
+        progress.say(f"gdb may connect{waits}:\n  {shlex.join(command(machine.kernel, chosen))}")
+
+    def up(vm: VM) -> None:
+        module = build_module(machine.kernel, cache=cache, progress=progress)
+        progress.say(f"the module's symbols, for gdb:\n  {symbols(vm, module)}")
+
+    return Debugging(port, listening, up)
 
 
 def command(kernel: Kernel, port: int) -> list[str]:

@@ -22,7 +22,7 @@ from harness.target.image import provide_image
 from harness.target.kernel import provide_kernel
 from harness.target.module import build_module
 from harness.target.payload import provide_payload
-from harness.target.vm import VM, Machine, start
+from harness.target.vm import VM, Debugging, Machine, start
 from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "test_hmm": "test_hmm"}
@@ -55,8 +55,17 @@ def prepare(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Mac
 class Lab:
     """Keeps one VM of `machine` going. Used as a context manager; leaving it ends the VM."""
 
-    def __init__(self, machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        cache: Cache,
+        progress: Progress,
+        restore: bool = True,
+        debugging: Debugging | None = None,
+    ) -> None:
         self.machine = machine
+        self._debugging = debugging
         self._cache = cache
         self._progress = progress
         self._restore = restore
@@ -81,7 +90,13 @@ class Lab:
         """The VM at hand; a clean one is started if there is none."""
         if self._vm is None:
             self._vm = self._stack.enter_context(
-                start(self.machine, cache=self._cache, progress=self._progress, restore=self._restore)
+                start(
+                    self.machine,
+                    cache=self._cache,
+                    progress=self._progress,
+                    restore=self._restore,
+                    debugging=self._debugging,
+                )
             )
         return self._vm
 

@@ -21,7 +21,7 @@ from typing import IO
 from harness.errors import GuestError
 from harness.target.accel import KVM_CPU, find_qemu
 from harness.target.artifacts import Image, Kernel, Payload
-from harness.target.children import end, spawn
+from harness.target.children import end, exempt, spawn
 from harness.target.qmp import Qmp
 
 READY_PORT = "hmm-harness.ready"
@@ -281,6 +281,10 @@ class Qemu:
             if device["label"] == "gdb" and match is not None:
                 return int(match[1])
         raise GuestError("QEMU listens to no debugger")
+
+    def hold(self) -> None:
+        """Lets it go on when all other children are killed; `close` ends it."""
+        exempt(self._process)
 
     def close(self) -> None:
         """Kills QEMU and frees all that belongs to it."""

@@ -47,10 +47,14 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Debugging:
-    """A VM that takes a debugger on the loopback `port` (0: a free one); `listening` is told which, when it does."""
+    """A VM that takes a debugger on the loopback `port`, 0 for a free one.
+
+    `listening` is told which, as soon as it does; `up` is called when the guest is ready.
+    """
 
     port: int
     listening: Callable[[int], None]
+    up: Callable[[VM], None]
 
 
 class VM:
@@ -114,6 +118,15 @@ class VM:
         if self._failure is None:
             self._failure = self._trouble()
         return self._failure is None
+
+    @property
+    def running(self) -> bool:
+        """Whether QEMU is there, whatever the guest in it does."""
+        return self._qemu.status is None
+
+    def hold(self) -> None:
+        """Lets it go on when all other VMs are killed."""
+        self._qemu.hold()
 
     def await_end(self, seconds: float) -> None:
         """Returns when QEMU has ended, at the latest after `seconds`."""
@@ -315,6 +328,8 @@ def start(
                 vm = VM(machine, qemu, restored=False, accel=accel)
                 _boot(vm, debugging)
         stack.callback(vm.disconnect)
+        if debugging is not None:
+            debugging.up(vm)
         yield vm
 
 
