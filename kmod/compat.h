@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/page-flags.h>
+#include <linux/slab.h>
 
 #include "probed.h"
 
@@ -27,9 +28,24 @@
 #define HH_DEVMEM 1
 #endif
 
+#ifndef kzalloc_obj
+#define kmalloc_obj(object, gfp) kmalloc(sizeof(object), gfp)
+#define kvmalloc_obj(object, gfp) kvmalloc(sizeof(object), gfp)
+#define kzalloc_obj(object, gfp) kzalloc(sizeof(object), gfp)
+#endif
+
 #ifndef HAVE_KMAP_LOCAL
-#define kmap_local_page(page) kmap_atomic(page)
-#define kunmap_local(address) kunmap_atomic(address)
+#ifdef CONFIG_HIGHMEM
+#error "HMM is for 64-bit machines, where all memory is mapped."
+#endif
+static inline void *kmap_local_page(struct page *page)
+{
+	return page_address(page);
+}
+
+static inline void kunmap_local(const void *address)
+{
+}
 #endif
 
 #ifndef HAVE_MEMZERO_PAGE
@@ -162,11 +178,17 @@ static inline unsigned long hh_migrate_dst(struct page *page)
  */
 #ifdef HAVE_MIGRATE_FAULT_PAGE
 #define HH_FAULT_PAGE_HELD true
-#define hh_set_fault_page(args, page) ((args)->fault_page = (page))
 #else
 #define HH_FAULT_PAGE_HELD false
-#define hh_set_fault_page(args, page) do { } while (0)
 #endif
+
+static inline void hh_set_fault_page(struct migrate_vma *args,
+				     struct page *page)
+{
+#ifdef HAVE_MIGRATE_FAULT_PAGE
+	args->fault_page = page;
+#endif
+}
 
 /*
  * A page that KSM merged belongs to no process in particular, and only this

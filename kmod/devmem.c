@@ -610,7 +610,7 @@ int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
 		return 0;
 	}
 
-	evict = kmalloc(sizeof(*evict), GFP_KERNEL);
+	evict = kmalloc_obj(*evict, GFP_KERNEL);
 	if (!evict)
 		return -ENOMEM;
 	evict->killable = true;
@@ -699,7 +699,7 @@ void hh_devmem_exit(struct hh_device *device)
 	if (!devmem->npages)
 		return;
 
-	evict = kmalloc(sizeof(*evict), GFP_KERNEL | __GFP_NOFAIL);
+	evict = kmalloc_obj(*evict, GFP_KERNEL | __GFP_NOFAIL);
 	evict->killable = false;
 	for (;;) {
 		hh_evict_pass(device, evict);

@@ -48,7 +48,7 @@ static int hh_open(struct inode *inode, struct file *filp)
 {
 	struct hh_file *file;
 
-	file = kzalloc(sizeof(*file), GFP_KERNEL_ACCOUNT);
+	file = kzalloc_obj(*file, GFP_KERNEL_ACCOUNT);
 	if (!file)
 		return -ENOMEM;
 	file->device = container_of(filp->private_data, struct hh_device, misc);

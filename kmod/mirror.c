@@ -97,7 +97,7 @@ int hh_mirror_bind(struct hh_file *file)
 	if (READ_ONCE(file->mirror))
 		return -EBUSY;
 
-	mirror = kzalloc(sizeof(*mirror), GFP_KERNEL_ACCOUNT);
+	mirror = kzalloc_obj(*mirror, GFP_KERNEL_ACCOUNT);
 	if (!mirror)
 		return -ENOMEM;
 	mirror->device = file->device;

@@ -28,7 +28,7 @@ struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages)
 	struct hh_work *work;
 	int ret;
 
-	work = kvmalloc(sizeof(*work), GFP_KERNEL);
+	work = kvmalloc_obj(*work, GFP_KERNEL);
 	if (!work)
 		return ERR_PTR(-ENOMEM);
 

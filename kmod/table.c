@@ -123,7 +123,7 @@ static int hh_put_ghost(struct hh_mirror *mirror, unsigned long index,
 
 	if (mirror->ghosts >= HH_MAX_GHOSTS)
 		return ret;
-	ghost = kmalloc(sizeof(*ghost), gfp);
+	ghost = kmalloc_obj(*ghost, gfp);
 	if (!ghost)
 		return ret;
 	ghost->data = alloc_page(gfp);
