@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.report.results import Result
-from harness.run import Plan, Task, run_task, survey
+from harness.run import Plan, Task, last_words, run_task, survey
 from harness.target import children
 from harness.target.lab import Lab
 from harness.target.vm import Machine
@@ -44,15 +44,21 @@ def spread(plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab]) -> Iterator[R
     answers: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
     stop = threading.Event()
 
+    def work_through(lab: Lab) -> Iterator[Result]:
+        while not stop.is_set():
+            try:
+                task = waiting.get_nowait()
+            except queue.Empty:
+                break
+            yield from run_task(task, plan, lab, missing)
+        yield from last_words(lab)
+
     def work(lab: Lab) -> None:
         try:
-            while not stop.is_set():
-                for result in run_task(waiting.get_nowait(), plan, lab, missing):
-                    if stop.is_set():  # the VM was taken away: that is no result
-                        return
-                    answers.put(result)
-        except queue.Empty:
-            pass
+            for result in work_through(lab):
+                if stop.is_set():  # the VM was taken away: that is no result
+                    return
+                answers.put(result)
         except BaseException as error:  # noqa: BLE001  raised where somebody can act on it
             answers.put(error)
         finally:

@@ -61,6 +61,7 @@ def run(plan: Plan, lab: Lab) -> Iterator[Result]:
     missing = survey(plan, lab)
     for program in plan.programs:
         yield from run_task(Task(program, tuple(plan.bindings)), plan, lab, missing)
+    yield from last_words(lab)
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,36 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
 def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
     """A result for each binding. A program that did not pass may have damaged its VM: the next gets a clean one.
 
-    What the kernel says of a program after it has ended is heard when the next one runs in its VM. Then there is
-    another result of that program, which is the last word on it, and the next one is run anew in a clean VM.
+    What the kernel says of a program after it has ended is heard before, or when, the next one runs in its VM. Then
+    there is another result of that program, which is the last word on it, and the next one is run in a clean VM.
     """
     for binding in task.bindings:
+        yield from last_words(lab)
         try:
             result = _run_one(task.program, binding, plan, lab, missing.get(binding))
         except _LateWordsError as late:
             yield late.result
             lab.discard()
             result = _run_one(task.program, binding, plan, lab, missing.get(binding))
-        if result.status in (Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION):
+        if result.status in (Verdict.PASS, Verdict.DEVIATION):
             lab.memo = result
-        else:
+        elif result.status is not Verdict.SKIP:
             lab.discard()
         yield result
+
+
+def last_words(lab: Lab) -> Iterator[Result]:
+    """The last word on the program that ran last in the VM at hand, if the kernel complained after its answer.
+
+    The VM is gone then. Nothing was on its console when that program had passed: what is there now, came later.
+    """
+    if not isinstance(lab.memo, Result):
+        return
+    found = crashes(lab.vm().console.splitlines())
+    if found:
+        late = _LateWordsError(lab.memo, found)
+        lab.discard()
+        yield late.result
 
 
 class _LateWordsError(Exception):

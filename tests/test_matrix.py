@@ -40,6 +40,7 @@ class FakeLab:
 
     used: dict[int, list[str]]
     trouble: Mapping[str, BaseException]
+    memo: object = None
 
     def __init__(self, machine: Any, **_: Any) -> None:
         self.machine = machine
@@ -91,7 +92,7 @@ def test_everything_is_run_once_whatever_the_number_of_vms(world: type[FakeLab],
         mine = [(result.program, result.binding) for result in results if result.kernel == kernel]
         assert len(mine) == len(WANTED)
         assert set(mine) == WANTED
-    assert sorted(list(chain(*world.used.values()))) == sorted(program.name for program in PROGRAMS * 2)
+    assert sorted(chain(*world.used.values())) == sorted(program.name for program in PROGRAMS * 2)
 
 
 def test_what_is_done_is_not_done_again(world: type[FakeLab]) -> None:

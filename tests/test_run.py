@@ -25,13 +25,16 @@ WARNING = (
 
 
 class FakeLab:
-    """A VM that says `now` while the program of that name runs, and `late` after it has ended."""
+    """A VM that says `now` while the program of that name runs, and `late` after it has ended.
 
-    def __init__(self, *, now: str = "", late: str = "") -> None:
+    What is `late` is in the log of the next program, or, if `soon`, on the console before that.
+    """
+
+    def __init__(self, *, now: str = "", late: str = "", soon: bool = False) -> None:
         self.kernel = SimpleNamespace(name="debian:6.1", flavour="plain", key="k")
         part = SimpleNamespace(key="p")
         self.machine = SimpleNamespace(kernel=self.kernel, image=part, payload=part, append="")
-        self.now, self.late = now, late
+        self.now, self.late, self.soon = now, late, soon
         self.memo: object = None
         self.ran: list[str] = []  # by VM
 
@@ -39,15 +42,18 @@ class FakeLab:
         self.memo = None
         self.ran.append("-")
 
-    def missing(self, _binding: str) -> str | None:
-        return None
+    def vm(self) -> Any:
+        return SimpleNamespace(console="\n".join(WARNING if self.soon and self.ran[-1] == self.late else ()))
+
+    def missing(self, binding: str) -> str | None:
+        return "it is not there" if binding == "test_hmm" else None
 
     def features(self) -> tuple[str, ...]:
         return ()
 
     def execute(self, program: Program, _binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         assert (wrong, timeout) == ((), 30.0)
-        earlier = WARNING if self.ran and self.ran[-1] == self.late else ()
+        earlier = WARNING if self.ran and self.ran[-1] == self.late and not self.soon else ()
         now = WARNING if program.name == self.now else ()
         self.ran.append(program.name)
         return Execution(
@@ -60,8 +66,8 @@ class FakeLab:
         )
 
 
-def _run(lab: FakeLab) -> list[Result]:
-    return list(run(Plan(PROGRAMS, ("interval",)), cast(Lab, cast(Any, lab))))
+def _run(lab: FakeLab, *bindings: str) -> list[Result]:
+    return list(run(Plan(PROGRAMS, bindings or ("interval",)), cast(Lab, cast(Any, lab))))
 
 
 def test_a_report_of_the_kernel_is_a_crash_and_costs_the_vm() -> None:
@@ -99,3 +105,28 @@ def test_late_words_are_the_last_on_the_program_that_caused_them() -> None:
         ("two", Verdict.PASS),
         ("three", Verdict.PASS),
     ]
+
+
+def test_what_is_said_before_the_next_program_costs_that_one_nothing() -> None:
+    lab = FakeLab(late="two", soon=True)
+    results = _run(lab)
+    assert [(result.program, result.status) for result in results] == [
+        ("one", Verdict.PASS),
+        ("two", Verdict.PASS),
+        ("two", Verdict.CRASHED),
+        ("three", Verdict.PASS),
+    ]
+    assert lab.ran == ["one", "two", "-", "three"]
+
+
+def test_late_words_on_the_last_program_are_heard() -> None:
+    results = _run(FakeLab(late="three", soon=True))
+    assert [result.status for result in results] == [Verdict.PASS, Verdict.PASS, Verdict.PASS, Verdict.CRASHED]
+    assert results[-1].program == "three"
+    assert results[-1].reports[0].lines == WARNING
+
+
+def test_a_program_that_was_skipped_is_not_to_blame() -> None:
+    results = _run(FakeLab(late="one"), "interval", "test_hmm")
+    (crashed,) = (result for result in results if result.status is Verdict.CRASHED)
+    assert (crashed.program, crashed.binding) == ("one", "interval")
