@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -17,11 +17,12 @@ from harness.pool import spread
 from harness.program.program import Program
 from harness.progress import Progress
 from harness.report.results import Result
-from harness.run import Plan, Task
+from harness.run import Plan, Task, run
 from harness.target.cache import Cache
 from harness.target.crashes import STALLS
 from harness.target.lab import Execution, Lab, prepare
 from harness.target.vm import VM, Machine
+from harness.target.watchdog import VMFailure
 from tests.provoking import PROVOCATIONS, Provocation, build_crash, load_crash
 
 pytestmark = pytest.mark.vm
@@ -117,3 +118,36 @@ def test_the_pool_survives_all_that_a_plain_kernel_notices(
 @pytest.mark.parametrize("flavour", sorted({each.flavour for each in PROVOCATIONS} - {"plain"}))
 def test_the_pool_survives_all_that_other_flavours_notice(flavour: str, cache: Cache, progress: Progress) -> None:
     run_with_crashes(prepare(KERNEL, flavour, cache=cache, progress=progress), cache, progress)
+
+
+class LateLab(ProvokingLab):
+    """A lab whose kernel reports when the program has ended."""
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        execution = Lab.execute(self, program, binding, wrong=wrong, timeout=timeout)
+        provocation = self.wanted.get(program.name)
+        if provocation is not None:
+            load_crash(self.vm(), self.crash)
+            with suppress(VMFailure):
+                self.vm().exec(f"({provocation.command}) > /dev/null 2>&1", timeout=timeout)
+        return execution
+
+
+@pytest.mark.parametrize("name", ["warning", "panic"])
+def test_a_report_that_comes_late_is_that_of_the_program_before(
+    machine: Machine, cache: Cache, progress: Progress, name: str
+) -> None:
+    first, second = catalogue.select(["snapshot/written", "snapshot/zero-page"])
+    (provocation,) = (each for each in PROVOCATIONS if each.name == name)
+    with LateLab(machine, cache=cache, progress=progress) as lab:
+        lab.crash, lab.wanted = build_crash(machine.kernel), {first.name: provocation, second.name: provocation}
+        results = list(run(Plan([first, second], ("interval",)), lab))
+    told = [(result.program, result.status) for result in results]
+    assert told == [
+        (first.name, Verdict.PASS),
+        (first.name, Verdict.CRASHED),
+        (second.name, Verdict.PASS),
+        (second.name, Verdict.CRASHED),
+    ]
+    for result in (results[1], results[3]):
+        assert re.fullmatch(provocation.title, result.reports[0].title)
