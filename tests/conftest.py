@@ -39,8 +39,8 @@ def cache() -> Cache:
 
 @pytest.fixture(scope="session")
 def machine(cache: Cache, progress: Progress) -> Machine:
-    """The default kernel with everything that it takes to boot it."""
-    return prepare("debian:6.1", "plain", cache=cache, progress=progress)
+    """The kernel that $HMM_HARNESS_KERNEL names, debian:6.1 if it is not set, with all that it takes to boot it."""
+    return prepare(os.environ.get("HMM_HARNESS_KERNEL", "debian:6.1"), "plain", cache=cache, progress=progress)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from harness.abi import CONSTANTS, ffi
+from harness.model.rules import FEATURES
 from tests.guest_executor import (
     BASE,
     PAGE,
@@ -45,6 +46,13 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def done(*elements: int, error: int = 0) -> Seen:
     return Seen("DONE", error, elements)
+
+
+def test_what_system_calls_can_do_is_told_by_name(executor: Path) -> None:
+    done = subprocess.run([executor, "features"], capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert set(names) <= FEATURES.keys()
+    assert "POPULATE" in names, "this machine's kernel is from 5.14 or later"
 
 
 @pytest.mark.parametrize("backing", ["ANON", "SHARED", "FILE", "PRIVATE_FILE"])

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from harness.compare import Verdict, compare
 from harness.model.allowed import Count, Entries, Expectation, Shape, Tokens
-from harness.model.rules import RULES
+from harness.model.rules import RULES, rules_for
 from harness.model.world import World
 from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status
 from harness.program.operations import Usage
@@ -204,6 +204,63 @@ def test_the_recorded_deviation_is_told_apart() -> None:
     assert comparison.reason.startswith("own-readonly-write")
     observations[-1] = Observation(Status.DONE, 0, (NOTHING,) * 4)
     assert compare(program, RULES["interval"], observations).verdict is Verdict.FAIL
+
+
+def _refused(text: str, elements: tuple[Element, ...], *features: str) -> Verdict:
+    """The verdict on a last step that fails with EFAULT, on a kernel that has `features` besides device memory."""
+    program = _program(BUF + "d1: bind a\na: write buf 5\nd0: to-device buf\n" + text)
+    _, observations = _obedient(program)
+    observations[-1] = Observation(Status.DONE, errno.EFAULT, elements)
+    return compare(program, rules_for("interval", ["DEVMEM", *features]), observations).verdict
+
+
+def test_only_a_kernel_that_cannot_bring_a_page_back_may_refuse_to() -> None:
+    for text in ("d1: read buf", "d1: fault buf read", "d1: fault buf write", "d1: write buf 9"):
+        assert _refused(text, ()) is Verdict.DEVIATION, text
+        assert _refused(text, (), "MIGRATE_FAULT_PAGE") is Verdict.FAIL, text
+    # Pages 0 and 1 are at hand, the third is the one that is refused.
+    text = "a: write buf[0:2] 5\nd1: read buf"
+    assert _refused(text, (5, 6)) is Verdict.DEVIATION
+    assert _refused(text, (5,)) is Verdict.FAIL
+    assert _refused(text, (5, 7)) is Verdict.FAIL
+
+
+def test_what_a_kernel_has_not_is_skipped_and_named() -> None:
+    program = _program(BUF + "a: advise buf populate-read\nd0: to-device buf\nd0: table buf")
+    _, observations = _obedient(program)
+    for features, words in (
+        ((), "needs MADV_POPULATE_READ"),
+        (("POPULATE",), "no device-private memory"),
+    ):
+        comparison = compare(program, rules_for("interval", features), observations)
+        assert comparison.verdict is Verdict.SKIP
+        assert words in comparison.reason
+    rules = rules_for("interval", ("POPULATE", "DEVMEM", "SOMETHING_ELSE"))
+    assert compare(program, rules, observations).verdict is Verdict.PASS
+
+
+def _with(features: str, text: str, *errors: int) -> Verdict:
+    """The verdict on steps that end with `errors`, on a kernel that has `features`."""
+    observations = [Observation(Status.DONE, error) for error in errors]
+    return compare(_program(text), rules_for("interval", ["POPULATE", *features.split()]), observations).verdict
+
+
+def test_a_hole_stops_populate_or_is_told_of_at_the_end() -> None:
+    text = "a: map buf anon 6 rw\na: protect buf[3:6] none\na: unmap buf[1]\na: advise buf populate-read"
+    assert _with("", text, 0, 0, 0, errno.EINVAL) is Verdict.PASS
+    assert _with("", text, 0, 0, 0, errno.ENOMEM) is Verdict.FAIL
+    assert _with("POPULATE_STOPS_AT_HOLE", text, 0, 0, 0, errno.ENOMEM) is Verdict.PASS
+    assert _with("POPULATE_STOPS_AT_HOLE", text, 0, 0, 0, errno.EINVAL) is Verdict.FAIL
+
+
+def test_mremap_moves_several_mappings_where_the_kernel_can() -> None:
+    text = "a: map buf anon 6 rw\na: protect buf[3:6] none\na: unmap buf[1]\na: remap buf to\n"
+    assert _with("", text, 0, 0, 0, errno.EFAULT) is Verdict.PASS
+    assert _with("", text, 0, 0, 0, 0) is Verdict.FAIL
+    assert _with("REMAP_SEVERAL", text, 0, 0, 0, 0) is Verdict.PASS
+    assert _with("REMAP_SEVERAL", text, 0, 0, 0, errno.EFAULT) is Verdict.FAIL
+    text = "a: map buf anon 6 rw\na: unmap buf[0]\na: remap buf to"
+    assert _with("REMAP_SEVERAL", text, 0, 0, errno.EFAULT) is Verdict.PASS
 
 
 @given(programs())

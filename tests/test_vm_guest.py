@@ -43,6 +43,7 @@ def test_hello_lists_both_bindings(lab: Lab) -> None:
     assert answer["bindings"] == ["interval", "test_hmm"]
     assert answer["info"]["modules"]["hmm_harness"] == "loaded"
     assert "skip-invalidate" in answer["info"]["mistakes"]
+    assert {"DEVMEM", "REMAP_SEVERAL"} & set(answer["info"]["features"])
 
 
 @pytest.mark.parametrize("binding", ["INTERVAL", "TEST_HMM"])

@@ -31,12 +31,12 @@ class Rules:
         """Why no driver can carry `step` out on this kernel; None if it can be done."""
         if isinstance(step, ToDevice | ToSystem | Evict) and not self.has("DEVMEM"):
             return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
-        if isinstance(step, Advise) and step.advice in _POPULATE and not self.has("POPULATE"):
+        if isinstance(step, Advise) and step.advice in POPULATE and not self.has("POPULATE"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         return None
 
 
-_POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
+POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 
 # What the model asks of a kernel. Found by trying: in capitals those of kmod/probes/, by compiling, and of
 # harness/guest/executor/features.c, by calling.
@@ -44,7 +44,7 @@ FEATURES = {
     "DEVMEM": "device-private memory",
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
-    "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
+    "POPULATE": "MADVPOPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }

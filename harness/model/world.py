@@ -23,7 +23,7 @@ from harness.model.allowed import (
     Tokens,
 )
 from harness.model.memory import HUGE_PAGES, AddressSpace, Area, File, Known, Page, Pte
-from harness.model.rules import Rules
+from harness.model.rules import POPULATE, Rules
 from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal
 from harness.program.operations import (
     FIRST_SUBJECT,
@@ -225,16 +225,20 @@ class World:
         numbers = list(self._program.pages(step.span))
         areas = [space.areas.get(number) for number in numbers]
         origins = {area for area in areas if area is not None}
-        if None in areas or len(origins) > 1:
-            return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c vma_to_resize(): one VMA only
         errors = frozenset({0})
-        if not space.pieces.isdisjoint(numbers):
+        if self._rules.has("REMAP_SEVERAL"):
+            if areas[0] is None:
+                return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c remap_move(): no gap at the start
+        elif None in areas or len(origins) > 1:
+            return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c vma_to_resize(): one VMA only
+        elif not space.pieces.isdisjoint(numbers):
             errors |= {errno.EFAULT}  # equal, but it may be two VMAs
         if observed.error in errors and observed.error:
             return Expectation(errors)
         shift = self._program.regions[step.region].address // 4096 - numbers[0]
         for number, area in zip(numbers, areas, strict=True):
-            assert area is not None
+            if area is None:
+                continue
             pte = self._clear(space, number)
             del space.areas[number]
             space.areas[number + shift] = replace(area, origin=area.origin + shift)
@@ -248,6 +252,8 @@ class World:
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             if area is None:
+                if step.advice in POPULATE and self._rules.has("POPULATE_STOPS_AT_HOLE"):
+                    return Expectation(frozenset({errno.ENOMEM}))
                 hole = True  # mm/madvise.c madvise_walk_vmas() goes on, and says so at the end
                 continue
             error = _refusal(step.advice, area)
