@@ -92,7 +92,11 @@ def test_a_report_of_a_run_that_is_over(tmp_path: Path) -> None:
     _write(path)
     ended = _command("report", str(path), "--reports", str(tmp_path / "all"))
     assert ended.returncode == ExitCode.CRASH, ended.stderr  # as the run itself
-    assert {each.suffix for each in (tmp_path / "all").iterdir()} >= {".html", ".xml"}
+    assert {each.suffix for each in (tmp_path / "all").iterdir()} == {".html", ".xml", ".ktap", ".jsonl"}
+    again = tmp_path / "all/results.jsonl"
+    before = again.read_bytes()
+    assert _command("report", str(again), "--reports", str(tmp_path / "all")).returncode == ExitCode.CRASH
+    assert again.read_bytes() == before
     ended = _command("report", str(path), "--ktap", "-")
     assert ended.stdout.startswith("KTAP version 1\n")
     assert _command("report", str(path)).returncode == ExitCode.USAGE

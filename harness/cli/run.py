@@ -173,7 +173,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         gdb=options.gdb,
         catch=catch,
     )
-    reports = _chosen(options)
+    reports = _chosen(options, path)
     with catch or nullcontext():
         with Store(path, resume=resume) as store:
             code = _execute(run, plan, resources, store, resume=resume, reports=reports)
@@ -304,7 +304,7 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
 
     path = options.results or runs.last()
     run = read(path)
-    reports = _chosen(options)
+    reports = _chosen(options, path)
     if options.json is not None:
         reports["json"] = options.json
     if not reports:
@@ -314,8 +314,8 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
     return exit_code(result.status for result in run.results)
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Path]:
-    """The reports that are asked for, besides the store itself, by form. Makes the directory of --reports."""
+def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
+    """The reports that are asked for, besides the `store` itself, by form. Makes the directory of --reports."""
     chosen: dict[str, Path] = {}
     if options.reports is not None:
         from harness.report.forms import FORMS as ALL
@@ -326,7 +326,9 @@ def _chosen(options: argparse.Namespace) -> dict[str, Path]:
             raise HarnessError(
                 f"cannot write reports to {options.reports}: {error.strerror}", hint="name a directory"
             ) from None
-        chosen = {name: options.reports / form.file for name, form in ALL.items() if name != "json"}
+        chosen = {name: options.reports / form.file for name, form in ALL.items()}
+        if chosen["json"].resolve() == store.resolve():
+            del chosen["json"]
     for name in ("ktap", "junit", "html"):
         path = getattr(options, name)
         if path is not None:
