@@ -236,16 +236,24 @@ def _read(path: Path, table: tuple[str, ...]) -> dict[str, Source]:
 
 
 def _line(text: str, table: tuple[str, ...], key: str) -> int:
-    """The line that sets `key`; tomllib does not tell. The first line where it is written in no usual way."""
-    name = rf"""["']?{re.escape(key)}["']?"""
-    header = re.compile(rf"\s*\[\s*{re.escape('.'.join((*table, key)))}\s*[\].]" if table else rf"\s*\[\s*{name}")
-    inside = not table
+    """The line that sets `key` in `table`; tomllib does not tell. The first line if it is written in no usual way."""
+    wanted = ".".join((*table, key))
+    current = ""
     for count, line in enumerate(text.splitlines(), 1):
-        begins = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
-        if header.match(line):
-            return count
-        if begins:
-            inside = re.sub(r"[\s\"']", "", begins[1]) == ".".join(table)
-        elif inside and re.match(rf"\s*{name}\s*[.=]", line):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        assignment = re.match(r"\s*([\w\s\"'.-]+?)\s*=", line)
+        if header:
+            current = _bare(header[1])
+            name = current
+        elif assignment:
+            name = ".".join(filter(None, (current, _bare(assignment[1]))))
+        else:
+            continue
+        if f"{name}.".startswith(f"{wanted}."):
             return count
     return 1
+
+
+def _bare(name: str) -> str:
+    """A dotted name without spaces and quotes."""
+    return re.sub(r"[\s\"']", "", name)

@@ -7,7 +7,6 @@ import argparse
 import os
 import shlex
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.cli import candidates
@@ -197,6 +196,8 @@ def _do(options: argparse.Namespace, progress: Progress, command: str, *, termin
 
 
 def _machine(options: argparse.Namespace, progress: Progress) -> Machine:
+    from dataclasses import replace
+
     from harness.target.lab import prepare
 
     machine = prepare(options.kernel, options.flavour, cache=open_cache(), progress=progress)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Completion, asked for in the shells themselves."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cli import candidates
+from harness.conformance import catalogue
+
+_BASH = r"""
+source <(hmm-harness completion bash)
+COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
+COMP_WORDBREAKS=$' \t\n"\'><=;|&(:'
+read -ra COMP_WORDS <<< "$1"
+[[ $1 == *" " ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_python_argcomplete hmm-harness "${COMP_WORDS[COMP_CWORD]}" ""
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> dict[str, str]:
+    """An environment with an hmm-harness on the path."""
+    program = tmp_path / "bin" / "hmm-harness"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
+    program.chmod(0o755)
+    checkout = str(Path(__file__).parents[1])
+    return os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": checkout, "TERM": "dumb"}
+
+
+def _need(shell: str) -> None:
+    if shutil.which(shell) is None:
+        assert "CI" not in os.environ, f"{shell} is not installed, and CI is to have it"
+        pytest.skip(f"{shell} is not installed")
+
+
+def _bash(surroundings: dict[str, str], line: str) -> list[str]:
+    ended = subprocess.run(
+        ["bash", "-c", _BASH, "bash", line], env=surroundings, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == ""
+    return [word.strip() for word in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("hmm-harness ", {"run", "vm", "config", "completion", "list"}),
+        ("hmm-harness vm ", {"shell", "exec", "list", "stop"}),
+        ("hmm-harness run --ker", {"--kernel"}),
+        ("hmm-harness run --binding ", {"interval", "test_hmm"}),
+        ("hmm-harness run --flavour plain,d", {"plain,debug"}),
+        ("hmm-harness run sn", {"snapshot/"}),
+        ("hmm-harness run snapshot/ho", {"snapshot/hole"}),
+        ("hmm-harness run --wrong skip-inv", {"skip-invalidate"}),
+        ("hmm-harness vm shell --flavour p", {"plain"}),
+        ("hmm-harness completion ", {"bash", "zsh", "fish"}),
+    ],
+)
+def test_bash(surroundings: dict[str, str], line: str, wanted: set[str]) -> None:
+    assert wanted <= set(_bash(surroundings, line))
+
+
+def test_bash_completes_after_a_colon(surroundings: dict[str, str]) -> None:
+    """A colon ends a word for bash: the part before it must not come again."""
+    wanted = [kernel.removeprefix("debian:") for kernel in candidates.kernels("") if kernel.startswith("debian:")]
+    assert set(_bash(surroundings, "hmm-harness run --kernel debian:")) == set(wanted) - {""} or not any(wanted)
+
+
+def test_bash_completes_files(surroundings: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "mine.hmm").touch()
+    (tmp_path / "mine.txt").touch()
+    (tmp_path / "results.jsonl").touch()
+    assert _bash(surroundings, f"hmm-harness run {tmp_path}/mi") == [f"{tmp_path}/mine.hmm"]
+    assert _bash(surroundings, f"hmm-harness report {tmp_path}/res") == [f"{tmp_path}/results.jsonl"]
+
+
+def test_fish(surroundings: dict[str, str]) -> None:
+    _need("fish")
+    for line, wanted in (("run snapshot/ho", "snapshot/hole"), ("vm sh", "shell"), ("run --flavour d", "debug")):
+        script = f"hmm-harness completion fish | source; complete --do-complete 'hmm-harness {line}'"
+        ended = subprocess.run(["fish", "-c", script], env=surroundings, capture_output=True, text=True, check=True)
+        assert ended.stdout.split()[0] == wanted
+
+
+def test_zsh(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """Typed at a terminal: zsh completes nowhere else."""
+    _need("zsh")
+    script = subprocess.run(
+        ["hmm-harness", "completion", "zsh"], env=surroundings, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "script").write_text(script.stdout)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], surroundings)
+    try:
+        _type(terminal, f"autoload -Uz compinit; compinit -u -D; source {tmp_path}/script; echo re''ady\n", "ready")
+        _type(terminal, "hmm-harness run snapshot/ho\t", "snapshot/hole")
+        _type(terminal, "\x15hmm-harness vm she\t", "shell")
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+
+
+def _type(terminal: int, text: str, wanted: str) -> None:
+    os.write(terminal, text.encode())
+    shown = ""
+    deadline = time.monotonic() + 60
+    while wanted not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{wanted!r} was not shown:\n{shown}"
+        shown += os.read(terminal, 4096).decode(errors="replace")
+
+
+def test_programs_are_offered_a_step_at_a_time() -> None:
+    steps = candidates.programs("")
+    directories = {name.partition("/")[0] + "/" for name in catalogue.names() if "/" in name}
+    assert directories <= set(steps)
+    assert not any("/" in step.removesuffix("/") for step in steps if step.startswith("snapshot"))
+
+
+def test_mistakes_are_those_of_the_driver() -> None:
+    assert {"skip-invalidate", "migrate-no-copy", "leak-device-page"} <= set(candidates.mistakes(""))
+    assert "skip-retry,skip-retry" not in candidates.mistakes("skip-retry,")
