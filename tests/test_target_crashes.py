@@ -320,7 +320,7 @@ def with_caller(log: list[str], caller: str) -> list[str]:
     return [line.replace("] ", f"][{caller:>7}] ", 1) for line in log]
 
 
-@each_kernel
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if ("hung-task", kernel) in LOGS])
 def test_reports_of_two_callers_are_told_apart(kernel: str) -> None:
     one = with_caller(LOGS["warning", kernel], "T52")
     other = with_caller(LOGS["hung-task", kernel], "T19")

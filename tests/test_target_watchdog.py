@@ -41,6 +41,8 @@ HARMLESS = """\
     ],
 )
 def test_a_broken_kernel_is_told_by_its_console(kernel: str, name: str, kind: Trouble, text: str) -> None:
+    if (name, kernel) not in LOGS:
+        pytest.skip(f"{name} was not recorded on {kernel}")
     console = "\n".join(["[    0.1] before", *LOGS[name, kernel]])
     failure = trouble_on_console(console)
     assert failure is not None

@@ -292,9 +292,10 @@ _HELPERS = re.compile(
     | _*refcount\w* | _*list_(?:add|del)\w* | debug_(?:print_)?object\w* | _*debug_object\w*
     | mem(?:cpy|set|move|cmp|chr)\w* | _*mem(?:cpy|set|move)\w* | str\w+ | _*copy_\w*(?:user|from|to)\w*
     | instrument\w* | rep_\w+ | clear_user\w* | _*clear_user\w* | bad_page\w* | free_page_is_bad\w*
-    | check_(?:free|new)_page\w* | _*free_pages?\w* | free_unref\w* | free_pcppages_bulk | page_expected_state
+    | check_(?:free|new)_page\w* | _*free_(?:frozen_)?pages?\w* | free_unref\w* | free_pcppages_bulk
+    | page_expected_state
     | _*put_page\w* | _*put_folio\w* | _*folio_put\w* | destroy_large_folio | free_(?:pcp|tail)\w*
-    | prep_new_page | post_alloc_hook | get_page_from_freelist | _*alloc_pages\w* | alloc_pages\w*
+    | prep_new_page | post_alloc_hook | get_page_from_freelist | _*alloc_(?:frozen_)?pages\w* | alloc_pages\w*
     | _*folio_alloc\w* | rmqueue\w* | _*k[mvz]*alloc\w* | kmem_cache_\w+ | _*kmem_cache\w* | slab_\w+
     | _*slab_\w+ | kv?free\w* | _*kfree\w* | v?alloc_\w*hook | _*v[mz]?alloc\w* | vfree | kmemleak_\w+
     | object_err | check_(?:object|bytes\w*|slab) | alloc_debug\w* | free_(?:debug|to)\w* | on_freelist
