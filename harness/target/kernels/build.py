@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import MissingError, UsageError
@@ -39,6 +40,9 @@ _MAKEFILE = """\
 export KBUILD_OUTPUT := $(realpath $(dir $(lastword $(MAKEFILE_LIST))))
 include $(KBUILD_OUTPUT)/../Makefile
 """
+
+# Options that some kernels know by another name
+_RENAMED = {"CONFIG_PROC_SYSCTL": "CONFIG_SYSCTL"}  # since 7.3
 
 # Not read by any build for x86: half of the source, and most of the time that unpacking takes.
 _NOT_UNPACKED = (
@@ -195,7 +199,8 @@ def configure(source: Path, tree: Path, asked: Sequence[kconfig.Option], *, name
     fragment = tree / "requested.config"
     # Kernels come and go with options; what one of them does not know, it cannot lack.
     known = kconfig.defined(source)
-    asked = [option for option in asked if option.name in known]
+    renamed = [replace(option, name=_RENAMED[option.name]) for option in asked if option.name in _RENAMED]
+    asked = [option for option in (*asked, *renamed) if option.name in known]
     fragment.write_text(kconfig.render(asked))
     env = make_environment() | {"KCONFIG_ALLCONFIG": str(fragment)}
     run_tool(["make", f"--directory={source}", f"O={tree}", "allnoconfig"], log=log, env=env)
