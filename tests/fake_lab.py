@@ -19,6 +19,7 @@ from harness.program.program import Program
 from harness.pytest_plugin.lab import SharedLab
 from harness.pytest_plugin.model import Model
 from harness.pytest_plugin.slots import Slot
+from harness.target.crashes import crashes
 from harness.target.lab import Execution
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
@@ -31,7 +32,7 @@ def fake_machine(kernel: str, flavour: str) -> Machine:
     return cast(
         Machine,
         SimpleNamespace(
-            kernel=SimpleNamespace(name=kernel, flavour=flavour, key="0"),
+            kernel=SimpleNamespace(name=kernel, flavour=flavour, release="0", key="0"),
             image=SimpleNamespace(key="0"),
             payload=SimpleNamespace(key="0"),
             append="",
@@ -61,13 +62,17 @@ class FakeLab(SharedLab):
             journal.write(f"{line}\n")
 
     def vm(self) -> Any:
-        return SimpleNamespace(exec=lambda *_, **__: (0, "[    1.000000] all is well"), alive=lambda: True)
+        return SimpleNamespace(
+            exec=lambda *_, **__: (0, "[    1.000000] all is well"), alive=lambda: True, console=""
+        )
 
     def discard(self) -> None:
         self.note("discard")
 
     def rest(self) -> None:
         pass
+
+    memo: object = None
 
     def missing(self, binding: str) -> str | None:
         return None if binding == "interval" else f"{self.kernel.name} has no module {binding}"
@@ -81,14 +86,13 @@ class FakeLab(SharedLab):
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         self.note(f"{self.kernel.name} {binding} {timeout:g} {len(program.steps)}")
         observations = Model(RULES[binding]).obedient(program)
-        complaints: tuple[str, ...] = ()
         log: tuple[str, ...] = ()
         if "dead" in program.regions:
             raise VMFailure(Trouble.QEMU_DIED, "QEMU was killed by SIGKILL", console="[    1.0] last words")
         if "panic" in program.regions:
             raise VMFailure(Trouble.PANIC, "the kernel panicked: oh no", console="[    1.0] Kernel panic: oh no")
         if "oops" in program.regions:
-            log = complaints = ("[    1.0] WARNING: CPU: 0 at mm/hmm.c:1",)
+            log = ("[    1.0] WARNING: CPU: 0 at mm/hmm.c:1",)
         if "stuck" in program.regions:
             observations = (*observations[:-1], Observation(Status.STUCK))
         if "lost" in program.regions:
@@ -100,7 +104,7 @@ class FakeLab(SharedLab):
             seconds=0.001,
             log=log,
             earlier=(),
-            complaints=complaints,
+            crashes=tuple(crashes(log)),
             residue={"d0": 0, "d1": 0},
         )
         self.first = self.first or (program, execution)

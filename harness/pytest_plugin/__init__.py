@@ -37,14 +37,14 @@ from harness.pytest_plugin.outcomes import (
     NoVerdict,
     TimedOut,
 )
-from harness.pytest_plugin.settings import Settings, add_options, read_settings
+from harness.pytest_plugin.settings import WORKER_SEED, Settings, add_options, asked_for, read_settings
 
 if TYPE_CHECKING:
     from harness.program.program import Program
     from harness.progress import Progress
     from harness.pytest_plugin.lab import SharedLab
-    from harness.pytest_plugin.lockstep import Lockstep
     from harness.pytest_plugin.model import Model
+    from harness.pytest_plugin.play import Lockstep
     from harness.pytest_plugin.writer import Device, Subject
     from harness.target.artifacts import Kernel
     from harness.target.cache import Cache
@@ -68,9 +68,7 @@ _MARKERS = (
     "hmm_timeout(seconds): for one program in the guest",
     "hmm_programs(pattern, ...): the fixture hmm_program is each of these programs, by name or file",
 )
-_SETTINGS = pytest.StashKey[Settings]()
 _BANNERS = pytest.StashKey[dict[str, None]]()
-_WORKER_SEED = "hmm_seed"
 _WORKER_BANNERS = "hmm_banners"
 
 
@@ -83,21 +81,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the markers and reads the settings."""
+    """Registers the markers."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    settings = read_settings(config)
-    inherited = getattr(config, "workerinput", {}).get(_WORKER_SEED)  # a worker of pytest-xdist
-    if inherited is not None:
-        settings = settings.with_seed(inherited)
-    config.stash[_SETTINGS] = settings
     config.stash[_BANNERS] = {}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist: all workers have the same seed."""
-    node.workerinput[_WORKER_SEED] = node.config.stash[_SETTINGS].seed
+    node.workerinput[WORKER_SEED] = read_settings(node.config).seed
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -109,23 +102,25 @@ def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001  the 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """The header, where it is known to matter or where nobody can know that this early."""
-    settings = config.stash[_SETTINGS]
     distributed = config.getoption("dist", "no") != "no"
-    return [_header(settings)] if settings.explicit or distributed else []
+    return [_header(config)] if asked_for(config) or distributed else []
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """The header, if any test has to do with us."""
-    settings = config.stash[_SETTINGS]
     concerned = any(_concerned(item) for item in items)
-    return [_header(settings)] if concerned and not settings.explicit else []
+    return [_header(config)] if concerned and not asked_for(config) else []
 
 
-def _header(settings: Settings) -> str:
+def _header(config: pytest.Config) -> str:
     from harness.target.accel import remembered
     from harness.target.cache import Cache
 
-    accel = remembered(Cache())
+    settings = read_settings(config)
+    try:
+        accel = remembered(Cache())
+    except HarnessError as error:
+        raise pytest.UsageError(f"{error.message}; {error.hint}") from None
     if accel is None:
         how = "KVM is tried with the first VM"
     else:
@@ -154,7 +149,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("hmm-harness")
         for banner in banners:
             terminalreporter.line(banner)
-        terminalreporter.line(f"seed: --hmm-seed {config.stash[_SETTINGS].seed}")
+        terminalreporter.line(f"seed: --hmm-seed {read_settings(config).seed}")
 
 
 # Which kernels, drivers and programs a test runs on
@@ -162,7 +157,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each kernel, driver and program that it is for; one that is for none is skipped, and says why."""
-    settings = metafunc.config.stash[_SETTINGS]
+    settings = read_settings(metafunc.config)
     if "hmm_machine" in metafunc.fixturenames:
         _for_kernels(metafunc, settings)
     if "hmm_binding" in metafunc.fixturenames:
@@ -201,11 +196,11 @@ def _for_bindings(metafunc: pytest.Metafunc, settings: Settings) -> None:
 
 
 def _for_programs(metafunc: pytest.Metafunc) -> None:
-    from harness.conformance import catalogue
+    from harness.pytest_plugin.programs import select
 
     patterns = [pattern for mark in metafunc.definition.iter_markers("hmm_programs") for pattern in mark.args]
     try:
-        programs = catalogue.select(patterns)
+        programs = select(patterns, metafunc.definition.path.parent)
     except HarnessError as error:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error.message}; {error.hint}") from None
     metafunc.parametrize("hmm_program", programs, ids=[program.name for program in programs], indirect=True)
@@ -250,7 +245,7 @@ def hmm_machine(
     """The kernel under test with everything that it takes to boot it, built if need be."""
     from harness.target.lab import prepare
 
-    kernel, flavour = getattr(request, "param", pytestconfig.stash[_SETTINGS].targets[0])
+    kernel, flavour = getattr(request, "param", read_settings(pytestconfig).targets[0])
     return prepare(kernel, flavour, cache=hmm_cache, progress=hmm_progress)
 
 
@@ -267,7 +262,7 @@ def hmm_lab(
     """Keeps a VM of the kernel going, from test to test as long as they pass."""
     from harness.pytest_plugin.lab import SharedLab
 
-    settings = pytestconfig.stash[_SETTINGS]
+    settings = read_settings(pytestconfig)
     lab = SharedLab(hmm_machine, cache=hmm_cache, progress=hmm_progress, restore=settings.restore, vms=settings.vms)
     with lab:
         yield lab
@@ -278,7 +273,7 @@ def hmm_lab(
 @pytest.fixture
 def hmm_binding(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> str:
     """The driver that programs run on: "interval" or "test_hmm"."""
-    return str(getattr(request, "param", pytestconfig.stash[_SETTINGS].bindings[0]))
+    return str(getattr(request, "param", read_settings(pytestconfig).bindings[0]))
 
 
 @pytest.fixture
@@ -291,7 +286,7 @@ def hmm_program(request: pytest.FixtureRequest) -> Program:
 @pytest.fixture(scope="session")
 def hmm_seed(pytestconfig: pytest.Config) -> int:
     """The seed of this run, the same in all processes; the header shows it."""
-    return pytestconfig.stash[_SETTINGS].seed
+    return read_settings(pytestconfig).seed
 
 
 @pytest.fixture
@@ -321,25 +316,32 @@ def hmm_vm(request: pytest.FixtureRequest, hmm_lab: SharedLab) -> Iterator[VM]:
 def lockstep(
     request: pytest.FixtureRequest, hmm_lab: SharedLab, hmm_binding: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lockstep]:
-    """Runs programs on the kernel and in the model, and compares: see `harness.pytest_plugin.lockstep.Lockstep`."""
-    from harness.pytest_plugin.lockstep import Lockstep, Stage
+    """Runs programs on the kernel and in the model, and compares: see `harness.pytest_plugin.play.Lockstep`."""
+    from harness.pytest_plugin.play import Lockstep, Stage
 
     _insist(request, hmm_lab)
     node, config = request.node, request.config
     cache = getattr(config, "cache", None)
     keep = cache.mkdir("hmm-harness") if cache is not None else tmp_path_factory.mktemp("hmm-harness")
     timeouts = [float(mark.args[0]) for mark in node.iter_markers("hmm_timeout")]
+    settings, kernel = read_settings(config), hmm_lab.kernel
+    node.user_properties += [
+        ("hmm_kernel", kernel.name), ("hmm_flavour", kernel.flavour), ("hmm_release", kernel.release),
+        ("hmm_binding", hmm_binding), ("hmm_seed", settings.seed),
+    ]  # fmt: skip
     promise = (getattr(getattr(node, "function", None), "__doc__", None) or "").strip().split("\n")[0]
     yield Lockstep(
         Stage(
             lab=hmm_lab,
             binding=hmm_binding,
             wrong=_named(node, "hmm_wrong"),
-            timeout=timeouts[0] if timeouts else config.stash[_SETTINGS].timeout,
+            timeout=timeouts[0] if timeouts else settings.timeout,
             name=node.nodeid,
             title=promise,
             keep=Path(keep),
+            directory=node.path.parent,
             log=lambda text: node.add_report_section("call", "kernel log", text),
+            note=lambda name, value: node.user_properties.append((name, value)),
         )
     )
     hmm_lab.rest()

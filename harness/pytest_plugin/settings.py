@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a pytest run is told about kernels: command line before environment before ini file before default.
+"""What a pytest run is told about kernels.
 
-The variables are those of `hmm-harness` itself.
+The command line outranks the environment, that outranks pytest's ini file, that outranks the files of `hmm-harness`
+itself (see harness/cli/settings.py), that outrank the defaults. The variables are those of `hmm-harness`, too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import argparse
 import os
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, number, seconds, words
+from harness.errors import UsageError
 
+WORKER_SEED = "hmm_seed"  # in pytest-xdist's workerinput
 _SEED_BITS = 32
 
 
@@ -85,7 +89,7 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What this run is to do. `vms` None: as many as fit. `explicit`: whether anything of it was asked for."""
+    """What this run is to do. `vms` None: as many as fit."""
 
     kernels: tuple[str, ...]
     flavours: tuple[str, ...]
@@ -94,16 +98,14 @@ class Settings:
     seed: int
     vms: int | None
     restore: bool
-    explicit: bool
 
     @property
     def targets(self) -> tuple[tuple[str, str], ...]:
         """Each kernel in each flavour."""
         return tuple((kernel, flavour) for kernel in self.kernels for flavour in self.flavours)
 
-    def with_seed(self, seed: int) -> Settings:
-        """The same with another seed."""
-        return replace(self, seed=seed)
+
+_READ = pytest.StashKey[Settings]()
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -126,8 +128,37 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read_settings(config: pytest.Config, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings of this run. Raises `pytest.UsageError` for a value that makes no sense."""
+    """The settings of this run; read once, and only by who needs them.
+
+    Raises `pytest.UsageError` for a value that makes no sense.
+    """
+    if _READ not in config.stash:
+        config.stash[_READ] = _read(config, environment)
+    return config.stash[_READ]
+
+
+def asked_for(config: pytest.Config, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the command line, the environment or the ini file has any setting of ours."""
+    return any(
+        config.getoption(setting.entry) is not None
+        or environment.get(setting.variable)
+        or config.getini(setting.entry)
+        for setting in _SETTINGS
+    )
+
+
+def _read(config: pytest.Config, environment: Mapping[str, str]) -> Settings:
+    from harness.cli.settings import effective  # noqa: PLC0415  for those alone who use the plugin
+
+    try:
+        elsewhere = effective(Path.cwd(), environment)
+    except UsageError as error:
+        raise pytest.UsageError("; ".join(filter(None, [error.message, error.hint]))) from None
     found = {setting.name: _find(setting, config, environment) for setting in _SETTINGS}
+    for name, value in found.items():
+        if value is None and name in elsewhere and elsewhere[name].origin != "default":
+            found[name] = elsewhere[name].value
+    seed = getattr(config, "workerinput", {}).get(WORKER_SEED, found["seed"])  # a worker of pytest-xdist is told
 
     def several(name: str, default: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(found[name] or default))
@@ -137,10 +168,9 @@ def read_settings(config: pytest.Config, environment: Mapping[str, str] = os.env
         flavours=several("flavour", (DEFAULT_FLAVOUR,)),
         bindings=several("binding", BINDINGS),
         timeout=30.0 if found["timeout"] is None else found["timeout"],
-        seed=random.SystemRandom().getrandbits(_SEED_BITS) if found["seed"] is None else found["seed"],
+        seed=random.SystemRandom().getrandbits(_SEED_BITS) if seed is None else seed,
         vms=found["vms"],
         restore=not found["no-restore"],
-        explicit=any(value is not None for value in found.values()),
     )
 
 

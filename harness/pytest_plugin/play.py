@@ -30,6 +30,7 @@ from harness.pytest_plugin.outcomes import (
     NoVerdict,
     TimedOut,
 )
+from harness.pytest_plugin.programs import select
 from harness.pytest_plugin.writer import Device, Subject, Writer, place
 from harness.report.explain import explain
 from harness.report.results import Result
@@ -55,9 +56,10 @@ class Played:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where the programs of one test run. `name`: the test's id. `keep`: where programs are written for replay.
+    """Where the programs of one test run.
 
-    `log`: takes the kernel log of that time.
+    `name`: the test's id. `title`: what it promises. `keep`: where programs are written for replay. `directory`: of
+    the test's file. `log` takes the kernel log of that time, `note` a property for the report.
     """
 
     lab: SharedLab
@@ -67,7 +69,9 @@ class Stage:
     name: str
     title: str
     keep: Path
+    directory: Path
     log: Callable[[str], None]
+    note: Callable[[str, str], None]
 
 
 class Lockstep:
@@ -121,9 +125,9 @@ class Lockstep:
         return self._now(program, program.name if known else None, check)
 
     def file(self, path: str | os.PathLike[str], *, check: bool = True) -> Played:
-        """Runs the program in a file, whose path is relative to the directory in which pytest was started."""
+        """Runs the program in a file that lies beside the test, or one of the product by its name."""
         __tracebackhide__ = True
-        (program,) = catalogue.select([os.fspath(path)])
+        (program,) = select([os.fspath(path)], self._stage.directory)
         return self._now(program, program.name, check)
 
     def finish(self) -> None:
@@ -162,6 +166,8 @@ class Lockstep:
             shown = replace(program, name=file or _keep(program, stage.keep))
             target = (stage.lab.kernel.name, stage.lab.kernel.flavour)
             result = replace(result, replay=replay_command(shown, stage.binding, plan, target))
+            stage.note("hmm_replay", result.replay)
+        stage.note("hmm_verdict", str(result.status))
         if result.log:
             stage.log("\n".join(result.log))
         first = stage.lab.first
@@ -179,7 +185,8 @@ class Lockstep:
         if not check:
             return
         if result.status is Verdict.DEVIATION:
-            warnings.warn(DeviationWarning(f"{played.program.name}: {result.reason}"), stacklevel=2)
+            file, _, line = place().rpartition(":")
+            warnings.warn_explicit(DeviationWarning(result.reason), None, file or self._stage.name, int(line or 1))
         elif result.status is Verdict.SKIP:
             raise NotHere(result.reason)
         elif result.status is not Verdict.PASS:
