@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import completion, config, run, tools, vm
+from harness.cli import completion, config, kernel, run, tools, vm
 from harness.cli.options import Command
 from harness.errors import ExitCode, HarnessError
 from harness.progress import Progress
@@ -21,7 +21,7 @@ from harness.progress import Progress
 if TYPE_CHECKING:
     from types import FrameType
 
-_COMMANDS = (run, vm, tools, config, completion)  # each with `add`, in the order in which --help shows them
+_COMMANDS = (run, kernel, vm, tools, config, completion)  # each with `add`, in the order in which --help shows them
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@
     ROOT/KIND/KEY/            a finished entry: files of the builder and .manifest.json
     ROOT/locks/KIND.KEY       held (flock) by whoever builds that entry
     ROOT/tmp/KIND.KEY.RANDOM  an entry in the making; dead if nobody holds its lock
+    ROOT/work/KIND.KEY/       where something is built again and again, each time only what changed
     ROOT/logs/                what compilers said, kept when a build fails
     ROOT/digests.json         hashes of large input files, by their size and time
 
@@ -31,7 +32,7 @@ from harness.errors import HarnessError, UsageError
 from harness.progress import Progress
 
 _MANIFEST = ".manifest.json"
-_RESERVED = frozenset({"locks", "tmp", "logs"})
+_RESERVED = frozenset({"locks", "tmp", "logs", "work"})
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
 _UNUSED_FOR = 14 * 24 * 3600.0  # seconds after which an entry makes room when another of its kind is built
@@ -113,6 +114,18 @@ class Cache:
         except OSError as error:
             raise self._storage_error(error, f"{kind} {key[:12]}") from error
 
+    @contextmanager
+    def workplace(self, kind: str, key: str, *, progress: Progress) -> Iterator[Path]:
+        """A directory that stays as it is left, for builds of what changed; one process has it at a time."""
+        _check_name(kind, key)
+        try:
+            with self._lock(kind, key, progress):
+                path = self.root / "work" / f"{kind}.{key}"
+                path.mkdir(parents=True, exist_ok=True)
+                yield path
+        except OSError as error:
+            raise self._storage_error(error, f"{kind} {key[:12]}") from error
+
     def has(self, kind: str, key: str) -> bool:
         """Whether `entry` would build nothing."""
         _check_name(kind, key)
@@ -143,6 +156,17 @@ class Cache:
                 return 0
             freed = _size(path)
             self._remove(path)
+        return freed
+
+    def remove_workplaces(self) -> int:
+        """Removes the directories of `workplace` that nobody has at this moment. Returns the bytes freed."""
+        freed = 0
+        for place in self._children("work"):
+            kind, _, key = place.name.partition(".")
+            with self._try_lock(kind, key) as locked:
+                if locked:
+                    freed += _size(place)
+                    shutil.rmtree(place)
         return freed
 
     def verify(self) -> list[str]:
@@ -181,6 +205,7 @@ class Cache:
                         continue
                     freed += _size(path)
                     self._remove(path)
+            freed += self.remove_workplaces()
             for log in self._children("logs"):
                 freed += log.stat().st_size
                 log.unlink(missing_ok=True)

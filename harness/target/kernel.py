@@ -7,13 +7,13 @@ from harness.errors import UsageError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.kernels import debian, stock
+from harness.target.kernels import debian, host, image, stock, tree
 from harness.target.kernels.build import NEEDS, flavours, make_environment
 from harness.target.kernels.provider import Offer, Provider
 
 __all__ = ["NEEDS", "PROVIDERS", "flavours", "forms", "installed", "make_environment", "offers", "provide_kernel"]
 
-PROVIDERS: dict[str, Provider] = {"debian": debian, "stock": stock}
+PROVIDERS: dict[str, Provider] = {"debian": debian, "stock": stock, "tree": tree, "image": image, "host": host}
 
 
 def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
@@ -26,7 +26,10 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
     provider = PROVIDERS.get(scheme)
     if provider is None:
         lines = [f"    {form}: {meaning}" for form, meaning in forms()]
-        raise UsageError("\n".join([f"no such kernel: {spec!r}; a kernel is one of", *lines]))
+        raise UsageError(
+            "\n".join([f"no such kernel: {spec!r}; a kernel is one of", *lines]),
+            hint="hmm-harness kernel list: those that have names",
+        )
     return provider.provide(what, flavour, cache=cache, progress=progress)
 
 

@@ -34,6 +34,7 @@ _BASE = "base"
 _MIB = 1 << 20
 NEEDS = 3072 * _MIB  # bytes of disk for the unpacked source and all objects, while a build runs
 _COMPILED = re.compile(r"  (?:CC|AS|HOSTCC|LD|AR)\b.*\.(?:o|a|ko)")
+_VARIABLE = re.compile(r"(\w[\w.]*=\S+)\s+#\s*\S.*")
 _FILES = 1600  # that a build of base.config compiles, for the progress; other kernels come close
 
 _MAKEFILE = """\
@@ -95,23 +96,32 @@ def flavours() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.config") if path.stem != _BASE)
 
 
-def options(flavour: str) -> list[kconfig.Option]:
-    """What a flavour asks for, all fragments taken together. Raises UsageError if there is no such flavour."""
+def options(flavour: str, *more: str) -> list[kconfig.Option]:
+    """What a flavour, and the fragments `more`, ask for. Raises UsageError if there is no such flavour."""
     if flavour not in flavours():
         raise UsageError(f"no such flavour: {flavour!r}", hint=f"there are: {', '.join(flavours())}")
-    fragments = [kconfig.read_fragment(CONFIGS / f"{name}.config") for name in (_BASE, flavour)]
+    fragments = [kconfig.read_fragment(CONFIGS / f"{name}.config") for name in (_BASE, flavour, *more)]
     return list(kconfig.merge(fragments).values())
+
+
+def variables(flavour: str) -> list[str]:
+    """What make is told for a flavour: NAME=value. Raises UsageError for a line of its file that gives no reason."""
+    path = CONFIGS / f"{flavour}.make"
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            match = _VARIABLE.fullmatch(line)
+            if match is None:
+                raise UsageError(f"{path}:{number}: not a variable with a reason: {line}", hint="NAME=value  # why")
+            found.append(match[1])
+    return found
 
 
 def key_of(source: str, flavour: str) -> str:
     """The key of the kernel that is built of a source with the digest `source`."""
-    return digest_of(RECIPE, source, kconfig.render(options(flavour)), toolchain())
-
-
-def built(source: str, cache: Cache) -> tuple[tuple[str, int], ...]:
-    """The flavours in which a source with the digest `source` is in the cache, each with its size in bytes."""
-    sizes = ((flavour, cache.size("kernel", key_of(source, flavour))) for flavour in flavours())
-    return tuple((flavour, size) for flavour, size in sizes if size)
+    return digest_of(RECIPE, source, kconfig.render(options(flavour)), toolchain(), *variables(flavour))
 
 
 def from_tarball(spec: str, tarball: Path, flavour: str, *, origin: str, cache: Cache, progress: Progress) -> Kernel:
@@ -132,7 +142,7 @@ def from_tarball(spec: str, tarball: Path, flavour: str, *, origin: str, cache: 
             tree = source / "build"
             tree.mkdir()
             configure(source, tree, asked, name=name, log=log, step=step)
-            compile_all(source, tree, log=log, step=step)
+            compile_all(source, tree, variables(flavour), log=log, step=step)
             step.update("keeping what is needed")
             keep(source, tree, out, shutil.move)
             shutil.rmtree(source)
@@ -207,8 +217,8 @@ def configure(source: Path, tree: Path, asked: Sequence[kconfig.Option], *, name
     kconfig.verify(asked, (tree / ".config").read_text(), what=name)
 
 
-def compile_all(source: Path, tree: Path, *, log: Path, step: Step, variables: Sequence[str] = ()) -> None:
-    """Makes the kernel and its modules in `tree`, which has a .config; `variables` go to make."""
+def compile_all(source: Path, tree: Path, words: Sequence[str], *, log: Path, step: Step) -> None:
+    """Makes the kernel and its modules in `tree`, which has a .config; `words` go to make."""
     compiled = 0
 
     def count(line: str) -> None:
@@ -218,7 +228,7 @@ def compile_all(source: Path, tree: Path, *, log: Path, step: Step, variables: S
             step.update(f"{compiled} of about {max(_FILES, compiled)} files")
 
     jobs = len(os.sched_getaffinity(0))
-    make = ["make", f"--directory={source}", f"O={tree}", f"--jobs={jobs}", *variables]
+    make = ["make", f"--directory={source}", f"O={tree}", f"--jobs={jobs}", *words]
     run_tool([*make, "bzImage", "modules"], log=log, env=make_environment(), each_line=count)
 
 

@@ -73,7 +73,7 @@ def find(what: str, archive: Archive) -> Source:
     if not found:
         known = {file.upstream for file in archive.search(_is_source)} | {each for each, _ in _packages()}
         raise UsageError(
-            f"no such kernel: the archive has no source of Linux {what}",
+            f"no such kernel: debian:{what}: the archive has no source of it",
             hint=f"the nearest that it has: {', '.join(f'debian:{each}' for each in nearest(what, known))}",
         )
     best = _best(found)
@@ -126,13 +126,25 @@ def installed() -> list[str]:
 
 def _offer(spec: str, source: Source, cache: Cache) -> Offer:
     tarball = source.tarball
+    entries: list[tuple[str, str]] = []
     fetch = 0
-    if tarball is None and source.file is not None:
+    if source.file is not None:
         if cache.has("source", source.file.sha256):
             tarball = _in_entry(cache.root / "source" / source.file.sha256)
+            entries.append(("source", source.file.sha256))
         else:
             fetch = source.file.size
-    return Offer(spec, source.origin, fetch, build.built(cache.file_digest(tarball), cache) if tarball else ())
+    built: list[tuple[str, int]] = []
+    if tarball is not None:
+        digest = cache.file_digest(tarball)
+        for flavour in build.flavours():
+            key = build.key_of(digest, flavour)
+            size = cache.size("kernel", key)
+            if size:
+                built.append((flavour, size))
+                entries.append(("kernel", key))
+    headline = _SERIES.fullmatch(spec.partition(":")[2]) is not None
+    return Offer(spec, source.origin, fetch, tuple(built), tuple(entries), headline)
 
 
 def _first_suite(archive: Archive, wanted: Callable[[File], bool]) -> list[File]:

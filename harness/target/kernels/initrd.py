@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import lzma
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from harness.errors import BuildError
 from harness.target.children import run
 from harness.target.places import VM_IMAGES
 
+# What the guest's init expects to be there; a kernel that has one of them built in needs no module.
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "erofs")
 INIT = VM_IMAGES / "initrd" / "init.c"
 _DIRECTORY = 0o040755
 _EXECUTABLE = 0o100755
@@ -32,6 +36,42 @@ def make_initrd(modules: Sequence[Path], target: Path) -> None:
     files["order"] = "".join(f"/{name}\n" for name in names).encode()
     target.write_bytes(cpio(files))
     program.unlink()
+
+
+def needed(
+    here: Callable[[list[str]], list[str]], release: str, names: Iterable[str], *, required: bool = False
+) -> list[str]:
+    """The files, relative to the root directory, that modprobe would load for `names`, in its order.
+
+    `here` makes the command that runs a command where the modules are. A module that the kernel does not have is
+    left out, or raises BuildError if it is required.
+    """
+    files: dict[str, None] = {}
+    for name in names:
+        argv = ["modprobe", f"--set-version={release}", "--show-depends", name]
+        try:
+            said = run(here(argv), what=f"looking for the module {name}")
+        except BuildError:
+            if required:
+                raise
+            continue
+        for line in said.splitlines():
+            kind, _, rest = line.strip().partition(" ")
+            if kind == "insmod":
+                files[rest.split()[0].lstrip("/")] = None
+    return list(files)
+
+
+def unpacked(module: Path, directory: Path) -> Path:
+    """A copy of `module` in `directory` that every kernel can load. Raises BuildError if it cannot be unpacked."""
+    data = module.read_bytes()
+    if module.suffix == ".xz":
+        data = lzma.decompress(data)
+    elif module.suffix != ".ko":
+        raise BuildError(f"{module.name} is packed in a way that is not known here")
+    target = directory / f"{module.name.partition('.')[0]}.ko"
+    target.write_bytes(data)
+    return target
 
 
 def cpio(files: Mapping[str, bytes | None]) -> bytes:

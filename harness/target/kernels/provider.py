@@ -19,6 +19,8 @@ class Offer:
     origin: str  # "linux-source-6.1 6.1.192-1, installed"
     fetch: int  # bytes that have to be downloaded first
     built: tuple[tuple[str, int], ...] = ()
+    entries: tuple[tuple[str, str], ...] = ()  # what it has in the cache: kind and key
+    headline: bool = True  # whether a short list shows it: the newest of its series
 
 
 class Provider(Protocol):

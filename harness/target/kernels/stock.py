@@ -10,21 +10,20 @@ ENTRY/root/                     its headers and the compiler of its suite
 
 from __future__ import annotations
 
-import lzma
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BuildError, MissingError, UsageError
+from harness.errors import MissingError, UsageError
 from harness.progress import Progress, Step
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
 from harness.target.children import run
 from harness.target.kernels.archive import SMALL_SUITES, SUITES, Archive, File, newest, suite_lines
 from harness.target.kernels.chroot import PLACES, inside
-from harness.target.kernels.initrd import INIT, make_initrd
+from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, needed, unpacked
 from harness.target.kernels.provider import Offer
 from harness.target.process import run_tool
 
@@ -41,8 +40,6 @@ _IMAGE = re.compile(r"linux-image-(?P<abi>\d\S*?(?P<cloud>-cloud)?-amd64)")
 _TOOLS = ("binutils", "coreutils", "dash", "diffutils", "findutils", "grep", "kmod", "make", "mawk", "sed")
 _MERGED = ("bin", "lib", "lib64", "sbin")  # links into usr/ that a package's maintainer script would make
 _UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/info", "var")
-# What the guest's init expects to be there; a kernel that has one of them built in needs no module.
-_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "erofs")
 _ON_DEMAND = ("zram", "hwpoison_inject")
 _MODULES_WITHOUT = ("CONFIG_DEBUG_INFO_BTF_MODULES=", "CONFIG_DEBUG_INFO_BTF=")  # no pahole, and no use for BTF
 _TEST_HMM = ("lib/test_hmm.c", "lib/test_hmm_uapi.h")
@@ -106,14 +103,26 @@ def offers(*, cache: Cache, progress: Progress) -> list[Offer]:
         packages = _assemble(list(Archive(cache, progress).known(SMALL_SUITES)))
     except MissingError:
         return []  # no apt here
-    found = []
-    for package in reversed(packages):
-        if package.cloud:
-            size = cache.size("stock", _key(package))
-            fetch = 0 if size else sum(file.size for file in (*package.image, package.headers))
-            origin = f"{package.version}, {package.suite}"
-            found.append(Offer(f"stock:{package.name}", origin, fetch, ((_FLAVOUR, size),) if size else ()))
-    return found
+    found: list[Offer] = []
+    series: set[tuple[str, ...]] = set()
+    for package in packages:
+        if not package.cloud:
+            continue
+        key = _key(package)
+        size = cache.size("stock", key)
+        own = tuple(re.findall(r"\d+", package.version)[:2])
+        found.append(
+            Offer(
+                f"stock:{package.name}",
+                f"{package.version}, {package.suite}",
+                0 if size else sum(file.size for file in (*package.image, package.headers)),
+                built=((_FLAVOUR, size),) if size else (),
+                entries=(("stock", key),) if size else (),
+                headline=own not in series,
+            )
+        )
+        series.add(own)
+    return found[::-1]
 
 
 def _key(package: Package) -> str:
@@ -189,13 +198,17 @@ def _make(package: Package, archive: Archive, out: Path, *, log: Path, step: Ste
     step.update("choosing modules")
     modules = _directory(root, package.release)
     run_tool(inside(root, work, ["depmod", package.release], writable=True), log=log)
-    boot = _needed(root, work, package.release, _BOOT, required=True)
-    demanded = [each for each in _needed(root, work, package.release, _ON_DEMAND) if each not in boot]
+
+    def here(argv: list[str]) -> list[str]:
+        return inside(root, work, argv)
+
+    boot = needed(here, package.release, BOOT_MODULES, required=True)
+    demanded = [each for each in needed(here, package.release, _ON_DEMAND) if each not in boot]
     (out / "modules").mkdir()
     (out / "boot").mkdir()
-    make_initrd([_unpacked(root / each, out / "boot") for each in boot], out / "initrd")
+    make_initrd([unpacked(root / each, out / "boot") for each in boot], out / "initrd")
     for each in demanded:
-        _unpacked(root / each, out / "modules")
+        unpacked(root / each, out / "modules")
     image = modules / "vmlinuz"
     boot_directory = root / "boot"
     shutil.move(image if image.is_file() else boot_directory / f"vmlinuz-{package.release}", out / "bzImage")
@@ -226,39 +239,6 @@ def _directory(root: Path, release: str) -> Path:
         if (root / "usr/lib/modules" / release).is_dir()
         else (root / "lib/modules" / release)
     )
-
-
-def _needed(root: Path, work: Path, release: str, names: Iterable[str], *, required: bool = False) -> list[str]:
-    """The files, relative to `root`, that modprobe would load for `names`, in its order.
-
-    A module that the kernel does not have is left out, or raises BuildError if it is required.
-    """
-    files: dict[str, None] = {}
-    for name in names:
-        argv = ["modprobe", f"--set-version={release}", "--show-depends", name]
-        try:
-            said = run(inside(root, work, argv), what=f"looking for the module {name}")
-        except BuildError:
-            if required:
-                raise
-            continue
-        for line in said.splitlines():
-            kind, _, rest = line.strip().partition(" ")
-            if kind == "insmod":
-                files[rest.split()[0].lstrip("/")] = None
-    return list(files)
-
-
-def _unpacked(module: Path, directory: Path) -> Path:
-    """A copy of `module` in `directory` that every kernel can load."""
-    data = module.read_bytes()
-    if module.suffix == ".xz":
-        data = lzma.decompress(data)
-    elif module.suffix != ".ko":
-        raise BuildError(f"{module.name} is packed in a way that is not known here")
-    target = directory / f"{module.name.partition('.')[0]}.ko"
-    target.write_bytes(data)
-    return target
 
 
 def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:

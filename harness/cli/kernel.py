@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`hmm-harness kernel`: which kernels there are, building them, checking a configuration, removing them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli import candidates
+from harness.cli.options import add_kernel, completed, manual, open_cache
+from harness.errors import ExitCode, UsageError
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.cli.options import Commands
+    from harness.target.checkconfig import Report
+    from harness.target.kernels.provider import Offer
+
+_MIB = 1 << 20
+_KINDS = ("kernel", "stock", "source", "initrd", "index")  # what `kernel clean` removes of the cache
+
+
+def add(commands: Commands) -> None:
+    """Adds the commands to the parser."""
+    group = manual(
+        commands,
+        "kernel",
+        help="list, build and check kernels",
+        description="""\
+            Lists the kernels that can be had, builds them ahead of a run, and tells what a configuration lacks.""",
+        examples=(
+            ("kernel list", "what can be had, and what is in the cache"),
+            ("kernel build debian:7.3 --flavour debug", "build one, to be used by later runs"),
+            ("kernel build tree:~/linux", "your own tree: what has changed since the last time"),
+            ("kernel check-config ~/linux/.config", "what is missing there, what for, and how to mend it"),
+        ),
+        more=_forms,
+    )
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    command = actions.add_parser("list", help="list the kernels that can be had, and what is in the cache")
+    command.set_defaults(run_command=_list)
+    command.add_argument("--all", action="store_true", help="every version, not only the newest of each series")
+    command.add_argument("--update", action="store_true", help="read anew what the archive has; needs a network")
+
+    command = actions.add_parser("build", help="build a kernel, or fetch it, and our module for it")
+    command.set_defaults(run_command=_build)
+    spec = command.add_argument(
+        "spec", nargs="*", metavar="KERNEL", help="see the end of `hmm-harness kernel --help`"
+    )
+    completed(spec, candidates.kernels)
+    add_kernel(command)
+    command.add_argument("--kdir", type=Path, metavar="DIR", help="what modules are built against, for image:PATH")
+    command.add_argument("--no-module", action="store_true", help="the kernel alone, without our module")
+
+    command = actions.add_parser(
+        "check-config", help="tell which options a configuration lacks, what for, and the commands that mend it"
+    )
+    command.set_defaults(run_command=_check)
+    command.add_argument("config", metavar="CONFIG", help="a .config, a directory that has one, or a kernel")
+    command.add_argument("--flavour", default="plain", help="what it should be good for (default: %(default)s)")
+
+    command = actions.add_parser("clean", help="remove kernels, their sources and build trees from the cache")
+    command.set_defaults(run_command=_clean)
+    command.add_argument("spec", nargs="*", metavar="KERNEL", help="as `kernel list` shows it (default: all)")
+
+
+def _forms() -> str:
+    from harness.target import kernel
+
+    lines = [f"  {form}\n      {meaning}" for form, meaning in kernel.forms()]
+    return "\n".join(["kernels:", *lines, f"flavours: {', '.join(kernel.flavours())}"])
+
+
+def _list(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.target import kernel
+    from harness.target.kernels.archive import SUITES, Archive
+
+    cache = open_cache()
+    if options.update:
+        archive = Archive(cache, progress)
+        archive.forget()
+        list(archive.search(lambda _: False, SUITES))
+    offers = kernel.offers(cache=cache, progress=progress)
+    shown = [offer for offer in offers if options.all or offer.headline or offer.built]
+    width = max((len(offer.spec) for offer in shown), default=0)
+    for offer in shown:
+        print(f"{offer.spec:{width}}  {_state(offer)}; {offer.origin}")
+    if len(shown) < len(offers):
+        print(f"{len(offers) - len(shown)} more versions: hmm-harness kernel list --all")
+    if not any(offer.spec.startswith("stock:") for offer in offers):
+        progress.say("what the archive has was not read yet: hmm-harness kernel list --update")
+    return ExitCode.PASS
+
+
+def _state(offer: Offer) -> str:
+    if offer.built:
+        return "built: " + ", ".join(f"{flavour} ({size / _MIB:.0f} MiB)" for flavour, size in offer.built)
+    return f"to be fetched: {offer.fetch / _MIB:.0f} MiB" if offer.fetch else "source is here"
+
+
+def _build(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.target.kernel import provide_kernel
+    from harness.target.kernels.image import with_kdir
+    from harness.target.module import build_module
+
+    cache = open_cache()
+    for asked in options.spec or [options.kernel]:
+        spec = asked if options.kdir is None else with_kdir(asked, options.kdir)
+        kernel = provide_kernel(spec, options.flavour, cache=cache, progress=progress)
+        print(f"{kernel.name} {kernel.flavour}: Linux {kernel.release}, {kernel.origin}")
+        print(f"    {kernel.image}")
+        if not options.no_module:
+            module = build_module(kernel, cache=cache, progress=progress)
+            print(f"    {module.path}")
+    return ExitCode.PASS
+
+
+def _check(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.target import checkconfig
+
+    config, modules_load = _config_of(options.config, progress)
+    source = config.parent if (config.parent / "Kconfig").is_file() else config.parent / "source"
+    known = source if (source / "Kconfig").is_file() else None
+    report = checkconfig.check(config.read_text(), options.flavour, modules_load=modules_load, source=known)
+    _print(report, options.flavour)
+    commands = report.commands(config, known)
+    if commands:
+        print("To change that, in the kernel's source tree:\n")
+        print("\n".join(commands))
+    return ExitCode.USAGE if report.essential else ExitCode.PASS
+
+
+def _print(report: Report, flavour: str) -> None:
+    for title, missing in (
+        ("Missing, and nothing works without:", report.essential),
+        ("Missing, and without it tests are skipped or tell less:", report.useful),
+    ):
+        if missing:
+            print(title)
+            print("".join(f"    {line}\n" for line in report.lines(missing)))
+    if not report.essential and not report.useful:
+        print(f"Nothing is missing for the flavour {flavour}.")
+
+
+def _config_of(what: str, progress: Progress) -> tuple[Path, bool]:
+    """The .config that is meant, and whether its drivers may be modules."""
+    scheme, colon, rest = what.partition(":")
+    if what == "host" or (colon and scheme == "stock"):
+        from harness.target.kernel import provide_kernel
+
+        return provide_kernel(what, "plain", cache=open_cache(), progress=progress).config, True
+    if colon and scheme == "debian":
+        raise UsageError(
+            f"{what} is built with the configuration of hmm-harness, which is checked at each build",
+            hint="a .config, a directory that has one, tree:PATH, stock:... or host",
+        )
+    path = Path(rest if colon and scheme == "tree" else what).expanduser()
+    path = path / ".config" if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(f"there is no configuration {path}", hint="make defconfig, or copy one there")
+    return path, False
+
+
+def _clean(options: argparse.Namespace, progress: Progress) -> int:
+    cache = open_cache()
+    if options.spec:
+        from harness.target import kernel
+
+        known = {offer.spec: offer for offer in kernel.offers(cache=cache, progress=progress)}
+        unknown = [spec for spec in options.spec if spec not in known or not known[spec].entries]
+        if unknown:
+            raise UsageError(f"not in the cache: {', '.join(unknown)}", hint="hmm-harness kernel list")
+        entries = [entry for spec in options.spec for entry in known[spec].entries]
+    else:
+        entries = [(kind, key) for kind in _KINDS for key in cache.keys(kind)]
+    with progress.step("removing kernels"):
+        freed = sum(cache.remove(kind, key) for kind, key in entries)
+        if not options.spec:
+            freed += cache.remove_workplaces()
+    print(f"removed {freed / _MIB:.0f} MiB from the cache")
+    return ExitCode.PASS

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`image:`: a bzImage that somebody has built, with the directory that modules are built against."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.progress import Progress
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache
+from harness.target.kernels import given
+from harness.target.kernels.provider import Offer
+
+FORMS = (("image:PATH,kdir=DIR", "a bzImage, and its build directory or the headers' package (also: --kdir DIR)"),)
+_KDIR = ",kdir="
+_PACKAGED = re.compile(r"vmlinuz-(\S+)")
+
+
+def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
+    """See `Provider`. Nothing is built but, where its drivers are modules, an initramfs."""
+    path, _, directory = what.partition(_KDIR)
+    if not path:
+        raise UsageError("image: without a path", hint=f"{FORMS[0][0]}: {FORMS[0][1]}")
+    image = Path(path).expanduser().resolve()
+    build = Path(directory).expanduser().resolve() if directory else _beside(image)
+    return given.kernel(
+        f"image:{what}",
+        flavour,
+        image=image,
+        build=build,
+        source=build / "source" if (build / "source").is_dir() else None,
+        origin=f"{image}, with {build}",
+        cache=cache,
+        progress=progress,
+    )
+
+
+def offers(*, cache: Cache, progress: Progress) -> list[Offer]:  # noqa: ARG001  as every provider
+    """See `Provider`: the user names the place."""
+    return []
+
+
+def with_kdir(spec: str, kdir: Path) -> str:
+    """The spec that --kdir makes of an image: spec. Raises UsageError for any other."""
+    if not spec.startswith("image:") or _KDIR in spec:
+        raise UsageError(f"--kdir goes with image:PATH, not with {spec}")
+    return f"{spec}{_KDIR}{kdir}"
+
+
+def _beside(image: Path) -> Path:
+    """Where what belongs to `image` usually is. Raises UsageError if its place does not tell."""
+    if image.parts[-4:] == ("arch", "x86", "boot", "bzImage"):
+        return image.parents[3]
+    packaged = _PACKAGED.fullmatch(image.name)
+    if packaged is not None:
+        return Path("/lib/modules") / packaged[1] / "build"
+    raise UsageError(
+        f"what are modules for {image} built against?",
+        hint=f"--kdir DIR, or the same in one word: image:{image},kdir=DIR",
+    )
