@@ -8,12 +8,14 @@ import os
 import pty
 import re
 import select
-import shutil
+import shlex
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,11 @@ from typing import Self
 import pytest
 
 from harness.errors import ExitCode
-from harness.target.vm import Machine
+from harness.progress import Progress
+from harness.target import vm as vm_module
+from harness.target.cache import Cache
+from harness.target.vm import Debugging, Machine, start
+from tests.needs import need
 from tests.processes import marked_processes
 
 pytestmark = pytest.mark.vm
@@ -60,6 +66,39 @@ def _process(surroundings: dict[str, str], program: str) -> int:
     processes = marked_processes(surroundings["HMM_HARNESS_TEST"])
     (pid,) = [pid for pid, name in processes.items() if name.startswith(program)]
     return pid
+
+
+def _ssh(command: str, words: str) -> str:
+    """What `words` print in a guest that OpenSSH reaches by `command`, as a person pastes it."""
+    pasted = ["sh", "-c", f"{command.strip()} {words}"]
+    return subprocess.run(pasted, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+
+
+class Debugger:
+    """What gdb says to a guest's port, as far as needed."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+
+    def ask(self, command: str) -> str:
+        """The answer to a packet."""
+        self._socket.sendall(f"${command}#{sum(command.encode()) % 256:02x}".encode())
+        said = ""
+        while not (packet := re.search(r"\$([^#]*)#..", said)):
+            data = self._socket.recv(4096)
+            assert data, f"QEMU closed the connection after {said!r}"
+            said += data.decode()
+        self._socket.sendall(b"+")
+        return packet[1]
+
+    def rip(self) -> int:
+        """The first CPU's instruction pointer: the 17th of the registers of 64 bits."""
+        return int.from_bytes(bytes.fromhex(self.ask("g")[16 * 16 : 17 * 16]), "little")
+
+    def leave(self) -> None:
+        """Lets the guest run, without a debugger."""
+        assert self.ask("D") == "OK"
+        self._socket.close()
 
 
 class Terminal:
@@ -204,9 +243,10 @@ def test_more_than_fits_into_any_buffer_in_both_directions(surroundings: dict[st
 
 
 def test_a_vm_is_kept_entered_and_stopped(surroundings: dict[str, str]) -> None:
+    need("ssh")
     ended = _run(surroundings, "vm", "exec", "--keep", "echo here > /tmp/mark; exit 4")
     assert ended.returncode == 4, ended.stderr
-    assert "vm shell vm1" in ended.stderr
+    assert "-m harness vm shell vm1\n" in ended.stderr
     assert _run(surroundings, "vm", "exec", "--vm", "vm1", "cat", "/tmp/mark").stdout == "here\n"
     with Terminal([*COMMAND, "vm", "shell", "vm1"], surroundings) as terminal:
         terminal.expect(PROMPT)
@@ -215,11 +255,7 @@ def test_a_vm_is_kept_entered_and_stopped(surroundings: dict[str, str]) -> None:
         assert terminal.status() == 5
     listed = _run(surroundings, "vm", "list").stdout
     assert listed.startswith("vm1  debian:6.1 plain")
-    if shutil.which("ssh"):
-        command = listed.splitlines()[1].strip()
-        words = ["sh", "-c", f"{command} cat /tmp/mark"]
-        reached = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-        assert reached.stdout == "here\n"
+    assert _ssh(listed.splitlines()[1], "cat /tmp/mark") == "here\n"
     assert _run(surroundings, "vm", "stop", "vm1").returncode == 0
     assert _run(surroundings, "vm", "list").stdout == ""
     refused = _run(surroundings, "vm", "shell", "vm1")
@@ -249,23 +285,18 @@ def test_a_run_keeps_the_vm_in_which_a_program_failed(surroundings: dict[str, st
 
 
 def test_a_command_that_was_printed_boots(surroundings: dict[str, str]) -> None:
+    need("ssh")
     ended = _run(surroundings, "vm", "shell", "--dry-run", "--append", "hmm_word=1")
     assert ended.returncode == 0, ended.stderr
     boot, _, reach = ended.stdout.partition("# from another terminal:\n")
     with Terminal(["sh", "-c", boot], surroundings) as terminal:
         terminal.expect("READY {")
-        if shutil.which("ssh"):
-            reached = subprocess.run(
-                ["sh", "-c", f"{reach.strip()} cat /proc/cmdline"],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            assert "hmm_word=1" in reached.stdout
+        assert "hmm_word=1" in _ssh(reach, "cat /proc/cmdline")
         terminal.type("\x01x")
         assert terminal.status() == 0
 
 
 def test_a_debugger_has_the_guest_from_its_first_instruction(surroundings: dict[str, str]) -> None:
-    """Speaks gdb's protocol: reads rip, holds the guest, lets it go."""
     child = subprocess.Popen(
         [*COMMAND, "vm", "exec", "--gdb", "--no-restore", "uname", "-r"],
         env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -274,13 +305,13 @@ def test_a_debugger_has_the_guest_from_its_first_instruction(surroundings: dict[
     assert child.stdout is not None
     try:
         assert "waits for its `continue`" in child.stderr.readline()
-        port = re.search(r"target remote 127\.0\.0\.1:(\d+)", child.stderr.readline())
+        command = child.stderr.readline()
+        port = re.search(r"target remote 127\.0\.0\.1:(\d+)", command)
         assert port is not None
-        script = ["-ex", f"target remote 127.0.0.1:{port[1]}", "-ex", "info registers rip", "-ex", "detach"]
-        if shutil.which("gdb") is None:
-            pytest.skip("gdb is not installed")
-        said = subprocess.run(["gdb", "-batch", *script], capture_output=True, text=True, check=True).stdout
-        assert "0xfff0" in said  # where a CPU begins
+        assert Path(shlex.split(command)[-1]).is_file()  # vmlinux
+        debugger = Debugger(int(port[1]))
+        assert debugger.rip() == 0xFFF0  # where a CPU begins
+        debugger.leave()
         assert re.search(r"\d+\.\d+", child.stdout.read())
         rest = child.stderr.read()
         assert child.wait() == 0, rest
@@ -288,3 +319,36 @@ def test_a_debugger_has_the_guest_from_its_first_instruction(surroundings: dict[
     finally:
         child.terminate()
         child.wait()
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_nothing_is_late_while_a_debugger_holds_the_guest(
+    machine: Machine, cache: Cache, progress: Progress, monkeypatch: pytest.MonkeyPatch, *, restore: bool
+) -> None:
+    for name in ("_BOOT_SECONDS", "_LOOK_SECONDS", "_PING_SECONDS", "_CONNECT_SECONDS"):
+        monkeypatch.setattr(vm_module, name, 0.5)
+    ports: list[int] = []
+
+    def hold() -> None:
+        debugger = Debugger(ports[-1])  # stops the guest
+        time.sleep(3)
+        debugger.leave()
+
+    holders: list[threading.Thread] = []
+
+    def listening(port: int) -> None:
+        ports.append(port)
+        if not restore:
+            holders.append(threading.Thread(target=hold))
+            holders[-1].start()
+
+    with start(
+        machine, cache=cache, progress=progress, restore=restore, debugging=Debugging(0, listening, lambda _: None)
+    ) as vm:
+        holders.append(threading.Thread(target=hold))
+        holders[-1].start()
+        time.sleep(0.5)
+        assert vm.exec("echo there", timeout=0.1) == (0, "there\n")
+        assert vm.alive()
+        for holder in holders:
+            holder.join()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -142,3 +143,16 @@ def open_cache() -> Cache:
     from harness.target.cache import Cache
 
     return Cache()
+
+
+def own_command() -> tuple[str, ...]:
+    """How a person would start this program from here."""
+    from pathlib import Path
+
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return (Path(sys.executable).name, "-m", "harness")
+    if "/" not in sys.argv[0]:
+        return (sys.argv[0],)
+    here = Path.cwd()
+    return (str(path.relative_to(here) if path.is_relative_to(here) else path),)

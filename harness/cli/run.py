@@ -23,6 +23,7 @@ from harness.cli.options import (
     manual,
     number,
     open_cache,
+    own_command,
     seconds,
     words,
 )
@@ -163,7 +164,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     from harness.run import Plan
     from harness.target.catch import Catch
 
-    plan = Plan(programs, run.bindings, run.wrong, run.timeout, _own_command())
+    plan = Plan(programs, run.bindings, run.wrong, run.timeout, own_command())
     catch = Catch() if keeper is not None else None
     resources = Resources(
         cache=open_cache(),
@@ -181,7 +182,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
             if catch.vm is None:
                 progress.say("no VM is kept: every program passed, or QEMU had ended")
             else:
-                keeper.keep(catch.vm, catch.reason, code, say=progress.say)
+                keeper.keep(catch.vm, catch.reason, code, command=own_command(), say=progress.say)
     return code
 
 
@@ -272,7 +273,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
     programs = catalogue.select(options.program)
     run = Run(
         started=runs.now(),
-        command=(*_own_command(), *sys.argv[1:]),
+        command=(*own_command(), *sys.argv[1:]),
         version=version("hmm-harness"),
         programs={program.name: Source(program.title, render(program)) for program in programs},
         bindings=tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))),
@@ -343,14 +344,3 @@ def _write(run: Run, reports: Mapping[str, Path]) -> None:
 
     for name, path in reports.items():
         forms.write(run, name, path)
-
-
-def _own_command() -> tuple[str, ...]:
-    """How a person would start this program from here."""
-    path = Path(sys.argv[0])
-    if path.name == "__main__.py":
-        return (Path(sys.executable).name, "-m", "harness")
-    if "/" not in sys.argv[0]:
-        return (sys.argv[0],)
-    here = Path.cwd()
-    return (str(path.relative_to(here) if path.is_relative_to(here) else path),)

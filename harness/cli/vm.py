@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness.cli import candidates
-from harness.cli.options import CONFIGURED, Command, add_gdb, add_kernel, completed, manual, open_cache
+from harness.cli.options import CONFIGURED, Command, add_gdb, add_kernel, completed, manual, open_cache, own_command
 from harness.errors import ExitCode, UsageError
 from harness.progress import Progress
 
@@ -191,7 +191,7 @@ def _do(options: argparse.Namespace, progress: Progress, command: str, *, termin
             raise
         _remark(vm, progress)
         if keeper is not None:
-            keeper.keep(vm, f"vm {shlex.join(sys.argv[2:])}", status, say=progress.say)
+            keeper.keep(vm, f"vm {shlex.join(sys.argv[2:])}", status, command=own_command(), say=progress.say)
         return status
 
 

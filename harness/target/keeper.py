@@ -11,9 +11,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -37,16 +38,18 @@ class Keeper:
     def __init__(self, parent: IO[bytes]) -> None:
         self._parent = parent
 
-    def keep(self, vm: VM, reason: str, status: int, *, say: Callable[[str], None]) -> None:
+    def keep(self, vm: VM, reason: str, status: int, *, command: Sequence[str], say: Callable[[str], None]) -> None:
         """Ends the user's command with `status` and holds `vm` until it ends, is stopped, or gets too old.
 
-        What has to be told to the user first goes through `say`. Raises `KeyboardInterrupt` when it is stopped.
+        What has to be told to the user first goes through `say`; `command` is how they start this program. Raises
+        `KeyboardInterrupt` when it is stopped.
         """
         vm.disconnect()
         with _noted(vm, reason) as kept:
+            vms = shlex.join([*command, "vm"])
             say(
-                f"the VM is kept as {kept.name}: `hmm-harness vm shell {kept.name}`, `hmm-harness vm stop "
-                f"{kept.name}`; it ends by itself in {HOURS} hours"
+                f"the VM is kept as {kept.name}, for {HOURS} hours at most:\n"
+                f"  {vms} shell {kept.name}\n  {vms} stop {kept.name}"
             )
             self._let_go(status)
             vm.await_end(HOURS * 3600.0)
