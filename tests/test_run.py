@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -130,3 +131,15 @@ def test_a_program_that_was_skipped_is_not_to_blame() -> None:
     results = _run(FakeLab(late="one"), "interval", "test_hmm")
     (crashed,) = (result for result in results if result.status is Verdict.CRASHED)
     assert (crashed.program, crashed.binding) == ("one", "interval")
+
+
+class StarvedLab(FakeLab):
+    """One whose driver had no memory for what it was told to do."""
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        execution = super().execute(program, binding, wrong=wrong, timeout=timeout)
+        return replace(execution, log=(*execution.log, "executor: device 0 was refused memory 3 times"))
+
+
+def test_what_a_driver_without_memory_shows_proves_nothing() -> None:
+    assert {result.status for result in _run(StarvedLab())} == {Verdict.INCONCLUSIVE}
