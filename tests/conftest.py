@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import pytest
 
 from harness.progress import Progress
 from harness.target.cache import Cache
-from harness.target.lab import Lab, prepare
+from harness.target.lab import Lab
 from harness.target.vm import Machine
 
 
@@ -22,25 +20,21 @@ def state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="session")
-def progress(pytestconfig: pytest.Config) -> Iterator[Progress]:
+def progress(hmm_progress: Progress) -> Progress:
     """Shows what takes long, a kernel's build above all, past pytest's capture."""
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled() if capture is not None else nullcontext():
-        real = os.dup(2)  # pytest puts its own file in place of 2 while a test or a fixture runs
-    with os.fdopen(real, "w", encoding="utf-8", buffering=1) as stream:
-        yield Progress(stream)
+    return hmm_progress
 
 
 @pytest.fixture(scope="session")
-def cache() -> Cache:
+def cache(hmm_cache: Cache) -> Cache:
     """The user's cache: kernels and images are built once and kept."""
-    return Cache()
+    return hmm_cache
 
 
 @pytest.fixture(scope="session")
-def machine(cache: Cache, progress: Progress) -> Machine:
-    """The kernel that $HMM_HARNESS_KERNEL names, debian:6.1 if it is not set, with all that it takes to boot it."""
-    return prepare(os.environ.get("HMM_HARNESS_KERNEL", "debian:6.1"), "plain", cache=cache, progress=progress)
+def machine(hmm_machine: Machine) -> Machine:
+    """The kernel that --hmm-kernel or $HMM_HARNESS_KERNEL names, with all that it takes to boot it."""
+    return hmm_machine
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,7 @@ _MARKERS = (
     "hmm_programs(pattern, ...): the fixture hmm_program is each of these programs, by name or file",
 )
 _BANNERS = pytest.StashKey[dict[str, None]]()
+_LABS = pytest.StashKey[list["SharedLab"]]()
 _WORKER_BANNERS = "hmm_banners"
 
 
@@ -85,6 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     config.stash[_BANNERS] = {}
+    config.stash[_LABS] = []
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -264,8 +266,11 @@ def hmm_lab(
 
     settings = read_settings(pytestconfig)
     lab = SharedLab(hmm_machine, cache=hmm_cache, progress=hmm_progress, restore=settings.restore, vms=settings.vms)
+    labs = pytestconfig.stash[_LABS]
     with lab:
+        labs.append(lab)
         yield lab
+        labs.remove(lab)
     if lab.banner:
         pytestconfig.stash[_BANNERS][lab.banner] = None
 
@@ -315,7 +320,7 @@ def hmm_vm(request: pytest.FixtureRequest, hmm_lab: SharedLab) -> Iterator[VM]:
 @pytest.fixture
 def lockstep(
     request: pytest.FixtureRequest, hmm_lab: SharedLab, hmm_binding: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lockstep]:
+) -> Lockstep:
     """Runs programs on the kernel and in the model, and compares: see `harness.pytest_plugin.play.Lockstep`."""
     from harness.pytest_plugin.play import Lockstep, Stage
 
@@ -330,7 +335,7 @@ def lockstep(
         ("hmm_binding", hmm_binding), ("hmm_seed", settings.seed),
     ]  # fmt: skip
     promise = (getattr(getattr(node, "function", None), "__doc__", None) or "").strip().split("\n")[0]
-    yield Lockstep(
+    return Lockstep(
         Stage(
             lab=hmm_lab,
             binding=hmm_binding,
@@ -344,7 +349,6 @@ def lockstep(
             note=lambda name, value: node.user_properties.append((name, value)),
         )
     )
-    hmm_lab.rest()
 
 
 @pytest.fixture
@@ -374,6 +378,15 @@ def _insist(request: pytest.FixtureRequest, lab: SharedLab) -> None:
 
 
 # From a test's end to what pytest tells of it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Between two tests, a VM whose room another process waits for goes."""
+    outcome = yield
+    for lab in item.config.stash[_LABS]:
+        lab.rest()
+    return outcome
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
