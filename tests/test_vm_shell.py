@@ -15,9 +15,9 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -79,15 +79,21 @@ class Debugger:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        self._said = ""
 
     def ask(self, command: str) -> str:
-        """The answer to a packet."""
+        """The answer to a packet; that the guest has stopped is none."""
         self._socket.sendall(f"${command}#{sum(command.encode()) % 256:02x}".encode())
-        said = ""
-        while not (packet := re.search(r"\$([^#]*)#..", said)):
+        while (answer := self._packet()).startswith("T"):
+            pass
+        return answer
+
+    def _packet(self) -> str:
+        while not (packet := re.search(r"\$([^#]*)#..", self._said)):
             data = self._socket.recv(4096)
-            assert data, f"QEMU closed the connection after {said!r}"
-            said += data.decode()
+            assert data, f"QEMU closed the connection after {self._said!r}"
+            self._said += data.decode()
+        self._said = self._said[packet.end() :]
         self._socket.sendall(b"+")
         return packet[1]
 
@@ -328,27 +334,25 @@ def test_nothing_is_late_while_a_debugger_holds_the_guest(
     for name in ("_BOOT_SECONDS", "_LOOK_SECONDS", "_PING_SECONDS", "_CONNECT_SECONDS"):
         monkeypatch.setattr(vm_module, name, 0.5)
     ports: list[int] = []
+    holders: list[Future[None]] = []
+    pool = ThreadPoolExecutor()
 
     def hold() -> None:
         debugger = Debugger(ports[-1])  # stops the guest
         time.sleep(3)
         debugger.leave()
 
-    holders: list[threading.Thread] = []
-
     def listening(port: int) -> None:
         ports.append(port)
         if not restore:
-            holders.append(threading.Thread(target=hold))
-            holders[-1].start()
+            holders.append(pool.submit(hold))
 
     with start(
         machine, cache=cache, progress=progress, restore=restore, debugging=Debugging(0, listening, lambda _: None)
     ) as vm:
-        holders.append(threading.Thread(target=hold))
-        holders[-1].start()
+        holders.append(pool.submit(hold))
         time.sleep(0.5)
         assert vm.exec("echo there", timeout=0.1) == (0, "there\n")
         assert vm.alive()
         for holder in holders:
-            holder.join()
+            holder.result()

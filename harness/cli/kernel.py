@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import candidates
-from harness.cli.options import add_kernel, completed, manual, open_cache
+from harness.cli.options import CONFIGURED, add_kernel, completed, manual, open_cache
 from harness.errors import ExitCode, UsageError
 from harness.progress import Progress
 
@@ -39,12 +39,28 @@ def add(commands: Commands) -> None:
     )
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
 
-    command = actions.add_parser("list", help="list the kernels that can be had, and what is in the cache")
+    command = manual(
+        actions,
+        "list",
+        help="list the kernels that can be had, and what is in the cache",
+        description="Lists the kernels that can be had by name, where each is from, and what of it is in the cache.",
+        examples=(("kernel list", "the newest of each series"), ("kernel list --all", "every version")),
+    )
     command.set_defaults(run_command=_list)
     command.add_argument("--all", action="store_true", help="every version, not only the newest of each series")
     command.add_argument("--update", action="store_true", help="read anew what the archive has; needs a network")
 
-    command = actions.add_parser("build", help="build a kernel, or fetch it, and our module for it")
+    command = manual(
+        actions,
+        "build",
+        help="build a kernel, or fetch it, and our module for it",
+        description="Makes what a run needs of a kernel, ahead of it. What is in the cache is not made again.",
+        examples=(
+            ("kernel build debian:7.3 --flavour debug", "half an hour of one CPU"),
+            ("kernel build image:bzImage --kdir ~/build", "our module for a kernel that was built elsewhere"),
+        ),
+        environment=CONFIGURED,
+    )
     command.set_defaults(run_command=_build)
     spec = command.add_argument(
         "spec", nargs="*", metavar="KERNEL", help="see the end of `hmm-harness kernel --help`"
@@ -54,14 +70,27 @@ def add(commands: Commands) -> None:
     command.add_argument("--kdir", type=Path, metavar="DIR", help="what modules are built against, for image:PATH")
     command.add_argument("--no-module", action="store_true", help="the kernel alone, without our module")
 
-    command = actions.add_parser(
-        "check-config", help="tell which options a configuration lacks, what for, and the commands that mend it"
+    command = manual(
+        actions,
+        "check-config",
+        help="tell which options a configuration lacks, what for, and the commands that mend it",
+        description="Tells which options a configuration lacks, what each is for, and the commands that mend it.",
+        examples=(
+            ("kernel check-config ~/linux/.config", "what is missing there"),
+            ("kernel check-config --flavour debug debian:6.1", "of a kernel"),
+        ),
     )
     command.set_defaults(run_command=_check)
     command.add_argument("config", metavar="CONFIG", help="a .config, a directory that has one, or a kernel")
     command.add_argument("--flavour", default="plain", help="what it should be good for (default: %(default)s)")
 
-    command = actions.add_parser("clean", help="remove kernels, their sources and build trees from the cache")
+    command = manual(
+        actions,
+        "clean",
+        help="remove kernels, their sources and build trees from the cache",
+        description="Removes kernels, and what they were made of, from the cache. The next run makes them anew.",
+        examples=(("kernel clean debian:7.3", "one"), ("kernel clean", "all")),
+    )
     command.set_defaults(run_command=_clean)
     command.add_argument("spec", nargs="*", metavar="KERNEL", help="as `kernel list` shows it (default: all)")
 
