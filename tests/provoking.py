@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 from harness.errors import BuildError
 from harness.target.artifacts import Kernel
 from harness.target.crashes import CrashClass
+from harness.target.kernel import make_environment
+from harness.target.kernels.chroot import make_module
 from harness.target.vm import VM
 from harness.target.watchdog import VMFailure
 
@@ -121,8 +122,8 @@ def build_crash(kernel: Kernel) -> bytes:
         work = Path(directory)
         for source in SOURCE.iterdir():
             shutil.copy(source, work)
-        argv = ["make", "-C", os.fspath(kernel.build), f"M={work}", "modules"]
-        made = subprocess.run(argv, capture_output=True, text=True, check=False)
+        argv = make_module(kernel, work, "modules")
+        made = subprocess.run(argv, env=make_environment(), capture_output=True, text=True, check=False)
         if made.returncode:
             raise BuildError(f"the test's module does not build:\n{made.stdout}{made.stderr}")
         return (work / "crash.ko").read_bytes()

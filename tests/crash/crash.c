@@ -115,7 +115,7 @@ static int race(void *unused)
 	return 0;
 }
 
-/* The sum is for the compiler, which must not leave out the reads. */
+/* The sum and the barrier are for the compiler, which must not leave out any of the reads. */
 static noinline void crash_data_race(unsigned int seconds)
 {
 	unsigned long end = jiffies + (seconds ?: 10) * HZ;
@@ -126,8 +126,10 @@ static noinline void crash_data_race(unsigned int seconds)
 	if (IS_ERR(thread))
 		return;
 	while (time_before(jiffies, end)) {
-		for (i = 0; i < 1000; i++)
+		for (i = 0; i < 1000; i++) {
 			sum += race_read();
+			barrier();
+		}
 		cond_resched();
 	}
 	kthread_stop(thread);
@@ -240,13 +242,6 @@ static noinline void crash_bad_rss(unsigned int seconds)
 #endif
 }
 
-static noinline void crash_leak(unsigned int seconds)
-{
-	int *memory = kmalloc(64, GFP_KERNEL);
-
-	OPTIMIZER_HIDE_VAR(memory);
-}
-
 static const struct {
 	const char *name;
 	void (*trigger)(unsigned int seconds);
@@ -268,7 +263,6 @@ static const struct {
 	{ "dead", crash_dead },
 	{ "bad-page", crash_bad_page },
 	{ "bad-rss", crash_bad_rss },
-	{ "leak", crash_leak },
 };
 
 static ssize_t crash_write(struct file *file, const char __user *from, size_t length, loff_t *at)
