@@ -194,6 +194,10 @@ class Archive:
                 "\n".join([f"cannot fetch {file.package} {file.version}:", *(f"    {line}" for line in said[-6:])]),
                 hint="if the archive has removed it: `hmm-harness kernel list --update` reads anew what there is",
             )
+        if target.is_symlink():  # an archive on this machine
+            original = target.resolve()
+            target.unlink()
+            shutil.copyfile(original, target)
 
     def _key(self, suite: str) -> str:
         return digest_of(_FORMAT, self.where.of(suite), suite)

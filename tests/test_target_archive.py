@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sources of the archive: found, verified and fetched by apt, from an archive in a directory."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError, MissingError, UsageError
+from harness.progress import Progress, Step
+from harness.target.cache import Cache
+from harness.target.kernels import archive, build, debian, stock
+from harness.target.kernels.archive import Archive, File
+from tests.archive import FakeArchive
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("gpg") is None or shutil.which("apt-get") is None, reason="needs apt, and gpg to sign an archive"
+)
+
+SMALL = ("bookworm-security", "trixie-backports")
+TARBALL = b"the source of a kernel"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> FakeArchive:
+    """Two suites with packaged sources, one with originals only."""
+    fake = FakeArchive(tmp_path_factory.mktemp("archive"))
+    for suite, version in (
+        ("bookworm-security", "6.66.9-1"),
+        ("bookworm-security", "6.66.10-1"),
+        ("trixie-backports", "7.77.1-1~bpo13+1"),
+        ("trixie", "6.66.11-1"),
+    ):
+        series = ".".join(version.split(".")[:2])
+        tarball = {f"usr/src/linux-source-{series}.tar.xz": TARBALL}
+        fake.package(suite, f"linux-source-{series}", version, tarball)
+    for release, files in (
+        ("7.77.1+deb13-cloud-amd64", ("binary", "modules", "image", "headers")),
+        ("7.77.1+deb13-amd64", ("image", "headers")),
+        ("7.76.3+deb13-cloud-amd64", ("image", "headers")),
+        ("7.75.1+deb13-cloud-amd64", ("image",)),
+    ):
+        for kind in files:
+            fake.package("trixie-backports", f"linux-{kind}-{release}", f"{release.partition('+')[0]}-1~bpo13+1", {})
+    fake.package("trixie-backports", "linux-image-7.77.1+deb13-rt-amd64", "7.77.1-1~bpo13+1", {})
+    fake.original("trixie", "6.66.4-1", b"an older source")
+    fake.original("trixie", "5.55.5-2", b"a series that was never packaged")
+    fake.publish()
+    return fake
+
+
+@pytest.fixture
+def cache(made: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    """An empty cache; the archive is the one made here, and nothing is installed."""
+    monkeypatch.setattr(archive, "_KEYRING", made.keyring)
+    monkeypatch.setattr(archive, "bases", lambda: made.bases)
+    monkeypatch.setattr(debian, "SOURCES", tmp_path / "nothing")
+    for module in (debian, stock):
+        monkeypatch.setattr(module, "SMALL_SUITES", SMALL)
+        monkeypatch.setattr(module, "SUITES", (*SMALL, "trixie"))
+    return Cache(tmp_path / "cache")
+
+
+def opened(cache: Cache, said: io.StringIO | None = None) -> Archive:
+    return Archive(cache, Progress(said or io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("what", "package", "version", "suite"),
+    [
+        ("6.66", "linux-source-6.66", "6.66.10-1", "bookworm-security"),
+        ("7.77", "linux-source-7.77", "7.77.1-1~bpo13+1", "trixie-backports"),
+        ("6.66.9", "linux-source-6.66", "6.66.9-1", "bookworm-security"),
+        ("6.66.9-1", "linux-source-6.66", "6.66.9-1", "bookworm-security"),
+        ("6.66.4", "linux", "6.66.4-1", "trixie"),
+        ("5.55", "linux", "5.55.5-2", "trixie"),
+    ],
+)
+def test_what_a_spec_means(cache: Cache, what: str, package: str, version: str, suite: str) -> None:
+    file = debian.find(what, opened(cache)).file
+    assert file is not None
+    assert (file.package, file.version, file.suite) == (package, version, suite)
+
+
+def test_a_version_that_cannot_be_had_names_the_nearest(cache: Cache) -> None:
+    with pytest.raises(UsageError, match=r"debian:6\.66\.5") as caught:
+        debian.find("6.66.5", opened(cache))
+    assert caught.value.hint == (
+        "the nearest that it has: debian:6.66.4, debian:6.66.9, debian:6.66.10, debian:6.66.11"
+    )
+
+
+def test_without_a_network_a_spec_means_what_it_meant(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = debian.find("6.66", opened(cache))
+    monkeypatch.setattr(Archive, "_read", lambda *_: pytest.fail("asked the archive again"))
+    assert debian.find("6.66", opened(cache)) == before
+
+
+def fetched(cache: Cache, what: str, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What would be built for a spec."""
+    tarballs: list[Path] = []
+
+    def instead(_spec: str, tarball: Path, _flavour: str, **_: object) -> None:
+        tarballs.append(tarball)
+
+    monkeypatch.setattr(build, "from_tarball", instead)
+    debian.provide(what, "plain", cache=cache, progress=Progress(io.StringIO()))
+    return tarballs
+
+
+@pytest.mark.parametrize(("what", "content"), [("6.66", TARBALL), ("6.66.4", b"an older source")])
+def test_a_source_is_fetched_once(cache: Cache, monkeypatch: pytest.MonkeyPatch, what: str, content: bytes) -> None:
+    (tarball,) = fetched(cache, what, monkeypatch)
+    assert tarball.read_bytes() == content
+    assert tarball.is_relative_to(cache.root / "source")
+    assert [each.name for each in tarball.parent.iterdir() if each.name != ".manifest.json"] == [tarball.name]
+    monkeypatch.setattr(Archive, "download", lambda *_: pytest.fail("fetched again"))
+    assert fetched(cache, what, monkeypatch) == [tarball]
+
+
+def test_a_file_that_is_not_what_the_index_says(cache: Cache, tmp_path: Path) -> None:
+    archive_ = opened(cache)
+    file = debian.find("6.66", archive_).file
+    assert file is not None
+    other = File(file.package, file.version, file.suite, file.path, file.size, "0" * 64)
+    with pytest.raises(HarnessError, match=r"cannot fetch linux-source-6\.66"):
+        archive_.download(other, tmp_path / "file", Step("fetching"))
+
+
+def test_a_signature_of_somebody_else_is_refused(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(archive, "_KEYRING", FakeArchive(tmp_path / "other").keyring)
+    with pytest.raises(HarnessError, match="reading the index of bookworm-security failed") as caught:
+        debian.find("6.66", opened(cache))
+    assert "never left out" in str(caught.value.hint)
+    assert cache.keys("index") == []
+
+
+def test_a_suite_that_cannot_be_read_is_said_and_left_out(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(debian, "SMALL_SUITES", ("bullseye-security", *SMALL))
+    assert debian.find("6.66", opened(cache, said)).file is not None
+    assert "left out: reading the index of bullseye-security failed" in said.getvalue()
+
+
+def test_kernels_as_shipped(cache: Cache) -> None:
+    archive_ = opened(cache)
+    newest = stock.find("newest", archive_)
+    assert newest.name == "linux-image-7.77.1+deb13-cloud-amd64"
+    assert [file.package.split("-")[1] for file in newest.image] == ["binary", "modules"]
+    assert stock.find("7.77", archive_) == stock.find("7.77.1", archive_) == newest
+    assert stock.find(newest.name, archive_) == newest
+    whole = stock.find("7.76", archive_)
+    assert [file.package for file in whole.image] == [whole.name]
+    assert not stock.find("linux-image-7.77.1+deb13-amd64", archive_).cloud
+
+
+@pytest.mark.parametrize("what", ["7.7", "7.75", "9.9", "", "linux-image-7.77.1+deb13-rt-amd64"])
+def test_kernels_that_are_not_shipped_or_have_no_headers(cache: Cache, what: str) -> None:
+    with pytest.raises(UsageError, match="no such kernel") as caught:
+        stock.find(what, opened(cache))
+    assert "stock:linux-image-7.77.1+deb13-cloud-amd64" in str(caught.value.hint)
+
+
+def test_what_is_offered_is_what_is_known(cache: Cache) -> None:
+    progress = Progress(io.StringIO())
+    assert debian.offers(cache=cache, progress=progress) == []
+    debian.find("5.55", opened(cache))
+    specs = {offer.spec: offer for offer in debian.offers(cache=cache, progress=progress)}
+    assert list(specs)[:2] == ["debian:6.66", "debian:7.77"]
+    assert specs["debian:6.66"].origin == "linux-source-6.66 6.66.10-1, bookworm-security"
+    assert specs["debian:6.66.4"].fetch == len(b"an older source")
+    assert "debian:5.55.5" in specs
+    shipped = stock.offers(cache=cache, progress=progress)
+    assert [(offer.spec, offer.headline) for offer in shipped] == [
+        ("stock:linux-image-7.76.3+deb13-cloud-amd64", True),
+        ("stock:linux-image-7.77.1+deb13-cloud-amd64", True),
+    ]
+
+
+def test_a_machine_whose_apt_knows_no_archive(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> archive.Bases:
+        raise MissingError("apt has no index of a Debian archive")
+
+    monkeypatch.setattr(archive, "bases", nothing)
+    assert debian.offers(cache=cache, progress=Progress(io.StringIO())) == []
+    with pytest.raises(MissingError, match="no index"):
+        debian.find("6.66", opened(cache))

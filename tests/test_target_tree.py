@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernels of one's own: trees that are a Makefile only, images, and the kernel of this machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BuildError, HarnessError, MissingError, UsageError
+from harness.progress import Progress
+from harness.target import kconfig, kernel
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache
+from harness.target.kernels import build, given, host, initrd
+
+# A kernel's Makefile as far as a build outside of the tree goes. Where the file trial is, objtool does not build
+# unless the configuration does without it.
+MAKEFILE = """
+trial = if [ -e trial ] && grep -q ORC=y $(O)/.config; then echo "objtool.c:1: error: no idea"; exit 1; fi
+allnoconfig:
+	cat $(KCONFIG_ALLCONFIG) > $(O)/.config
+	mkdir -p $(O)/include/config && echo 6.66.6 > $(O)/include/config/kernel.release
+	echo "include $(CURDIR)/Makefile" > $(O)/Makefile
+prepare lib/ctype.o mm/mmu_notifier.o:
+	@$(trial)
+bzImage: $(O)/compiled
+	mkdir -p $(O)/arch/x86/boot && cp $(O)/compiled $(O)/arch/x86/boot/bzImage
+$(O)/compiled: mm/hmm.c
+	echo compiled >> ../tally
+	(echo "flags $(KCFLAGS)"; cat mm/hmm.c) > $@
+modules:
+.PHONY: prepare bzImage
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source tree, and fragments that suit it."""
+    configs = tmp_path / "configs"
+    (configs / "tree").mkdir(parents=True)
+    (configs / "base.config").write_text("CONFIG_UNWINDER_ORC=y  # traces\n")
+    (configs / "plain.config").write_text("")
+    (configs / "tree/asked-for.config").write_text("CONFIG_HMM_MIRROR=y  # HMM\n")
+    (configs / "tree/old-objtool.config").write_text("CONFIG_UNWINDER_ORC=n  # needs objtool\n")
+    monkeypatch.setattr(build, "CONFIGS", configs)
+    monkeypatch.setattr(build, "NEEDS", 0)
+    tree = tmp_path / "linux"
+    for name in ("mm", "include", "arch/x86"):
+        (tree / name).mkdir(parents=True)
+    (tree / "Makefile").write_text(MAKEFILE)
+    (tree / "arch/x86/Makefile").write_text("")
+    (tree / "Kconfig").write_text("config UNWINDER_ORC\n\tbool\nconfig HMM_MIRROR\n\tbool\n")
+    (tree / "mm/hmm.c").write_text("first\n")
+    return tree
+
+
+def provide(spec: str, root: Path, said: io.StringIO | None = None) -> Kernel:
+    cache, progress = Cache(root / "cache"), Progress(said or io.StringIO())
+    return kernel.provide_kernel(spec, "plain", cache=cache, progress=progress)
+
+
+def test_a_clean_tree_is_built_outside_of_it_and_only_once(tree: Path, tmp_path: Path) -> None:
+    before = sorted(each for each in tree.rglob("*") if each.is_file())
+    built = provide(f"tree:{tree}", tmp_path)
+    assert (built.release, built.origin) == ("6.66.6", "tree, not in git")
+    assert built.image.read_text() == "flags \nfirst\n"
+    assert sorted(each for each in tree.rglob("*") if each.is_file()) == before
+    (tree.parent / "tally").unlink()
+    assert provide(f"tree:{tree}", tmp_path) == built
+    assert not (tree.parent / "tally").exists()
+
+
+def test_what_has_changed_is_built_and_the_kernel_before_stays(tree: Path, tmp_path: Path) -> None:
+    first = provide(f"tree:{tree}", tmp_path)
+    (tree / "mm/hmm.c").write_text("second, longer\n")
+    second = provide(f"tree:{tree}", tmp_path)
+    assert second.key != first.key
+    assert second.image.read_text() == "flags \nsecond, longer\n"
+    assert first.image.read_text() == "flags \nfirst\n"
+
+
+def test_a_build_in_the_cache_does_not_need_the_tree(tree: Path, tmp_path: Path) -> None:
+    built = provide(f"tree:{tree}", tmp_path)
+    assert (built.build / "Makefile").read_text() == "include ../Makefile\n"
+    assert (built.build / "../Makefile").is_file()
+
+
+def test_an_objtool_that_does_not_build_is_done_without(tree: Path, tmp_path: Path) -> None:
+    (tree / "trial").touch()
+    said = io.StringIO()
+    built = provide(f"tree:{tree}", tmp_path, said)
+    assert "trying without objtool" in said.getvalue()
+    assert built.image.read_text().startswith("flags -w -Wno-error -fcf-protection=none\n")
+    assert "UNWINDER_ORC=n" in built.config.read_text()
+
+
+def test_flags_that_a_tree_handles_itself_are_left_to_it(tree: Path, tmp_path: Path) -> None:
+    (tree / "trial").touch()
+    (tree / "arch/x86/Makefile").write_text("KBUILD_CFLAGS += $(call cc-option,-fcf-protection=none)\n")
+    assert provide(f"tree:{tree}", tmp_path).image.read_text().startswith("flags -w -Wno-error\n")
+
+
+def test_a_tree_that_does_not_compile_says_where(tree: Path, tmp_path: Path) -> None:
+    makefile = tree / "Makefile"
+    makefile.write_text(
+        makefile.read_text().replace("echo compiled >> ../tally", "echo 'mm/hmm.c:1: error: x'; exit 1")
+    )
+    with pytest.raises(BuildError, match=r"mm/hmm\.c:1: error"):
+        provide(f"tree:{tree}", tmp_path)
+
+
+def test_a_tree_that_changes_meanwhile_is_not_taken_for_what_it_was(tree: Path, tmp_path: Path) -> None:
+    makefile = tree / "Makefile"
+    makefile.write_text(makefile.read_text().replace("echo compiled >> ../tally", "echo more >> mm/hmm.c"))
+    with pytest.raises(HarnessError, match="changed while it was built"):
+        provide(f"tree:{tree}", tmp_path)
+
+
+def test_the_commit_is_told(tree: Path, tmp_path: Path) -> None:
+    git = ["git", "-C", str(tree), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout[:12]
+    first = provide(f"tree:{tree}", tmp_path)
+    assert first.origin == f"tree, commit {head}"
+    os.utime(tree / "mm/hmm.c")
+    assert provide(f"tree:{tree}", tmp_path).key == first.key
+    (tree / "mm/hmm.c").write_text("changed\n")
+    changed = provide(f"tree:{tree}", tmp_path)
+    assert (changed.origin, changed.key != first.key) == (f"tree, commit {head} with changes", True)
+
+
+def test_a_tree_that_is_configured_but_not_built(tree: Path, tmp_path: Path) -> None:
+    (tree / ".config").write_text("")
+    with pytest.raises(MissingError, match="configured but not built") as caught:
+        provide(f"tree:{tree}", tmp_path)
+    assert "bzImage modules" in str(caught.value.hint)
+    assert "mrproper" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("spec", "says"), [("tree:", "without a path"), ("tree:/nonexistent", "no directory")])
+def test_a_tree_that_is_not_there(tmp_path: Path, spec: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        provide(spec, tmp_path)
+
+
+def test_a_directory_that_is_no_tree(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="neither a kernel's source tree nor"):
+        provide(f"tree:{tmp_path}", tmp_path)
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A build that lacks nothing."""
+    monkeypatch.setattr(given, "_MODULES", tmp_path / "no-modules")
+    place = tmp_path / "finished"
+    for name in ("arch/x86/boot", "include/generated", "include/config", "lib"):
+        (place / name).mkdir(parents=True)
+    (place / "arch/x86/boot/bzImage").write_text("image")
+    (place / ".config").write_text(kconfig.render(build.options("plain", "tree/asked-for")))
+    (place / "include/config/kernel.release").write_text("6.66.6-mine\n")
+    (place / "include/generated/autoconf.h").touch()
+    (place / "lib/test_hmm.ko").touch()
+    for name in ("Makefile", "Kconfig", "Module.symvers"):
+        (place / name).touch()
+    return place
+
+
+def test_a_built_tree_is_used_as_it_is(finished: Path, tmp_path: Path) -> None:
+    used = provide(f"tree:{finished}", tmp_path)
+    assert (used.release, used.build, used.image) == ("6.66.6-mine", finished, finished / "arch/x86/boot/bzImage")
+    assert list(used.modules) == ["test_hmm"]
+    assert used.initrd is None
+    (finished / "arch/x86/boot/bzImage").write_text("another image")
+    assert provide(f"tree:{finished}", tmp_path).key != used.key
+
+
+def test_an_image_with_its_build_directory(finished: Path, tmp_path: Path) -> None:
+    image = tmp_path / "bzImage"
+    image.write_text("image")
+    used = provide(f"image:{image},kdir={finished}", tmp_path)
+    assert (used.image, used.build) == (image, finished)
+    beside = provide(f"image:{finished}/arch/x86/boot/bzImage", tmp_path)
+    assert beside.build == finished
+    with pytest.raises(UsageError, match="built against") as caught:
+        provide(f"image:{image}", tmp_path)
+    assert "--kdir" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("include/generated/autoconf.h", "it has no include/generated/autoconf.h"),
+        ("Module.symvers", "which symbols the kernel exports"),
+    ],
+)
+def test_what_a_build_directory_lacks(finished: Path, tmp_path: Path, name: str, says: str) -> None:
+    (finished / name).unlink()
+    with pytest.raises(MissingError, match=says) as caught:
+        provide(f"tree:{finished}", tmp_path)
+    assert "make -C" in str(caught.value.hint)
+
+
+def test_a_configuration_that_cannot_do(finished: Path, tmp_path: Path) -> None:
+    config = finished / ".config"
+    config.write_text(config.read_text().replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m"))
+    with pytest.raises(HarnessError, match=r"CONFIG_VIRTIO_BLK=y, is m \(the image and the payload\)") as caught:
+        provide(f"tree:{finished}", tmp_path)
+    assert caught.value.hint == f"hmm-harness kernel check-config {config}"
+
+
+def test_a_machine_without_its_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "BOOT", tmp_path)
+    monkeypatch.setattr(host, "MODULES", tmp_path / "modules")
+    with pytest.raises(MissingError, match=r"there is no .*vmlinuz-"):
+        provide("host", tmp_path)
+    release = os.uname().release
+    (tmp_path / f"vmlinuz-{release}").touch()
+    with pytest.raises(MissingError, match="no module can be built for the running kernel") as caught:
+        provide("host", tmp_path)
+    assert caught.value.hint == f"apt-get install linux-headers-{release}"
+
+
+def test_an_initramfs_is_what_cpio_reads() -> None:
+    archive = initrd.cpio({"modules": None, "modules/a.ko": b"12345", "init": b""})
+    size = len(archive)
+    assert size % 4 == 0
+    assert archive[:6] == b"070701"
+    names = [name for name in (b"modules\0", b"modules/a.ko\0", b"init\0", b"TRAILER!!!\0") if name in archive]
+    assert len(names) == 4
+    at = archive.index(b"modules/a.ko\0")
+    header = archive[at - 110 : at]
+    assert int(header[54:62], 16) == 5
+    assert int(header[94:102], 16) == len(b"modules/a.ko\0")
+    assert archive[(at + 13 + 3) // 4 * 4 :][:5] == b"12345"
