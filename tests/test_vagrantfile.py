@@ -50,7 +50,7 @@ puts JSON.generate(CALLS)
 
 
 def validate(directory: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
+    own = {
         "VAGRANT_HOME": str(directory / "home"),
         "VAGRANT_DOTFILE_PATH": str(directory / "dot"),
     }
