@@ -259,7 +259,7 @@ _BODY = re.compile(
     | page_type: | page\ dumped | page_owner | page\ last | ^\s*(?:value|write|read)\b | Reported\ by\ Kernel
     | is\ located | allocated\ \d+-byte | memcg: | aops: | addr: | file: | irq\ event\ stamp | irqs\ last
     | but\ task\ is | (?:but\ )?now\ in[ ] | is\ trying\ to | acquire | depends\ on | dependenc | other\ info
-    | unsafe\ locking | interrupt | ^\s*CPU0 | ---- | \block\( | DEADLOCK | ->\ \#\d | ^\s*\#\d+:
+    | unsafe\ locking | <Interrupt> | ^\s*CPU0 | ---- | \block\( | DEADLOCK | ->\ \#\d | ^\s*\#\d+:
     | stack\ backtrace | [Cc]hain\ exists | RCU | rcu | preempt_count | in_atomic | Preemption | Preempted | NMI
     | ^\s*\d+-[.O!] | \(t=\d | \(detected\ by | jiffies | stall | Utilization | \#\d+:\s+\d+% | Kernel\ Offset
     | Rebooting\ in | ^note: | Dumping\ ftrace | Shutting\ down | backtrace | comm\ " | hex\ dump

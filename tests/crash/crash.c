@@ -197,13 +197,16 @@ static void nothing(struct rcu_head *head)
 /*
  * A CPU that is lost for tasks, not for interrupts: a soft lockup and an RCU
  * stall, whichever is looked for first. The callback is what waits for the end
- * of a grace period.
+ * of a grace period, one that begins now: the patience of those before is not
+ * that which has been asked for.
  */
 static noinline void crash_spin(unsigned int seconds)
 {
 	static struct rcu_head waits;
-	unsigned long end = jiffies + seconds * HZ;
+	unsigned long end;
 
+	synchronize_rcu();
+	end = jiffies + seconds * HZ;
 	preempt_disable();
 	call_rcu(&waits, nothing);
 	while (seconds == FOREVER || time_before(jiffies, end))
