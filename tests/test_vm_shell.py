@@ -82,10 +82,14 @@ class Debugger:
         self._said = ""
 
     def ask(self, command: str) -> str:
-        """The answer to a packet; that the guest has stopped is none."""
+        """The answer to a packet; that the guest has stopped is none.
+
+        A `+` too many would stop a guest that runs: the one for a stop is the packet itself.
+        """
         self._socket.sendall(f"${command}#{sum(command.encode()) % 256:02x}".encode())
         while (answer := self._packet()).startswith("T"):
             pass
+        self._socket.sendall(b"+")
         return answer
 
     def _packet(self) -> str:
@@ -94,7 +98,6 @@ class Debugger:
             assert data, f"QEMU closed the connection after {self._said!r}"
             self._said += data.decode()
         self._said = self._said[packet.end() :]
-        self._socket.sendall(b"+")
         return packet[1]
 
     def rip(self) -> int:
@@ -356,3 +359,11 @@ def test_nothing_is_late_while_a_debugger_holds_the_guest(
         assert vm.alive()
         for holder in holders:
             holder.result()
+
+
+def test_a_port_for_the_debugger_that_is_taken(surroundings: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = _run(surroundings, "vm", "exec", "--gdb-port", str(taken.getsockname()[1]), "true")
+    assert ended.returncode == ExitCode.INFRASTRUCTURE
+    assert "in use" in ended.stderr
+    assert "booting" not in ended.stderr  # what was saved is not to blame

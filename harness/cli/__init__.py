@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Command(
         prog="hmm-harness",
         description="Checks a Linux kernel's Heterogeneous Memory Management against a reference model, in QEMU.",
-        epilog=f"exit codes:\n{codes}",
+        epilog=f"Each command has its own --help, with examples.\n\nexit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show a traceback for expected errors, too")

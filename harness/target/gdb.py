@@ -20,7 +20,7 @@ def debugging(machine: Machine, port: int, *, restore: bool, cache: Cache, progr
     """A debugger's way into each VM of `machine`; says how to take it."""
 
     def listening(chosen: int) -> None:
-        waits = "" if restore else "; the guest waits for its `continue`"
+        waits = "" if restore else "; the guest waits for its `continue` (hbreak, until the kernel has mapped itself)"
         progress.say(f"gdb may connect{waits}:\n  {shlex.join(command(machine.kernel, chosen))}")
 
     def up(vm: VM) -> None:
@@ -33,9 +33,10 @@ def debugging(machine: Machine, port: int, *, restore: bool, cache: Cache, progr
 def command(kernel: Kernel, port: int) -> list[str]:
     """The words of a command that debugs the kernel. It knows names; lines too, where the kernel has debug info.
 
-    hbreak instead of break is needed before the kernel has mapped itself.
+    A kernel as shipped comes without vmlinux: gdb then knows addresses only.
     """
-    return ["gdb", "-ex", f"target remote 127.0.0.1:{port}", str(kernel.build / "vmlinux")]
+    vmlinux = kernel.build / "vmlinux"
+    return ["gdb", "-ex", f"target remote 127.0.0.1:{port}", *([str(vmlinux)] if vmlinux.is_file() else [])]
 
 
 def symbols(vm: VM, module: Module) -> str:

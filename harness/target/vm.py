@@ -379,9 +379,14 @@ def _restored(
         if debugging is not None:
             debugging.listening(qemu.gdb_port())
     except GuestError as error:
+        qemu.close()  # and all that it said is read
         reason = qemu.stderr.splitlines()[-1:] or [error.message]
+        if debugging is not None and debugging.port:  # which may be taken; that says nothing of what was saved
+            raise GuestError(
+                f"QEMU does not start with a debugger's port {debugging.port}: {reason[0]}",
+                hint="another port, or --gdb for a free one",
+            ) from error
         progress.say(f"the saved VM cannot be restored ({reason[0]}): booting instead")
-        qemu.close()
         # An entry with a file missing counts as damaged, and is made again the next time.
         (entry / "state").unlink(missing_ok=True)
         return None
