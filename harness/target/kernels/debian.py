@@ -45,7 +45,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     spec = f"debian:{what}"
     build.options(flavour)  # complain of a wrong word before anything is fetched
     source = find(what, Archive(cache, progress))
-    tarball = source.tarball or _fetched(source, cache=cache, progress=progress)
+    tarball = fetched(source, cache=cache, progress=progress)
     return build.from_tarball(spec, tarball, flavour, origin=source.origin, cache=cache, progress=progress)
 
 
@@ -215,8 +215,10 @@ def _in_entry(entry: Path) -> Path:
     return next(entry.glob("*.tar.xz"))
 
 
-def _fetched(source: Source, *, cache: Cache, progress: Progress) -> Path:
-    """The tarball of a source of the archive, from the cache or fetched now."""
+def fetched(source: Source, *, cache: Cache, progress: Progress) -> Path:
+    """The tarball of a source: on this machine, in the cache, or fetched now."""
+    if source.tarball is not None:
+        return source.tarball
     file = source.file
     assert file is not None
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import MissingError, UsageError
+from harness.errors import BuildError, MissingError, UsageError
 from harness.progress import Progress, Step
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
 from harness.target.children import run
+from harness.target.kernels import build, debian
 from harness.target.kernels.archive import SMALL_SUITES, SUITES, Archive, File, newest, suite_lines
-from harness.target.kernels.chroot import PLACES, inside
+from harness.target.kernels.chroot import PLACES, inside, make_module
 from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, needed, unpacked
 from harness.target.kernels.provider import Offer
 from harness.target.process import run_tool
@@ -42,6 +43,7 @@ _MERGED = ("bin", "lib", "lib64", "sbin")  # links into usr/ that a package's ma
 _UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/info", "var")
 _ON_DEMAND = ("zram", "hwpoison_inject")
 _MODULES_WITHOUT = ("CONFIG_DEBUG_INFO_BTF_MODULES=", "CONFIG_DEBUG_INFO_BTF=")  # no pahole, and no use for BTF
+_DEVICE_PRIVATE = "CONFIG_DEVICE_PRIVATE=y"
 _TEST_HMM = ("lib/test_hmm.c", "lib/test_hmm_uapi.h")
 
 
@@ -82,7 +84,10 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
             _make(package, archive, out, log=log, step=step)
 
     entry = cache.entry("stock", key, make, progress=progress, needs=_NEEDS)
-    return _kernel(entry, package, key, name)
+    kernel = _kernel(entry, package, key, name)
+    if _DEVICE_PRIVATE not in kernel.config.read_text().splitlines():
+        return kernel  # test_hmm is about device memory
+    return _with_test_hmm(kernel, package, archive, cache=cache, progress=progress)
 
 
 def find(what: str, archive: Archive) -> Package:
@@ -241,8 +246,50 @@ def _directory(root: Path, release: str) -> Path:
     )
 
 
+def _with_test_hmm(kernel: Kernel, package: Package, archive: Archive, *, cache: Cache, progress: Progress) -> Kernel:
+    """`kernel` and its own driver test_hmm, which is not shipped: built of the packaged source."""
+    try:
+        source = debian.find(package.version, archive)
+    except UsageError:
+        progress.say(f"{kernel.name}: without test_hmm, the archive no longer has the source of {package.version}")
+        return kernel
+    key = digest_of(_RECIPE, kernel.key, source.file.sha256 if source.file else source.origin)
+
+    def make(out: Path) -> None:
+        tarball = debian.fetched(source, cache=cache, progress=progress)
+        with progress.step(f"building test_hmm for {kernel.name}") as step:
+            step.update("unpacking its source")
+            log = cache.log(f"test-hmm-{key[:12]}")
+            log.write_text("")
+            run_tool(
+                [
+                    "tar", "--extract", f"--file={tarball}", f"--directory={out}", "--strip-components=1",
+                    "--use-compress-program=xz --threads=0", "--no-same-owner", "--wildcards",
+                    *(f"*/{name}" for name in _TEST_HMM),
+                ],
+                log=log,
+            )  # fmt: skip
+            step.update("compiling")
+            work = out / "work"
+            shutil.copytree(out / "lib", work)
+            (work / "Kbuild").write_text("obj-m := test_hmm.o\n")
+            try:
+                run_tool(make_module(kernel, work, "modules"), log=log, env=build.make_environment())
+                (work / "test_hmm.ko").rename(out / "test_hmm.ko")
+            except BuildError as error:
+                progress.say(
+                    f"{kernel.name}: without test_hmm, which does not build: {error.message.splitlines()[-1]}"
+                )
+            shutil.rmtree(work)
+
+    entry = cache.entry("test-hmm", key, make, progress=progress)
+    module = entry / "test_hmm.ko"
+    if not module.is_file():
+        return kernel
+    return replace(kernel, key=key, source=entry, modules={**kernel.modules, "test_hmm": module})
+
+
 def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:
-    source = entry / "source"
     return Kernel(
         name=name,
         flavour=_FLAVOUR,
@@ -250,7 +297,7 @@ def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:
         key=key,
         image=entry / "bzImage",
         build=entry / "root/usr/src" / f"linux-headers-{package.release}",
-        source=source if source.is_dir() else None,
+        source=None,
         modules={module.stem.replace("-", "_"): module for module in sorted((entry / "modules").glob("*.ko"))},
         config=entry / "config",
         origin=f"{package.name} {package.version}, {package.suite}",
