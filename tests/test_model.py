@@ -263,6 +263,32 @@ def test_mremap_moves_several_mappings_where_the_kernel_can() -> None:
     assert _with("REMAP_SEVERAL", text, 0, 0, errno.EFAULT) is Verdict.PASS
 
 
+def test_a_huge_page_goes_and_comes_whole_where_driver_and_kernel_can() -> None:
+    text = (
+        "a: map big anon 1024 rw\nd0: bind a\nd1: bind a\nd0: to-device big\na: write big[0] 5\nd0: snapshot big[0:2]"
+    )
+    program = _program(text)
+    can = rules_for("test_hmm", ["DEVMEM", "MIGRATE_FAULT_PAGE", "MIGRATE_PFN_COMPOUND"])
+    cannot = rules_for("test_hmm", ["DEVMEM", "MIGRATE_FAULT_PAGE"])
+    before = [Observation(Status.DONE)] * 4 + [Observation(Status.DONE, 0, (0,))]
+    local = Entry(RW | Mark.LOCAL)
+    for second, verdict in ((local, Verdict.PASS), (Entry(RW), Verdict.PASS), (NOTHING, Verdict.FAIL)):
+        observations = [*before, Observation(Status.DONE, 0, (Entry(RW), second))]
+        assert compare(program, can, observations).verdict is verdict
+    observations = [*before, Observation(Status.DONE, 0, (Entry(RW), Entry(RW)))]
+    assert compare(program, cannot, observations).verdict is Verdict.FAIL
+
+
+def test_a_huge_page_of_another_device_may_look_like_an_error() -> None:
+    program = _program("a: map big anon 1024 rw\nd0: bind a\nd1: bind a\nd0: to-device big\nd1: snapshot big[0:2]")
+    observations = [*[Observation(Status.DONE)] * 4, Observation(Status.DONE, 0, (ERROR, ERROR))]
+    features = ["DEVMEM", "MIGRATE_FAULT_PAGE", "MIGRATE_PFN_COMPOUND"]
+    comparison = compare(program, rules_for("test_hmm", features), observations)
+    assert comparison.verdict is Verdict.DEVIATION
+    assert comparison.reason.startswith("remote-huge-error")
+    assert compare(program, rules_for("test_hmm", features[:2]), observations).verdict is Verdict.FAIL
+
+
 @given(programs())
 def test_what_the_model_allows_passes(program: Program) -> None:
     for binding, rules in RULES.items():

@@ -124,6 +124,7 @@ class Deviation:
 OWN_READONLY_WRITE = "own-readonly-write"
 OWN_FAULTED_ALONG = "own-faulted-along"
 REMOTE_REFUSED = "remote-refused"
+REMOTE_HUGE_ERROR = "remote-huge-error"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -143,6 +144,12 @@ RECORDED = {
             "a fault on a page in the memory of another device fails with EFAULT instead of bringing it back",
             'mm/hmm.c hmm_vma_handle_pte() up to 5.18: "Report error for everything else"; mended in 5.19 by '
             '"mm/hmm: fault non-owner device private entries"',
+        ),
+        Deviation(
+            REMOTE_HUGE_ERROR,
+            "a huge page in the memory of another device snapshots as one that can never be accessed, though a fault "
+            "brings it back; a small one snapshots as nothing",
+            "include/linux/hmm.h (HMM_PFN_ERROR) against mm/hmm.c hmm_vma_handle_absent_pmd(), 7.2 and 7.3",
         ),
     )
 }

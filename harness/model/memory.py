@@ -11,6 +11,8 @@ from harness.program.operations import Backing, Prot
 
 HUGE_PAGES = 512  # base pages of a transparent huge page (x86-64)
 FAULT_AROUND = 16  # pages; mm/memory.c fault_around_bytes
+# In place of a deviation's name: it may have gone with another page of the same huge page, as it may.
+WITH_HUGE = "with-huge"
 
 
 class Known(Enum):
@@ -28,7 +30,7 @@ class Page:
     tokens: frozenset[Token]
     anonymous: bool
     home: str | None = None  # the device in whose memory it lives
-    strayed: str | None = None  # the deviation of the kernel by which it may have left that device, if any
+    strayed: str | None = None  # why it may have left that device, if it may: a deviation's name, or `WITH_HUGE`
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)

@@ -20,12 +20,18 @@ class Rules:
     fault_shows_entries: bool  # a fault shows the resulting entries
     device_pages: int | None  # memory of a device, in pages of 4096 bytes; None if it grows
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
+    asks_for_huge: bool  # it migrates huge pages whole where the kernel can
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
     def has(self, feature: str) -> bool:
         """Whether the kernel has `feature`, one of `FEATURES`."""
         assert feature in FEATURES, feature
         return feature in self.features
+
+    @property
+    def moves_huge(self) -> bool:
+        """Huge pages, and holes of their size, may migrate whole."""
+        return self.asks_for_huge and self.has("MIGRATE_PFN_COMPOUND")
 
     def obstacle(self, step: Operation) -> str | None:
         """Why no driver can carry `step` out on this kernel; None if it can be done."""
@@ -60,6 +66,7 @@ _BINDINGS = {
             fault_shows_entries=True,
             device_pages=16384,  # kmod/main.c devmem_mb
             cannot={},
+            asks_for_huge=False,  # kmod/devmem.c hh_migrate_vma()
         ),
         Rules(
             "test_hmm",
@@ -78,6 +85,7 @@ _BINDINGS = {
                 "read": "it oopses on own pages that its table has lost",
                 "write": "it oopses on own pages that its table has lost, and warns on read-only ones",
             },
+            asks_for_huge=True,  # MIGRATE_VMA_SELECT_COMPOUND in dmirror_migrate_to_device()
         ),
     )
 }

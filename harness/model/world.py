@@ -15,6 +15,7 @@ from harness.model.allowed import (
     NOTHING,
     OWN_FAULTED_ALONG,
     OWN_READONLY_WRITE,
+    REMOTE_HUGE_ERROR,
     REMOTE_REFUSED,
     Count,
     Entries,
@@ -22,7 +23,7 @@ from harness.model.allowed import (
     Shape,
     Tokens,
 )
-from harness.model.memory import HUGE_PAGES, AddressSpace, Area, File, Known, Page, Pte
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, File, Known, Page, Pte
 from harness.model.rules import POPULATE, Rules
 from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal
 from harness.program.operations import (
@@ -47,6 +48,7 @@ from harness.program.operations import (
     Read,
     Remap,
     Snapshot,
+    Span,
     Table,
     ToDevice,
     ToSystem,
@@ -176,12 +178,22 @@ class World:
         for space, number in page.mappings:
             self._invalidate(space, (number,))
 
+    def _let_go(self, space: AddressSpace, number: int, device: str) -> None:
+        """The rest of a huge page may leave device memory with the page that is touched."""
+        first = number - number % HUGE_PAGES
+        for near in range(first, first + HUGE_PAGES):
+            pte = space.ptes.get(near)
+            if pte is not None and pte.huge and pte.page.home == device and near != number:
+                pte.page.strayed = pte.page.strayed or WITH_HUGE
+
     def _touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
         pte = space.ptes.get(number)
         if pte is not None and pte.page.home is not None:
             if pte.page.home in self._returns and not pte.page.strayed:
                 self._returns[pte.page.home] += 1  # clause 89
+            if pte.huge:
+                self._let_go(space, number, pte.page.home)
             self._bring_home(pte.page)
         replaced = space.fault_in(number, write=write)
         if replaced is not None:
@@ -388,9 +400,13 @@ class World:
             shapes = (NOTHING, *shapes)
         if not page.strayed:
             return Entries(shapes)
+        if not local and page.strayed == WITH_HUGE:
+            return Entries((NOTHING, *shapes), _remote(pte))
         if not local:
             return Entries((NOTHING,), tuple((page.strayed, shape) for shape in shapes))
         gone = self._shapes(page, write, local=False, huge=huge)
+        if page.strayed == WITH_HUGE:
+            return Entries((*shapes, *gone))
         return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
 
     def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
@@ -401,8 +417,10 @@ class World:
             pte = space.ptes.get(number)
             if area is None or not area.prot.readable:
                 allowed.append(_ERROR)  # clauses 33 and 35
-            elif pte is None or (pte.page.home not in (None, step.actor) and not pte.page.strayed):
-                allowed.append(Entries((NOTHING,)))  # clauses 32 and 49
+            elif pte is None:
+                allowed.append(Entries((NOTHING,)))  # clause 32
+            elif pte.page.home not in (None, step.actor) and not pte.page.strayed:
+                allowed.append(Entries((NOTHING,), _remote(pte)))  # clause 49
             else:
                 missing = pte.present is Known.MAYBE
                 allowed.append(self._entries(pte, step.actor, huge=pte.huge, missing=missing))
@@ -560,7 +578,7 @@ class World:
             moves = room > 0 and self._migratable(space, number)
             if moves:
                 room -= 1
-                self._move_in(space, number, step.actor)
+                self._move_in(space, number, step.actor, huge=self._is_whole(space, number, step.span))
             pte = space.ptes.get(number)
             here = pte is not None and pte.page.home == step.actor
             marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
@@ -574,20 +592,32 @@ class World:
             allowed.append(Entries((Shape(marks),), deviating))
         return Expectation(elements=self._if_moves_shown(allowed))
 
-    def _move_in(self, space: AddressSpace, number: int, device: str) -> None:
+    def _is_whole(self, space: AddressSpace, number: int, span: Span) -> bool:
+        """Whether the 2 MiB around this page may migrate as one: `span` and a VMA have all of it."""
+        if not self._rules.moves_huge:
+            return False
+        first = number - number % HUGE_PAGES
+        block = range(first, first + HUGE_PAGES)
+        start = self._program.address(span) // 4096
+        if first < start or first + HUGE_PAGES > start + span.count:
+            return False
+        return all(space.areas.get(near) == space.areas[number] for near in block)
+
+    def _move_in(self, space: AddressSpace, number: int, device: str, *, huge: bool) -> None:
+        """`huge`: it may become a part of a page of 2 MiB there."""
         pte = space.ptes.get(number)
         self._invalidate(space, (number,))
         if pte is None or pte.page.zero:
             # migrate_vma_insert_page(): writable as the VMA is.
             write = Known.YES if space.areas[number].prot.writable else Known.NO
             page = Page(frozenset({0}), anonymous=True, home=device)
-            space.set(number, Pte(page, write))
+            space.set(number, Pte(page, write, huge=huge))
             return
         pte.page.home = device
         for other, at in pte.page.mappings:
             self._invalidate(other, (at,))
             other.ptes[at].present = Known.YES
-            other.ptes[at].huge = False
+            other.ptes[at].huge = other.ptes[at].huge and huge
             other.ptes[at].or_zero = False
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
@@ -645,6 +675,11 @@ class World:
             _count(self._residents(step.actor)), Count(0), Count(freed, freed), faults, Count(0), Count(0, entries),
         )  # fmt: skip
         return Expectation(elements=elements)
+
+
+def _remote(pte: Pte) -> tuple[tuple[str, Shape], ...]:
+    """What a snapshot by another device may show against the rules."""
+    return ((REMOTE_HUGE_ERROR, _ERROR.shapes[0]),) if pte.huge else ()
 
 
 def _count(residents: set[Page]) -> Count:
