@@ -53,12 +53,16 @@ def _build(kernel: Kernel, out: Path, log: Path) -> None:
             warnings.append(line)
 
     jobs = len(os.sched_getaffinity(0))
-    run_tool(
-        make_module(kernel, work, "W=1", f"--jobs={jobs}", "modules"),
-        log=log,
-        env=make_environment(),
-        each_line=watch,
-    )
+    try:
+        run_tool(
+            make_module(kernel, work, "W=1", f"--jobs={jobs}", "modules"),
+            log=log,
+            env=make_environment(),
+            each_line=watch,
+        )
+    except BuildError as error:
+        what = f"hmm_harness.ko does not build for {kernel.name} (Linux {kernel.release})"
+        raise BuildError(f"{what}: {error.message}", hint=error.hint) from error
     if warnings:
         raise BuildError(
             "\n".join(

@@ -39,7 +39,7 @@ _NEEDS = 1024 << 20  # bytes of disk
 _IMAGE = re.compile(r"linux-image-(?P<abi>\d\S*?(?P<cloud>-cloud)?-amd64)")
 # What the headers need beside the compiler that they depend on: a shell, and what the kernel's Makefiles call.
 _TOOLS = ("binutils", "coreutils", "dash", "diffutils", "findutils", "grep", "kmod", "make", "mawk", "sed")
-_MERGED = ("bin", "lib", "lib64", "sbin")  # links into usr/ that a package's maintainer script would make
+_MERGED = ("bin", "lib", "lib64", "sbin")  # links into usr/, whatever the packages of a suite have there
 _UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "usr/share/info", "var")
 _ON_DEMAND = ("zram", "hwpoison_inject")
 _MODULES_WITHOUT = ("CONFIG_DEBUG_INFO_BTF_MODULES=", "CONFIG_DEBUG_INFO_BTF=")  # no pahole, and no use for BTF
@@ -201,7 +201,7 @@ def _make(package: Package, archive: Archive, out: Path, *, log: Path, step: Ste
     # fmt: on
     _complete(root)
     step.update("choosing modules")
-    modules = _directory(root, package.release)
+    modules = root / "usr/lib/modules" / package.release
     run_tool(inside(root, work, ["depmod", package.release], writable=True), log=log)
 
     def here(argv: list[str]) -> list[str]:
@@ -228,22 +228,17 @@ def _complete(root: Path) -> None:
     for name in _UNUSED:
         shutil.rmtree(root / name, ignore_errors=True)
     for name in _MERGED:
-        if not (root / name).exists():
-            (root / name).symlink_to(f"usr/{name}")
+        place = root / name
+        if place.is_dir():  # packages of older suites still ship files there
+            shutil.copytree(place, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(place)
+        place.symlink_to(f"usr/{name}")
     shutil.rmtree(root / "dev")  # has a console if root unpacks
     for name in PLACES:
         (root / name).mkdir(exist_ok=True)
     awk = root / "usr/bin/awk"
     if not awk.is_symlink():
         awk.symlink_to("mawk")
-
-
-def _directory(root: Path, release: str) -> Path:
-    return (
-        root / "usr/lib/modules" / release
-        if (root / "usr/lib/modules" / release).is_dir()
-        else (root / "lib/modules" / release)
-    )
 
 
 def _with_test_hmm(kernel: Kernel, package: Package, archive: Archive, *, cache: Cache, progress: Progress) -> Kernel:
