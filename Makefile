@@ -13,11 +13,11 @@ run:       ## set up what is missing, run every program on a kernel and in the m
 
 test:      ## set up what is missing, run all tests, those that need a VM too
 	@vm-images/setup.sh dev
-	@.venv/bin/pytest -m "not matrix" $(ARGS)
+	@.venv/bin/pytest $(ARGS)
 
 test-fast: ## run the tests that need no VM
 	@vm-images/setup.sh dev
-	@.venv/bin/pytest -m "not vm" $(ARGS)
+	@.venv/bin/pytest -m "not vm and not matrix" $(ARGS)
 
 matrix:    ## run the tests that build kernels in other flavours, which takes up to an hour the first time
 	@vm-images/setup.sh dev

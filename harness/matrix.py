@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.errors import HarnessError, UsageError
@@ -75,11 +76,14 @@ def run_matrix(
 
 def _on_one(plan: Plan, machine: Machine, resources: Resources, done: Collection[str]) -> Iterator[Target | Result]:
     tasks = _tasks(plan, machine, done)
+    if not tasks:
+        yield Target(machine.kernel.name, machine.kernel.flavour)
+        return
+    vms = min(resources.vms or fitting(machine), len(tasks))
+    machine = replace(machine, crowded=vms * machine.cpus > len(os.sched_getaffinity(0)))
     with ExitStack() as stack:
-        labs = [stack.enter_context(resources.lab(machine)) for _ in range(resources.vms or fitting(machine))]
-        yield _describe(labs[0]) if tasks else Target(machine.kernel.name, machine.kernel.flavour)
-        if tasks:
-            yield from spread(plan, tasks, labs)
+        labs = [stack.enter_context(resources.lab(machine)) for _ in range(vms)]
+        yield from spread(plan, tasks, labs, _describe)
 
 
 def _describe(lab: Lab) -> Target:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from harness.report.results import Result
+from harness.errors import GuestError
+from harness.report.results import Result, Target
 from harness.run import Plan, Task, last_words, run_task, survey
 from harness.target import children
 from harness.target.lab import Lab
@@ -21,6 +23,7 @@ from harness.target.vm import Machine
 
 _QEMU_MIB = 256  # that QEMU needs besides the guest's memory, translated code above all
 _JOIN_SECONDS = 0.1
+_MANY_PAGES = 2048
 
 
 def fitting(machine: Machine) -> int:
@@ -32,19 +35,29 @@ def fitting(machine: Machine) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), free // (machine.memory_mib + _QEMU_MIB)))
 
 
-def spread(plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab]) -> Iterator[Result]:
-    """The results of `tasks`, as they come, from as many VMs as there are `labs`.
+def spread(
+    plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab], describe: Callable[[Lab], Target]
+) -> Iterator[Target | Result]:
+    """What `describe` says of the first VM, then the results of `tasks` as they come, from the VMs of all `labs`.
 
     Raises what `harness.run.run` raises, and whatever ends a worker. All workers are gone when this ends.
     """
-    missing = survey(plan, labs[0])
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for task in tasks:
+    for task in sorted(tasks, key=_light):
         waiting.put(task)
-    answers: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Target | Result | BaseException | None] = queue.SimpleQueue()
+    opened = threading.Event()
     stop = threading.Event()
 
-    def work_through(lab: Lab) -> Iterator[Result]:
+    def work_through(lab: Lab) -> Iterator[Target | Result]:
+        if lab is labs[0]:
+            yield describe(lab)
+            opened.set()
+        else:
+            with suppress(GuestError):  # the first program hears of it
+                lab.vm()
+            opened.wait()
+        missing = survey(plan, lab)
         while not stop.is_set():
             try:
                 task = waiting.get_nowait()
@@ -55,10 +68,10 @@ def spread(plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab]) -> Iterator[R
 
     def work(lab: Lab) -> None:
         try:
-            for result in work_through(lab):
+            for answer in work_through(lab):
                 if stop.is_set():  # the VM was taken away: that is no result
                     return
-                answers.put(result)
+                answers.put(answer)
         except BaseException as error:  # noqa: BLE001  raised where somebody can act on it
             answers.put(error)
         finally:
@@ -79,7 +92,13 @@ def spread(plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab]) -> Iterator[R
                 yield answer
     finally:
         stop.set()
+        opened.set()
         while any(worker.is_alive() for worker in workers):
             children.kill_all()  # whatever a worker waits for ends with it
             for worker in workers:
                 worker.join(_JOIN_SECONDS)
+
+
+def _light(task: Task) -> bool:
+    """Whether a program takes no longer than most. One that takes as long as thirty others is not to begin last."""
+    return sum(region.pages for region in task.program.regions.values()) < _MANY_PAGES

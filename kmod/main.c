@@ -11,10 +11,10 @@
 
 #include "internal.h"
 
-static unsigned int devmem_mb = 64;
+static unsigned int devmem_mb = 16;
 module_param(devmem_mb, uint, 0444);
 MODULE_PARM_DESC(devmem_mb,
-		 "memory of each device in MiB, rounded up to even, 0 for none (default 64)");
+		 "memory of each device in MiB, rounded up to even, 0 for none (default 16)");
 
 static struct hh_device hh_devices[HMM_HARNESS_NR_DEVICES];
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,15 +37,34 @@ def _result(program: str, kernel: str, binding: str, mark: str) -> Result:
     return Result(program, kernel, "plain", binding, Verdict.PASS, "", 0.1, "replay", identity=mark)
 
 
+@dataclass(frozen=True)
+class FakeMachine:
+    """What is asked of a machine here."""
+
+    name: str
+    cpus: int = 2
+    crowded: bool = False
+
+    @property
+    def kernel(self) -> Any:
+        return SimpleNamespace(name=self.name, flavour="plain")
+
+
 class FakeLab:
     """Takes the place of a VM; `trouble` is raised by the program of that name."""
 
     used: dict[int, list[str]]
+    crowded: set[bool]
     trouble: Mapping[str, BaseException]
     memo: object = None
 
     def __init__(self, machine: Any, **_: Any) -> None:
         self.machine = machine
+
+    def vm(self) -> None:
+        if "vm" in FakeLab.trouble:
+            raise FakeLab.trouble["vm"]
+        FakeLab.crowded.add(self.machine.crowded)
 
     def __enter__(self) -> FakeLab:
         return self
@@ -55,6 +76,7 @@ class FakeLab:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> type[FakeLab]:
     FakeLab.used = {}
+    FakeLab.crowded = set()
     FakeLab.trouble = {}
 
     def run_task(task: Task, _plan: Plan, lab: Any, _missing: Mapping[str, str]) -> Iterator[Result]:
@@ -67,13 +89,14 @@ def world(monkeypatch: pytest.MonkeyPatch) -> type[FakeLab]:
     def prepare(kernel: str, _flavour: str, **_: Any) -> Any:
         if kernel in FakeLab.trouble:
             raise FakeLab.trouble[kernel]
-        return SimpleNamespace(name=kernel, kernel=SimpleNamespace(name=kernel, flavour="plain"))
+        return FakeMachine(kernel)
 
     monkeypatch.setattr(pool, "run_task", run_task)
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
     monkeypatch.setattr(matrix, "Lab", FakeLab)
     monkeypatch.setattr(matrix, "prepare", prepare)
     monkeypatch.setattr(matrix, "identity", lambda program, binding, _plan, _machine: f"{program.name} {binding}")
+    monkeypatch.setattr(pool, "last_words", lambda _lab: iter(()))
     monkeypatch.setattr(matrix, "_describe", lambda lab: Target(lab.machine.name, "plain", banner="up"))
     return FakeLab
 
@@ -93,6 +116,27 @@ def test_everything_is_run_once_whatever_the_number_of_vms(world: type[FakeLab],
         assert len(mine) == len(WANTED)
         assert set(mine) == WANTED
     assert sorted(chain(*world.used.values())) == sorted(program.name for program in PROGRAMS * 2)
+
+
+def test_vms_that_share_cpus_are_told_so(world: type[FakeLab], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 2, 3})
+    _run(["k1"], vms=2)
+    assert world.crowded == {False}
+    _run(["k1"], vms=3)
+    assert world.crowded == {False, True}
+
+
+def test_heavy_programs_begin_first(world: type[FakeLab], monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy = parse("a: map x anon 9999 rw", file="heavy", name="heavy")
+    monkeypatch.setattr(sys.modules[__name__], "PLAN", Plan([*PROGRAMS, heavy], PLAN.bindings))
+    _run(["k1"], vms=1)
+    assert list(chain(*world.used.values())) == ["heavy", "one", "two", "three", "four"]
+
+
+def test_a_vm_that_does_not_start_is_heard_of_by_the_programs(world: type[FakeLab]) -> None:
+    world.trouble = {"vm": GuestError("no memory")}
+    _, results = _run(["k1"], vms=2)
+    assert {(result.program, result.binding) for result in results} == WANTED
 
 
 def test_what_is_done_is_not_done_again(world: type[FakeLab]) -> None:
@@ -162,8 +206,11 @@ def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pyte
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
     monkeypatch.setattr("harness.target.children.kill_all", killed.set)
     before = threading.active_count()
-    told = pool.spread(PLAN, [Task(program, ("interval",)) for program in PROGRAMS], [cast(Lab, None)] * 2)
-    assert next(iter(told)).status is Verdict.PASS
+    labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None)) for _ in range(2)]
+    tasks = [Task(program, ("interval",)) for program in PROGRAMS]
+    told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain")))
+    assert next(told) == Target("k", "plain")
+    assert isinstance(next(told), Result)
     cast(Any, told).close()
     assert threading.active_count() == before
 

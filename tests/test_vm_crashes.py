@@ -16,7 +16,7 @@ from harness.conformance import catalogue
 from harness.pool import spread
 from harness.program.program import Program
 from harness.progress import Progress
-from harness.report.results import Result
+from harness.report.results import Result, Target
 from harness.run import Plan, Task, run
 from harness.target.cache import Cache
 from harness.target.crashes import STALLS
@@ -80,7 +80,9 @@ def run_with_crashes(machine: Machine, cache: Cache, progress: Progress) -> None
             lab.crash, lab.wanted = crash, wanted
             labs.append(lab)
         plan = Plan(programs, ("interval",))
-        results = list(spread(plan, [Task(program, ("interval",)) for program in programs], labs))
+        tasks = [Task(program, ("interval",)) for program in programs]
+        told = list(spread(plan, tasks, labs, lambda lab: Target(lab.kernel.name, lab.kernel.flavour)))
+        results = [each for each in told if isinstance(each, Result)]
 
     assert sorted(result.program for result in results) == sorted(program.name for program in programs)
     titles = {}

@@ -64,7 +64,7 @@ _BINDINGS = {
             dead_errors=frozenset({errno.ESRCH}),  # uapi/hmm_harness.h
             shows_moves=True,
             fault_shows_entries=True,
-            device_pages=16384,  # kmod/main.c devmem_mb
+            device_pages=4096,  # kmod/main.c devmem_mb
             cannot={},
             asks_for_huge=False,  # kmod/devmem.c hh_migrate_vma()
         ),

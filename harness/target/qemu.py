@@ -39,6 +39,7 @@ class Machine:
     memory_mib: int = 512
     cpus: int = 2
     append: str = ""
+    crowded: bool = False  # other VMs want this computer's CPUs at the same time
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ def arguments(
         argv += ["-accel", "kvm", "-cpu", KVM_CPU]
     else:
         argv += [
-            "-accel", "tcg,thread=multi",  # races need CPUs that run at the same time
+            # Races need CPUs that run at the same time. Where they cannot, each waits for others that do not run, and
+            # busily so; in one thread they hand over to each other instead.
+            "-accel", "tcg,thread=single" if machine.crowded else "tcg,thread=multi",
             "-cpu", "qemu64",              # few features: less for the kernel to patch and to save at each switch
         ]
     argv += [

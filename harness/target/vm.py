@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -419,6 +419,7 @@ def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progre
 def _key(machine: Machine, accel: Accelerator) -> str:
     """All that a saved state depends on: what is booted, and the machine as QEMU's arguments describe it."""
     sockets = Sockets(console=0, qmp=0, ready=0)
+    machine = replace(machine, crowded=False)  # the state is the same however many threads carry it
     argv = arguments(machine, find_qemu(), accel.name, sockets, memory=None, incoming=False)
     # KVM passes the host's CPU through
     cpu = Path("/proc/cpuinfo").read_text().partition("\n\n")[0] if accel.name == "kvm" else ""
