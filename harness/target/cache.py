@@ -395,12 +395,12 @@ def _check(path: Path, *, thorough: bool = False) -> None:
     try:
         files: dict[str, list[int | str]] = json.loads(manifest.read_text())["files"]
         moved = {}
+        root = f"{path}/"  # a kernel has 7,600 files: a Path for each would take a tenth of a second
         for name, (size, time_ns, content) in files.items():
-            file = path / name
-            status = os.lstat(file)
+            status = os.lstat(root + name)
             if status.st_size != size:
                 raise _DamageError(f"{name} has {status.st_size} bytes instead of {size}")
-            if (status.st_mtime_ns != time_ns or thorough) and _record(file)[2] != content:
+            if (status.st_mtime_ns != time_ns or thorough) and _record(path / name)[2] != content:
                 raise _DamageError(f"the content of {name} changed")
             if status.st_mtime_ns != time_ns:
                 moved[name] = [size, status.st_mtime_ns, content]
