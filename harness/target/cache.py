@@ -433,7 +433,12 @@ def _file_digest(path: Path) -> str:
 
 
 def _size(path: Path) -> int:
-    return sum(os.lstat(path / name).st_size for name in _names(path))
+    """As the manifest has it, where there is one: a kernel has 7,600 files."""
+    try:
+        files = json.loads((path / _MANIFEST).read_text())["files"]
+        return sum(int(size) for size, _, _ in files.values())
+    except (OSError, ValueError, KeyError, TypeError):
+        return sum(os.lstat(path / name).st_size for name in _names(path))
 
 
 def _is(descriptor: int, path: Path) -> bool:
