@@ -70,7 +70,12 @@ PROVOCATIONS = (
     Provocation("rcu-stall", "spin 6", CrashClass.RCU_STALL, "INFO: rcu detected stall in crash_spin", stall=3),
     Provocation("bad-page", "bad-page", CrashClass.BAD_PAGE, "BUG: Bad page state in crash_bad_page"),
     Provocation(
-        "bad-rss", "bad-rss", CrashClass.BAD_RSS, "BUG: Bad rss-counter state type:MM_ANONPAGES", after="sleep 1"
+        "bad-rss",
+        "bad-rss",
+        CrashClass.BAD_RSS,
+        "BUG: Bad rss-counter state type:MM_ANONPAGES",
+        # A CPU that is idle keeps the memory of the process that it ran last, until it runs another.
+        after="for each in 1 2 3 4; do (n=0; while [ $n -lt 3000 ]; do n=$((n+1)); done) & done; wait; sleep 1",
     ),
     Provocation(
         "use-after-free",
