@@ -110,7 +110,7 @@ PROVOCATIONS = (
     ),
     Provocation(
         "data-race",
-        "data-race 10",
+        "data-race 3",
         CrashClass.KCSAN,
         "KCSAN: data-race in race_read / race_write",
         flavour="kcsan",
