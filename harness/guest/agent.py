@@ -76,6 +76,7 @@ class Agent:
             except AgentError as error:
                 self._loaded[name] = error.message
         self._make_nodes()
+        kernel.watch_races()
         self._loading = self._log.lines()
         self._taint = kernel.taint()
         self._system_calls = features(self._executor.path)
