@@ -20,6 +20,7 @@ from harness.target.catch import Catch, CatchingLab
 from harness.target.gdb import debugging
 from harness.target.lab import Lab, prepare
 from harness.target.vm import Machine
+from harness.target.watchdog import VMFailure
 
 Kernel = tuple[str, str]  # spec, flavour
 
@@ -120,6 +121,7 @@ def _tasks(plan: Plan, machine: Machine | None, done: Collection[str]) -> list[T
 def _in_vain(task: Task, plan: Plan, kernel: Kernel, error: HarnessError) -> Iterator[Result]:
     """A result for everything that could not be run."""
     verdict = verdict_of(error)
+    console = tuple(error.console.splitlines()) if isinstance(error, VMFailure) else ()
     for binding in task.bindings:
         replay = replay_command(task.program, binding, plan, kernel)
         yield Result(
@@ -131,5 +133,6 @@ def _in_vain(task: Task, plan: Plan, kernel: Kernel, error: HarnessError) -> Ite
             reason=error.message,
             seconds=0.0,
             replay=replay,
-            explanation=explain_trouble(f"{verdict} {kernel[0]} ({kernel[1]})", error),
+            explanation=explain_trouble(f"{verdict} {kernel[0]} ({kernel[1]})", error, console),
+            log=console,
         )

@@ -153,7 +153,7 @@ def test_what_is_done_is_not_done_again(world: type[FakeLab]) -> None:
     ("error", "verdict"),
     [
         (BuildError("it does not build", hint="see the log"), Verdict.ERROR),
-        (VMFailure(Trouble.PANIC, "it panics"), Verdict.CRASHED),
+        (VMFailure(Trouble.PANIC, "it panics", console="last words"), Verdict.CRASHED),
         (VMFailure(Trouble.HANG, "it hangs"), Verdict.TIMEOUT),
     ],
 )
@@ -167,6 +167,9 @@ def test_a_kernel_that_cannot_be_had_is_told_and_the_others_go_on(
     first = [result for result in results if result.kernel == "k1"]
     assert {(result.program, result.binding) for result in first} == WANTED
     assert {result.status for result in first} == {verdict}
+    console = getattr(error, "console", "")
+    assert {result.log for result in first} == {(console,) if console else ()}
+    assert all(console in "\n".join(result.explanation) for result in first)
     assert {result.status for result in results if result.kernel == "k2"} == {Verdict.PASS}
 
 

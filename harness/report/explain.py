@@ -86,11 +86,13 @@ def explain(
     return tuple(lines)
 
 
-def explain_trouble(title: str, error: HarnessError) -> tuple[str, ...]:
+def explain_trouble(title: str, error: HarnessError, console: Sequence[str] = ()) -> tuple[str, ...]:
     """What kept a program from being run at all, line by line."""
     lines = [title, *(f"    {line}" for line in error.message.splitlines())]
     if error.hint:
         lines.append(f"    hint: {error.hint}")
+    if console:
+        lines += ["", "  console:", *(f"    {line}" for line in console[-_MOST_LOG_LINES:])]
     return tuple(lines)
 
 
