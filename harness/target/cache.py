@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A store of what was built, by the hash of what it was built from.
+"""A store of what was built, by the hash of what it was built from. Below its root:
 
-    ROOT/KIND/KEY/            a finished entry: files of the builder and .manifest.json
-    ROOT/locks/KIND.KEY       held (flock) by whoever builds that entry
-    ROOT/tmp/KIND.KEY.RANDOM  an entry in the making; dead if nobody holds its lock
-    ROOT/work/KIND.KEY/       where something is built again and again, each time only what changed
-    ROOT/logs/                what compilers said, kept when a build fails
-    ROOT/digests.json         hashes of large input files, by their size and time
+    KIND/KEY/            a finished entry: files of the builder and .manifest.json
+    locks/KIND.KEY       held (flock) by whoever builds that entry
+    tmp/KIND.KEY.RANDOM  an entry in the making; dead if nobody holds its lock
+    work/KIND.KEY/       where something is built again and again, each time only what changed
+    logs/                what compilers said, kept when a build fails
+    digests.json         hashes of large input files, by their size and time
 
 An entry appears by a rename, so it is there as a whole or not at all, whatever ended the builder.
 """
