@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`hmm-harness list`, `fuzz`, `bench`, `doctor`, `clean`."""
+"""`hmm-harness list`, `fuzz`, `coverage`, `bench`, `doctor`, `clean`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import argparse
 from typing import TYPE_CHECKING
 
 from harness.cli import candidates
-from harness.cli.options import CONFIGURED, add_kernel, completed, manual, open_cache, seconds
+from harness.cli.options import (
+    BINDINGS,
+    CONFIGURED,
+    DEFAULT_KERNEL,
+    add_kernel,
+    completed,
+    manual,
+    open_cache,
+    own_command,
+    seconds,
+)
 from harness.errors import ExitCode
 from harness.progress import Progress
 
@@ -47,6 +57,29 @@ def add(commands: Commands) -> None:
     command.add_argument("--seconds", type=seconds, default=60.0, help="how long (default: 60)")
     command.add_argument("--seed", type=int, help="repeat the run with this seed (default: a new one)")
     command.add_argument("--wrong", action="store_true", help="switch deliberate mistakes on and off meanwhile")
+
+    command = manual(
+        commands,
+        "coverage",
+        help="measure which lines of the kernel's HMM the programs reach",
+        description="""\
+            Runs programs on a kernel of the flavour `coverage`, which counts in mm/hmm.c, mm/migrate_device.c,
+            mm/mmu_notifier.c and mm/memremap.c what is executed, and prints the share of lines and branches.""",
+        examples=(
+            ("coverage", "all programs"),
+            ("coverage --peer", "and the kernel's own hmm-tests beside them"),
+            ("coverage --missed 'fault/*'", "some programs, and every line that they do not reach"),
+        ),
+        environment=CONFIGURED,
+    )
+    command.set_defaults(run_command=_coverage, one_kernel=("kernel",))
+    programs = command.add_argument("program", nargs="*", help="names, patterns or files (default: all)")
+    completed(programs, candidates.programs)
+    kernel = command.add_argument("--kernel", help=f"the kernel under test (default: {DEFAULT_KERNEL})")
+    completed(kernel, candidates.kernels)
+    command.add_argument("--peer", action="store_true", help="run the kernel's own hmm-tests, too")
+    command.add_argument("--missed", action="store_true", help="print the lines that were not reached")
+    command.add_argument("--json", metavar="FILE", help="write all figures and lines to FILE, too")
 
     command = manual(
         commands,
@@ -99,6 +132,24 @@ def _fuzz(options: argparse.Namespace, progress: Progress) -> int:
         seconds=options.seconds,
         seed=options.seed,
         wrong=options.wrong,
+        cache=open_cache(),
+        progress=progress,
+    )
+
+
+def _coverage(options: argparse.Namespace, progress: Progress) -> int:
+    from pathlib import Path
+
+    from harness import coverage
+    from harness.conformance import catalogue
+    from harness.run import Plan
+
+    return coverage.main(
+        options.kernel,
+        Plan(catalogue.select(options.program), BINDINGS, command=own_command()),
+        peer=options.peer,
+        missed=options.missed,
+        json_path=Path(options.json) if options.json else None,
         cache=open_cache(),
         progress=progress,
     )

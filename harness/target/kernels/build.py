@@ -88,6 +88,7 @@ _KEPT_BUILD = (
     "scripts",
     "arch/x86/include",
     "tools/objtool/objtool",
+    "mm/*.gcno",  # what the counters of the flavour `coverage` stand for
 )
 
 
@@ -253,6 +254,9 @@ def keep(source: Path, tree: Path, out: Path, take: Callable[[Path, Path], objec
                 place = target / path.relative_to(origin)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 take(path, place)
+    for notes in sorted((out / "source/build/mm").glob("*.gcno")):  # with the lines that were counted
+        (out / "source/mm").mkdir(exist_ok=True)
+        take(source / "mm" / f"{notes.stem}.c", out / "source/mm" / f"{notes.stem}.c")
     _make_movable(out / "source/build/Makefile")
     for left in (out / "source/build").rglob("*"):
         if left.suffix in {".o", ".a", ".cmd"} and left.is_file():
