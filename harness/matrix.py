@@ -62,7 +62,7 @@ def run_matrix(
         machine: Machine | None = None
         try:
             machine = prepare(kernel, flavour, cache=resources.cache, progress=resources.progress)
-            for told_now in _on_one(plan, machine, resources, done):
+            for told_now in run_machine(plan, machine, resources, done=done):
                 if isinstance(told_now, Result):
                     told.add((told_now.program, told_now.binding))
                 yield told_now
@@ -75,7 +75,10 @@ def run_matrix(
                 yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
 
 
-def _on_one(plan: Plan, machine: Machine, resources: Resources, done: Collection[str]) -> Iterator[Target | Result]:
+def run_machine(
+    plan: Plan, machine: Machine, resources: Resources, *, done: Collection[str] = ()
+) -> Generator[Target | Result, None, None]:
+    """The `Target`, then the results as they come, on a pool of VMs of one machine. Raises what ends a worker."""
     tasks = _tasks(plan, machine, done)
     if not tasks:
         yield Target(machine.kernel.name, machine.kernel.flavour)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`hmm-harness list`, `fuzz`, `coverage`, `bench`, `doctor`, `clean`."""
+"""`hmm-harness list`, `fuzz`, `coverage`, `mutate`, `bench`, `doctor`, `clean`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from harness.cli.options import (
     add_kernel,
     completed,
     manual,
+    number,
     open_cache,
     own_command,
     seconds,
@@ -80,6 +81,33 @@ def add(commands: Commands) -> None:
     command.add_argument("--peer", action="store_true", help="run the kernel's own hmm-tests, too")
     command.add_argument("--missed", action="store_true", help="print the lines that were not reached")
     command.add_argument("--json", metavar="FILE", help="write all figures and lines to FILE, too")
+
+    command = manual(
+        commands,
+        "mutate",
+        help="put bugs into the kernel and see whether a program notices",
+        description="""\
+            Applies each patch to the kernel's source, builds what changed, boots it, and runs programs until one
+            turns red: that one has killed the mutant. The first time all of the kernel is compiled, from then on a
+            mutant takes seconds. Patches change .c files only.""",
+        examples=(
+            ("mutate forget-write.patch", "is that bug found?"),
+            ("mutate mutants/*.patch --program 'migrate/*' --peer", "many, by some programs, and by hmm-tests"),
+        ),
+        environment=CONFIGURED,
+        files=(
+            ("$XDG_CACHE_HOME/hmm-harness/work/mutant.*", "the compiled trees, 2 GB each; `kernel clean` removes"),
+        ),
+    )
+    command.set_defaults(run_command=_mutate)
+    command.add_argument("patch", nargs="+", help="a file that `git diff` or `git format-patch` wrote")
+    add_kernel(command)
+    programs = command.add_argument(
+        "--program", action="append", default=[], metavar="PROGRAM", help="names or patterns (default: all)"
+    )
+    completed(programs, candidates.programs)
+    command.add_argument("--peer", action="store_true", help="ask the kernel's own hmm-tests, too")
+    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
 
     command = manual(
         commands,
@@ -152,6 +180,24 @@ def _coverage(options: argparse.Namespace, progress: Progress) -> int:
         json_path=Path(options.json) if options.json else None,
         cache=open_cache(),
         progress=progress,
+    )
+
+
+def _mutate(options: argparse.Namespace, progress: Progress) -> int:
+    from pathlib import Path
+
+    from harness import mutate
+    from harness.conformance import catalogue
+    from harness.matrix import Resources
+    from harness.run import Plan
+    from harness.target.mutant import read_patch
+
+    return mutate.main(
+        (options.kernel, options.flavour),
+        [read_patch(Path(name)) for name in options.patch],
+        Plan(catalogue.select(options.program), BINDINGS, command=own_command()),
+        Resources(open_cache(), progress, options.vms),
+        peer=options.peer,
     )
 
 

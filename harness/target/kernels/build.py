@@ -127,7 +127,6 @@ def key_of(source: str, flavour: str) -> str:
 
 def from_tarball(spec: str, tarball: Path, flavour: str, *, origin: str, cache: Cache, progress: Progress) -> Kernel:
     """The kernel `spec` of the source `tarball`, from the cache or built now."""
-    asked = options(flavour)
     key = key_of(cache.file_digest(tarball), flavour)
     name = f"kernel {spec} ({flavour})"
 
@@ -137,19 +136,23 @@ def from_tarball(spec: str, tarball: Path, flavour: str, *, origin: str, cache: 
             log = cache.log(f"kernel-{key[:12]}")
             log.write_text("")
             source = out / "work"  # removed with `out` when anything fails
-            source.mkdir()
-            step.update("unpacking the source")
-            unpack(tarball, source, log=log)
-            tree = source / "build"
-            tree.mkdir()
-            configure(source, tree, asked, name=name, log=log, step=step)
-            compile_all(source, tree, variables(flavour), log=log, step=step)
+            (source / "build").mkdir(parents=True)
+            build_in(source, tarball, flavour, name=name, log=log, step=step)
             step.update("keeping what is needed")
-            keep(source, tree, out, shutil.move)
+            keep(source, source / "build", out, shutil.move)
             shutil.rmtree(source)
 
     entry = cache.entry("kernel", key, build, progress=progress, needs=NEEDS)
     return kernel_of(entry, key, spec, flavour, origin=origin)
+
+
+def build_in(source: Path, tarball: Path, flavour: str, *, name: str, log: Path, step: Step) -> None:
+    """Unpacks `tarball` in the directory `source` and builds it in `source`/build, which is there."""
+    step.update("unpacking the source")
+    unpack(tarball, source, log=log)
+    tree = source / "build"
+    configure(source, tree, options(flavour), name=name, log=log, step=step)
+    compile_all(source, tree, variables(flavour), log=log, step=step)
 
 
 def kernel_of(entry: Path, key: str, spec: str, flavour: str, *, origin: str) -> Kernel:
@@ -228,9 +231,17 @@ def compile_all(source: Path, tree: Path, words: Sequence[str], *, log: Path, st
             compiled += 1
             step.update(f"{compiled} of about {max(_FILES, compiled)} files")
 
-    jobs = len(os.sched_getaffinity(0))
-    make = ["make", f"--directory={source}", f"O={tree}", f"--jobs={jobs}", *words]
-    run_tool([*make, "bzImage", "modules"], log=log, env=make_environment(), each_line=count)
+    run_tool([*_make(source, tree, words), "bzImage", "modules"], log=log, env=make_environment(), each_line=count)
+
+
+def compile_image(source: Path, tree: Path, words: Sequence[str], *, log: Path, step: Step) -> None:
+    """Makes the kernel in `tree` again after a change of some source files."""
+    step.update("compiling what changed")
+    run_tool([*_make(source, tree, words), "bzImage"], log=log, env=make_environment())
+
+
+def _make(source: Path, tree: Path, words: Sequence[str]) -> list[str]:
+    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={len(os.sched_getaffinity(0))}", *words]
 
 
 def _make_movable(makefile: Path) -> None:

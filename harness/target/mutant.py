@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kernels with a bug put in: a whole build tree in which patches come and go, so that each takes seconds to build."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from harness.errors import BuildError, UsageError
+from harness.progress import Progress
+from harness.target.artifacts import Kernel
+from harness.target.cache import Cache, digest_of
+from harness.target.kernels import build, debian
+from harness.target.kernels.archive import Archive
+from harness.target.process import run_tool
+
+_IMAGE = "arch/x86/boot/bzImage"
+_TOUCHED = re.compile(r"^(?:---|\+\+\+) [^/\s]+/(\S+)", re.MULTILINE)
+_SUBJECT = re.compile(r"^Subject: (?:\[[^\]]*\] *)?(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch that puts a bug into a kernel: `text` as `git format-patch` or `diff -u` write it, for -p1."""
+
+    name: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        """Its subject line, or else its name."""
+        match = _SUBJECT.search(self.text)
+        return match[1].strip() if match else self.name
+
+    @property
+    def files(self) -> list[str]:
+        """What it changes, relative to the top of the source."""
+        return sorted(set(_TOUCHED.findall(self.text)))
+
+
+def read_patch(path: Path) -> Patch:
+    """The patch in a file. Raises `UsageError` if there is none, or one that needs more than an image built anew."""
+    try:
+        patch = Patch(path.stem, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not patch.files:
+        raise UsageError(f"{path} is no patch: it names no file", hint="as `git diff` or `diff -u` write it, for -p1")
+    for name in patch.files:
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts:
+            raise UsageError(f"{path} changes {name}, which is not in the kernel's source")
+        if place.suffix != ".c":
+            raise UsageError(
+                f"{path} changes {name}: only .c files can be mutated, modules are not built again",
+                hint="a patched tree of your own is a kernel, too: --kernel tree:PATH",
+            )
+    return patch
+
+
+class Workshop:
+    """A kernel's source in `place`/source, built in `place`/source/build, one patch at a time applied to it."""
+
+    def __init__(self, kernel: Kernel, place: Path, words: list[str], *, cache: Cache, progress: Progress) -> None:
+        self._kernel = kernel
+        self._source = place / "source"
+        self._objects = self._source / "build"
+        self._pristine = place / "pristine"  # files as they were before the patch that is applied
+        self._words = words
+        self._cache = cache
+        self._progress = progress
+        self._restore()  # whoever was here before may have been killed
+
+    @contextmanager
+    def mutated(self, patch: Patch) -> Iterator[Kernel]:
+        """The kernel with `patch`; it is gone on leaving. Raises `UsageError` if it does not apply, `BuildError`."""
+        key = digest_of(self._kernel.key, patch.text)
+        log = self._cache.log(f"mutant-{key[:12]}")
+        log.write_text("")
+        try:
+            with self._progress.step(f"building {self._kernel.name} with {patch.name}") as step:
+                self._apply(patch, log)
+                build.compile_image(self._source, self._objects, self._words, log=log, step=step)
+            yield replace(
+                self._kernel, key=key, image=self._objects / _IMAGE, origin=f"{self._kernel.origin}, {patch.name}"
+            )
+        finally:
+            self._restore()
+
+    def _apply(self, patch: Patch, log: Path) -> None:
+        for name in patch.files:
+            if not (self._source / name).is_file():
+                raise UsageError(f"{patch.name} changes {name}, which {self._kernel.name} does not have")
+            kept = self._pristine / name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._source / name, kept.with_suffix(".part"))
+            kept.with_suffix(".part").replace(kept)  # whole, whenever we are killed
+        text = log.with_suffix(".patch")
+        text.write_text(patch.text, encoding="utf-8")
+        try:
+            run_tool(
+                ["patch", "-p1", "--forward", "--batch", "--fuzz=0", "--no-backup-if-mismatch", "--reject-file=-",
+                 f"--directory={self._source}", f"--input={text}"],
+                log=log,
+            )  # fmt: skip
+        except BuildError as error:
+            raise UsageError(f"{patch.name} does not apply to {self._kernel.name}: {error.message}") from error
+        finally:
+            text.unlink()
+
+    def _restore(self) -> None:
+        """Takes back what is applied. A file gets a new time, since make has to see that it changed."""
+        if not self._pristine.is_dir():
+            return
+        for path in sorted(self._pristine.rglob("*.c")):
+            target = self._source / path.relative_to(self._pristine)
+            shutil.copyfile(path, target)
+            os.utime(target)
+        shutil.rmtree(self._pristine)
+
+
+@contextmanager
+def workshop(kernel: Kernel, *, cache: Cache, progress: Progress) -> Iterator[Workshop]:
+    """Where mutants of `kernel` are built. The first time all of it is compiled, as long as that takes.
+
+    Raises `UsageError` for a kernel that is not built from a packaged source.
+    """
+    scheme, _, what = kernel.name.partition(":")
+    if scheme != "debian":
+        raise UsageError(
+            f"{kernel.name} cannot be mutated: it is not built from a packaged source",
+            hint="debian:SERIES can; or apply the patch to a tree of your own: --kernel tree:PATH",
+        )
+    source = debian.find(what, Archive(cache, progress))
+    tarball = debian.fetched(source, cache=cache, progress=progress)
+    words = build.variables(kernel.flavour)
+    with cache.workplace("mutant", kernel.key, progress=progress) as place:
+        complete = place / "complete"
+        if not complete.exists():
+            progress.say(f"mutants of {kernel.name} ({kernel.flavour}) need all of it compiled, once")
+            log = cache.log(f"mutant-{kernel.key[:12]}")
+            log.write_text("")
+            shutil.rmtree(place / "source", ignore_errors=True)
+            (place / "source/build").mkdir(parents=True)
+            with progress.step(f"building {kernel.name} ({kernel.flavour}) for mutants") as step:
+                build.build_in(place / "source", tarball, kernel.flavour, name=kernel.name, log=log, step=step)
+            complete.touch()
+        yield Workshop(kernel, place, words, cache=cache, progress=progress)
