@@ -190,32 +190,5 @@ static inline void hh_set_fault_page(struct migrate_vma *args,
 #endif
 }
 
-/*
- * A page that KSM merged belongs to no process in particular, and only this
- * gets it back from a device. Without it, none may go there.
- */
-#ifdef HAVE_MIGRATE_DEVICE_RANGE
-#define HH_MERGED_MIGRATE true
-#else
-#define HH_MERGED_MIGRATE false
-
-static inline int migrate_device_range(unsigned long *src, unsigned long start,
-				       unsigned long npages)
-{
-	return -EOPNOTSUPP;
-}
-
-static inline void migrate_device_pages(unsigned long *src, unsigned long *dst,
-					unsigned long npages)
-{
-}
-
-static inline void migrate_device_finalize(unsigned long *src,
-					   unsigned long *dst,
-					   unsigned long npages)
-{
-}
-#endif
-
 #endif /* HH_DEVMEM */
 #endif /* HMM_HARNESS_COMPAT_H */

@@ -14,7 +14,6 @@
 
 #include <linux/delay.h>
 #include <linux/highmem.h>
-#include <linux/ioport.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
@@ -24,12 +23,6 @@
 
 #include "internal.h"
 
-static struct hh_device *hh_page_device(struct page *page)
-{
-	return container_of(hh_page_pgmap(page), struct hh_device,
-			    devmem.pgmap);
-}
-
 /**
  * hh_devmem_owns() - whether a page is memory of a device
  * @device: the device
@@ -38,7 +31,7 @@ static struct hh_device *hh_page_device(struct page *page)
 bool hh_devmem_owns(struct hh_device *device, struct page *page)
 {
 	return is_device_private_page(page) &&
-	       hh_page_pgmap(page) == &device->devmem.pgmap;
+	       hh_page_pgmap(page) == device->devmem.pgmap;
 }
 
 /**
@@ -130,14 +123,18 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 	 * page and its state are looked at.
 	 */
 	smp_wmb();
-	hh_page_init(page, &devmem->pgmap);
+	device->binding->use_page(device, page);
 	return page;
 }
 
-static void hh_page_free(struct hh_freed *freed)
+/**
+ * hh_devmem_free() - take a device page back that nobody uses any more
+ * @device: the device
+ * @page: its page
+ */
+void hh_devmem_free(struct hh_device *device, struct page *page)
 {
-	struct page *page = hh_freed_page(freed);
-	struct hh_devmem *devmem = &hh_page_device(page)->devmem;
+	struct hh_devmem *devmem = &device->devmem;
 	struct page *backing = hh_devmem_backing(page);
 
 	set_page_private(backing, 0);
@@ -156,19 +153,21 @@ static void hh_page_free(struct hh_freed *freed)
 	spin_unlock(&devmem->lock);
 }
 
-/* Fills @dst for all of @src that are to move to the device. */
-static void hh_alloc_and_copy_in(struct hh_device *device,
-				 const unsigned long *src, unsigned long *dst,
-				 unsigned long npages)
+/* Fills move->dst for all of move->src that are to move to the device. */
+static void hh_copy_in(struct hh_device *device, struct hh_migration *move)
 {
 	struct page *from, *to;
 	unsigned long i;
 
-	for (i = 0; i < npages; i++) {
-		if (!(src[i] & MIGRATE_PFN_MIGRATE))
+	for (i = 0; i < move->npages; i++) {
+		if (!(move->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
-		from = migrate_pfn_to_page(src[i]);
-		if (!HH_MERGED_MIGRATE && from && hh_is_merged(from))
+		from = migrate_pfn_to_page(move->src[i]);
+		/* Memory of a device, where the kernel collects that, too */
+		if (from && is_zone_device_page(from))
+			continue;
+		if (from && hh_is_merged(from) &&
+		    !device->binding->evict_merged)
 			continue;
 		to = hh_devmem_alloc(device);
 		if (!to)
@@ -181,112 +180,84 @@ static void hh_alloc_and_copy_in(struct hh_device *device,
 			copy_highpage(hh_devmem_backing(to), from);
 		else
 			clear_highpage(hh_devmem_backing(to));
-		dst[i] = hh_migrate_dst(to);
+		move->dst[i] = hh_migrate_dst(to);
 	}
 }
 
-static void hh_copy_out(struct page *to, struct page *from)
+static void hh_copy_page(struct page *to, struct page *from)
 {
 	copy_highpage(to, from);
 	if (hh_wrong(HH_MIGRATE_BACK_SHORT))
 		memzero_page(to, PAGE_SIZE / 2, PAGE_SIZE / 2);
 }
 
-/*
- * Fills @dst for all of @src that are to move back. @vma is where they are
- * mapped from @addr on, NULL if not known. Returns how many there was no memory
- * for.
- */
-static unsigned long hh_alloc_and_copy_out(struct hh_device *device,
-					   const unsigned long *src,
-					   unsigned long *dst,
-					   unsigned long npages,
-					   struct vm_area_struct *vma,
-					   unsigned long addr)
+/* Fills move->dst for all of move->src that are to move back. */
+static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
 {
 	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NOWARN;
 	struct page *from, *to, *before = NULL;
-	unsigned long i, failed = 0;
+	unsigned long i, addr = move->start;
 
-	for (i = 0; i < npages; i++, addr += PAGE_SIZE) {
-		from = migrate_pfn_to_page(src[i]);
-		if (!from || !(src[i] & MIGRATE_PFN_MIGRATE) ||
+	for (i = 0; i < move->npages; i++, addr += PAGE_SIZE) {
+		from = migrate_pfn_to_page(move->src[i]);
+		if (!from || !(move->src[i] & MIGRATE_PFN_MIGRATE) ||
 		    !hh_devmem_owns(device, from) || !hh_is_live(from))
 			continue;
-		to = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
+		to = move->vma ? alloc_page_vma(gfp, move->vma, addr) :
+				 alloc_page(gfp);
 		if (!to) {
-			failed++;
+			move->failed++;
 			atomic64_inc(&device->refused);
 			continue;
 		}
 		lock_page(to);
 		from = hh_devmem_backing(from);
 		if (hh_wrong(HH_MIGRATE_BACK_SHIFTED) && before)
-			hh_copy_out(to, before);
+			hh_copy_page(to, before);
 		else
-			hh_copy_out(to, from);
+			hh_copy_page(to, from);
 		before = from;
-		dst[i] = hh_migrate_dst(to);
+		move->dst[i] = hh_migrate_dst(to);
 	}
-	return failed;
 }
 
-/*
- * Called between migrate_*_pages() and migrate_*_finalize(): all pages are
- * still locked, and those with MIGRATE_PFN_MIGRATE have moved. Returns how many.
+/**
+ * hh_migration_copy() - allocate where pages go, and copy them there
+ * @device: the device
+ * @move: the migration; the kernel has filled in src, and locked the pages
  */
-static unsigned long hh_settle(struct hh_device *device,
-			       const unsigned long *src,
-			       const unsigned long *dst, unsigned long npages,
-			       u64 *pages)
+void hh_migration_copy(struct hh_device *device, struct hh_migration *move)
 {
-	unsigned long i, moved = 0;
-	struct page *from, *to;
+	if (move->to_device)
+		hh_copy_in(device, move);
+	else
+		hh_copy_out(device, move);
+}
 
-	for (i = 0; i < npages; i++) {
-		from = migrate_pfn_to_page(src[i]);
-		to = migrate_pfn_to_page(dst[i]);
-		if (!to || !(src[i] & MIGRATE_PFN_MIGRATE))
+/**
+ * hh_migration_settle() - note what moved
+ * @device: the device
+ * @move: the migration; all pages are still locked, and those that have
+ *        MIGRATE_PFN_MIGRATE in src have moved
+ */
+void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
+{
+	struct page *from, *to;
+	unsigned long i;
+
+	for (i = 0; i < move->npages; i++) {
+		from = migrate_pfn_to_page(move->src[i]);
+		to = migrate_pfn_to_page(move->dst[i]);
+		if (!to || !(move->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
 		if (from && hh_devmem_owns(device, from))
 			clear_bit(HH_PAGE_LIVE, hh_page_state(from));
 		if (hh_devmem_owns(device, to))
 			set_bit(HH_PAGE_LIVE, hh_page_state(to));
-		if (pages)
-			pages[i] = HMM_HARNESS_PAGE_MOVED;
-		moved++;
+		if (move->pages)
+			move->pages[i] = HMM_HARNESS_PAGE_MOVED;
+		move->moved++;
 	}
-	return moved;
-}
-
-/*
- * Migrates a part of args->vma, whose mmap_lock is held, in the direction that
- * args->flags select. @failed, if not NULL, gets the number of pages that went
- * nowhere for lack of system memory. Returns how many moved, or an error.
- */
-static long hh_migrate_vma(struct hh_device *device, struct migrate_vma *args,
-			   u64 *pages, unsigned long *failed)
-{
-	unsigned long no_memory = 0, moved;
-	int ret;
-
-	args->pgmap_owner = device;
-	ret = migrate_vma_setup(args);
-	if (ret)
-		return ret;
-	if (args->flags & MIGRATE_VMA_SELECT_SYSTEM)
-		hh_alloc_and_copy_in(device, args->src, args->dst,
-				     args->npages);
-	else
-		no_memory = hh_alloc_and_copy_out(device, args->src, args->dst,
-						  args->npages, args->vma,
-						  args->start);
-	migrate_vma_pages(args);
-	moved = hh_settle(device, args->src, args->dst, args->npages, pages);
-	migrate_vma_finalize(args);
-	if (failed)
-		*failed = no_memory;
-	return moved;
 }
 
 /* Migrates at most @npages from @start on; @done says how many were tried. */
@@ -294,30 +265,29 @@ static int hh_migrate_chunk(struct hh_work *work, unsigned long start,
 			    unsigned long npages, bool to_device,
 			    unsigned long *done)
 {
-	struct migrate_vma args = {
+	struct hh_device *device = work->mirror->device;
+	struct hh_migration move = {
 		.start = start,
+		.to_device = to_device,
 		.src = work->src,
 		.dst = work->dst,
-		.flags = to_device ? MIGRATE_VMA_SELECT_SYSTEM :
-				     MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.pages = work->pages,
 	};
-	long ret = -EINVAL;
+	int ret = -EINVAL;
 
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
-	args.vma = vma_lookup(work->mm, start);
-	if (args.vma && (args.vma->vm_flags & VM_READ)) {
-		npages = min(npages, (args.vma->vm_end - start) >> PAGE_SHIFT);
-		args.end = start + (npages << PAGE_SHIFT);
+	move.vma = vma_lookup(work->mm, start);
+	if (move.vma && (move.vma->vm_flags & VM_READ)) {
+		npages = min(npages, (move.vma->vm_end - start) >> PAGE_SHIFT);
+		move.npages = npages;
 		memset(work->pages, 0, npages * sizeof(work->pages[0]));
-		ret = hh_migrate_vma(work->mirror->device, &args, work->pages,
-				     NULL);
+		ret = device->binding->migrate(device, &move);
 	}
 	mmap_read_unlock(work->mm);
-	if (ret < 0)
-		return ret;
-	*done = npages;
-	return 0;
+	if (!ret)
+		*done = npages;
+	return ret;
 }
 
 /**
@@ -357,34 +327,42 @@ int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
 	return 0;
 }
 
-static vm_fault_t hh_try_to_ram(struct hh_device *device, struct vm_fault *vmf)
+static vm_fault_t hh_try_to_ram(struct hh_device *device,
+				struct vm_area_struct *vma, unsigned long addr,
+				struct page *page)
 {
-	unsigned long src = 0, dst = 0, failed;
-	struct migrate_vma args = {
-		.vma = vmf->vma,
-		.start = vmf->address & PAGE_MASK,
-		.end = (vmf->address & PAGE_MASK) + PAGE_SIZE,
+	unsigned long src = 0, dst = 0;
+	struct hh_migration move = {
+		.vma = vma,
+		.start = addr & PAGE_MASK,
+		.npages = 1,
 		.src = &src,
 		.dst = &dst,
-		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.fault_page = page,
 	};
 
-	hh_set_fault_page(&args, vmf->page);
-	if (hh_migrate_vma(device, &args, NULL, &failed) < 0)
+	if (device->binding->migrate(device, &move))
 		return VM_FAULT_SIGBUS;
-	return failed ? VM_FAULT_OOM : 0;
+	return move.failed ? VM_FAULT_OOM : 0;
 }
 
-/*
- * A CPU touched a device page: of any process that has it, not only a mirror's.
+/**
+ * hh_devmem_fault() - a CPU touched a device page
+ * @device: the device
+ * @vma: where it is mapped: of any process that has it, not only a mirror's
+ * @addr: the address
+ * @page: the page
  *
  * Where each CPU that comes here has a reference to the page, migration fails as
  * long as more than one has. So all but the first turn round at once, to come
  * again until the page is gone, and the first does not give up at once.
+ *
+ * Return: 0, VM_FAULT_OOM, or VM_FAULT_SIGBUS
  */
-static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
+vm_fault_t hh_devmem_fault(struct hh_device *device,
+			   struct vm_area_struct *vma, unsigned long addr,
+			   struct page *page)
 {
-	struct hh_device *device = hh_page_device(vmf->page);
 	struct hh_devmem *devmem = &device->devmem;
 	unsigned long *state;
 	vm_fault_t ret = 0;
@@ -395,21 +373,16 @@ static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 	spin_unlock(&devmem->lock);
 
 	if (!HH_FAULT_PAGE_HELD)
-		return hh_try_to_ram(device, vmf);
+		return hh_try_to_ram(device, vma, addr, page);
 
-	state = hh_page_state(vmf->page);
+	state = hh_page_state(page);
 	if (test_and_set_bit(HH_PAGE_FAULTING, state))
 		return 0;
-	while (!ret && hh_is_live(vmf->page) && tries--)
-		ret = hh_try_to_ram(device, vmf);
+	while (!ret && hh_is_live(page) && tries--)
+		ret = hh_try_to_ram(device, vma, addr, page);
 	clear_bit(HH_PAGE_FAULTING, state);
 	return ret;
 }
-
-static const struct dev_pagemap_ops hh_pagemap_ops = {
-	.hh_free_op = hh_page_free,
-	.migrate_to_ram = hh_migrate_to_ram,
-};
 
 /* Pages that exist now, whatever the accounts are made to say. */
 static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
@@ -502,43 +475,25 @@ static unsigned long hh_evict_from(struct hh_device *device,
 				   struct mm_struct *mm, unsigned long addr,
 				   struct hh_evict *evict)
 {
-	struct migrate_vma args = {
+	struct hh_migration move = {
 		.start = addr,
 		.src = evict->src,
 		.dst = evict->dst,
-		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 	};
-	long moved = 0;
 
 	if (!evict->killable)
 		mmap_read_lock(mm);
 	else if (mmap_read_lock_killable(mm))
 		return 0;
-	args.vma = vma_lookup(mm, addr);
-	if (args.vma) {
-		args.end = min(args.vma->vm_end,
-			       addr + (HH_EVICT_CHUNK << PAGE_SHIFT));
-		moved = hh_migrate_vma(device, &args, NULL, NULL);
+	move.vma = vma_lookup(mm, addr);
+	if (move.vma) {
+		move.npages = min_t(unsigned long, HH_EVICT_CHUNK,
+				    (move.vma->vm_end - addr) >> PAGE_SHIFT);
+		if (device->binding->migrate(device, &move))
+			move.moved = 0;
 	}
 	mmap_read_unlock(mm);
-	return max(moved, 0L);
-}
-
-/*
- * Pages that KSM merged are not found by an anon_vma of theirs. For them the
- * kernel's own look-up is safe: KSM holds on to what it needs.
- */
-static unsigned long hh_evict_merged(struct hh_device *device,
-				     struct page *page)
-{
-	unsigned long src = 0, dst = 0, moved;
-
-	migrate_device_range(&src, page_to_pfn(page), 1);
-	hh_alloc_and_copy_out(device, &src, &dst, 1, NULL, 0);
-	migrate_device_pages(&src, &dst, 1);
-	moved = hh_settle(device, &src, &dst, 1, NULL);
-	migrate_device_finalize(&src, &dst, 1);
-	return moved;
+	return move.moved;
 }
 
 /* Moves a page, and with it others that are mapped behind it. */
@@ -561,7 +516,7 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 		/* Nothing migrates as long as we hold on to it. */
 		put_page(page);
 		if (merged)
-			return hh_evict_merged(device, page);
+			return device->binding->evict_merged(device, page);
 		if (!mm)
 			break;
 		moved += hh_evict_from(device, mm, addr, evict);
@@ -575,7 +530,7 @@ static unsigned long hh_evict_pass(struct hh_device *device,
 				   struct hh_evict *evict)
 {
 	struct hh_devmem *devmem = &device->devmem;
-	unsigned long pfn = PHYS_PFN(devmem->pgmap.range.start);
+	unsigned long pfn = devmem->first;
 	unsigned long end = pfn + devmem->npages;
 	unsigned long moved = 0;
 
@@ -650,38 +605,20 @@ void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage)
 int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 {
 	struct hh_devmem *devmem = &device->devmem;
-	struct dev_pagemap *pgmap = &devmem->pgmap;
-	unsigned long i, pfn;
-	resource_size_t size;
-	void *ret;
+	unsigned long i, size;
+	int ret;
 
 	spin_lock_init(&devmem->lock);
 	/* Struct pages are made and removed 2 MiB at a time. */
-	size = (resource_size_t)ALIGN(mebibytes, 2) << 20;
-	if (!size)
+	size = (unsigned long)ALIGN(mebibytes, 2) << 20;
+	if (!size || !device->binding->add_memory)
 		return 0;
 
-	devmem->region = request_free_mem_region(&iomem_resource, size,
-						 device->name);
-	if (IS_ERR(devmem->region))
-		return PTR_ERR(devmem->region);
-	pgmap->type = MEMORY_DEVICE_PRIVATE;
-	pgmap->range.start = devmem->region->start;
-	pgmap->range.end = devmem->region->start + size - 1;
-	pgmap->nr_range = 1;
-	pgmap->ops = &hh_pagemap_ops;
-	pgmap->owner = device;
-	ret = memremap_pages(pgmap, numa_node_id());
-	if (IS_ERR(ret)) {
-		release_mem_region(devmem->region->start,
-				   resource_size(devmem->region));
-		return PTR_ERR(ret);
-	}
-
-	devmem->npages = size >> PAGE_SHIFT;
-	pfn = PHYS_PFN(pgmap->range.start);
+	ret = device->binding->add_memory(device, size);
+	if (ret)
+		return ret;
 	for (i = devmem->npages; i > 0; i--)
-		hh_push(&devmem->free, pfn_to_page(pfn + i - 1));
+		hh_push(&devmem->free, pfn_to_page(devmem->first + i - 1));
 	return 0;
 }
 
@@ -710,9 +647,7 @@ void hh_devmem_exit(struct hh_device *device)
 	}
 	kfree(evict);
 
-	memunmap_pages(&devmem->pgmap);
-	release_mem_region(devmem->region->start,
-			   resource_size(devmem->region));
+	device->binding->remove_memory(device);
 }
 
 #endif /* HH_DEVMEM */

@@ -2,14 +2,19 @@
 /*
  * A device that mirrors the memory of processes, in software.
  *
- *   main.c    the module, its two devices and their files
+ *   main.c    the module, its devices and their files
  *   ioctl.c   from a user's struct to a checked operation
- *   mirror.c  tie a file to a process and hear what the CPU invalidates
+ *   mirror.c  tie a file to a process
  *   table.c   the device's page table
  *   range.c   look at or fault memory, and act while what was seen is valid
  *   access.c  the device reads and writes
  *   devmem.c  memory of the device, and migration to and from it
  *   wrong.c   deliberate mistakes
+ *
+ * All of these are the same for every device. How one talks to the kernel is
+ * its binding, struct hh_binding:
+ *
+ *   interval.c, interval_devmem.c  today's API
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
  * then hh_mirror.lock. Whoever holds hh_mirror.lock neither faults, nor copies
@@ -20,11 +25,9 @@
 
 #include <linux/atomic.h>
 #include <linux/bitops.h>
-#include <linux/hmm.h>
 #include <linux/kref.h>
 #include <linux/memremap.h>
 #include <linux/miscdevice.h>
-#include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/page-flags.h>
 #include <linux/spinlock.h>
@@ -39,10 +42,71 @@
 /* An operation that got nowhere for so long gives up with -EBUSY. */
 #define HH_PATIENCE (10 * HZ)
 
+struct hh_device;
+struct hh_mirror;
+struct hh_migration;
+struct hh_pass;
+struct hh_work;
+
+/*
+ * What a look at the CPU's page table found of a page, one unsigned long each:
+ * these flags, the order of the mapping, the page's number.
+ */
+#define HH_CPU_VALID 0x1UL
+#define HH_CPU_WRITE 0x2UL
+#define HH_CPU_ERROR 0x4UL
+#define HH_CPU_ORDER_SHIFT 4
+#define HH_CPU_ORDER_MASK 0x1f0UL
+#define HH_CPU_PFN_SHIFT 12
+
+/**
+ * struct hh_binding - how a device talks to the kernel
+ * @name: as the harness says it
+ * @node: pattern of the name of its nodes, with the device's number
+ * @mirror_size: of its struct that begins with a struct hh_mirror
+ * @work_size: of its struct that begins with a struct hh_work
+ * @attach: begin to hear what the CPU invalidates; 0 or an error of BIND
+ * @detach: stop; no callback runs after it returned
+ * @look: read the CPU's page table into hh_work.cpu, and fault as the pass asks:
+ *        0, -EAGAIN to start over, or an error for the user. After 0, @done is
+ *        called once.
+ * @changed: whether what @look saw is known to be outdated; a hint, without the
+ *           mirror's lock
+ * @done: whether what @look saw is outdated; with the mirror's lock held, unless
+ *        the answer is of no interest
+ * @add_memory: make the struct pages of the device's memory, of so many bytes,
+ *              and fill in hh_devmem: pgmap, first, npages; NULL without any
+ * @remove_memory: undo that; no page is in use
+ * @use_page: take a free device page into use: locked, with a reference
+ * @migrate: move pages, through hh_migration_copy() and hh_migration_settle()
+ * @evict_merged: move a device page that KSM merged, and that belongs to no
+ *                process in particular, back to system memory; returns how many
+ *                moved. NULL where none may go to the device
+ */
+struct hh_binding {
+	const char *name;
+	const char *node;
+	size_t mirror_size;
+	size_t work_size;
+	int (*attach)(struct hh_mirror *mirror);
+	void (*detach)(struct hh_mirror *mirror);
+	int (*look)(struct hh_work *work, unsigned long start,
+		    unsigned long npages, const struct hh_pass *pass);
+	bool (*changed)(struct hh_work *work);
+	bool (*done)(struct hh_work *work);
+	int (*add_memory)(struct hh_device *device, unsigned long size);
+	void (*remove_memory)(struct hh_device *device);
+	void (*use_page)(struct hh_device *device, struct page *page);
+	int (*migrate)(struct hh_device *device, struct hh_migration *move);
+	unsigned long (*evict_merged)(struct hh_device *device,
+				      struct page *page);
+};
+
 /**
  * struct hh_devmem - memory of a device
  * @pgmap: its struct pages, which the CPU cannot reach
- * @region: the physical addresses that they pretend to have
+ * @private: of the binding
+ * @first: number of the first page
  * @npages: how many there are, 0 without device memory
  * @lock: protects all that follows
  * @free: pages to be had, linked by their zone_device_data
@@ -53,8 +117,9 @@
  * @cpu_faults: calls of migrate_to_ram()
  */
 struct hh_devmem {
-	struct dev_pagemap pgmap;
-	struct resource *region;
+	struct dev_pagemap *pgmap;
+	void *private;
+	unsigned long first;
 	unsigned long npages;
 	spinlock_t lock; /* protects all that follows */
 	struct page *free;
@@ -67,15 +132,17 @@ struct hh_devmem {
 
 /**
  * struct hh_device - one of the devices
- * @id: number of the device, as in its name
+ * @binding: how it talks to the kernel
+ * @id: number of the device among those of its binding, as in its name
  * @name: name of its node
  * @misc: how user space finds it
  * @refused: how often there was no memory for what it needed
  * @devmem: its memory
  */
 struct hh_device {
+	const struct hh_binding *binding;
 	unsigned int id;
-	char name[sizeof("hmm_harness0")];
+	char name[16];
 	struct miscdevice misc;
 	atomic64_t refused;
 	struct hh_devmem devmem;
@@ -83,7 +150,6 @@ struct hh_device {
 
 /**
  * struct hh_mirror - the memory of a process as a device sees it
- * @notifier: covers all addresses of the process
  * @device: the device
  * @mm: the memory, grabbed: it may have no user any more
  * @refs: one of the file while bound, one of every operation under way
@@ -97,7 +163,6 @@ struct hh_device {
  * @dead: unbound, nothing may be entered any more
  */
 struct hh_mirror {
-	struct mmu_interval_notifier notifier;
 	struct hh_device *device;
 	struct mm_struct *mm;
 	struct kref refs;
@@ -127,7 +192,7 @@ struct hh_file {
  * @mirror: the mirror, referenced
  * @mm: its memory, which has a user as long as the operation goes on
  * @retries: how often an invalidation made it start over
- * @pfns: what hmm_range_fault() says of the chunk in hand
+ * @cpu: what the CPU's page table says of the chunk in hand, HH_CPU_*
  * @pages: the same as HMM_HARNESS_PAGE_*
  * @src: migration only: where the pages of the chunk are
  * @dst: migration only: where they go
@@ -136,7 +201,7 @@ struct hh_work {
 	struct hh_mirror *mirror;
 	struct mm_struct *mm;
 	u64 retries;
-	unsigned long pfns[HH_CHUNK];
+	unsigned long cpu[HH_CHUNK];
 	u64 pages[HH_CHUNK];
 	unsigned long src[HH_CHUNK];
 	unsigned long dst[HH_CHUNK];
@@ -147,6 +212,24 @@ int hh_mirror_bind(struct hh_file *file);
 int hh_mirror_unbind(struct hh_file *file);
 struct hh_mirror *hh_mirror_get(struct hh_file *file);
 void hh_mirror_put(struct hh_mirror *mirror);
+
+/**
+ * struct hh_change - what the CPU is about to change
+ * @start: first address
+ * @end: address behind the last
+ * @blockable: whether it can wait for the device
+ * @own_migration: known to be a migration that this device started
+ * @release: the process exits
+ */
+struct hh_change {
+	unsigned long start;
+	unsigned long end;
+	bool blockable;
+	bool own_migration;
+	bool release;
+};
+
+bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change);
 
 /**
  * struct hh_entry - an entry of the device's page table, unpacked
@@ -163,28 +246,30 @@ struct hh_entry {
 };
 
 /* table.c */
-u64 hh_describe(struct hh_device *device, unsigned long hmm_pfn);
+u64 hh_describe(struct hh_device *device, unsigned long cpu);
 bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
 		   struct hh_entry *entry);
 int hh_table_store(struct hh_mirror *mirror, unsigned long index,
-		   unsigned long hmm_pfn, u64 *flags);
+		   unsigned long cpu, u64 *flags);
 int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
-			     unsigned long hmm_pfn);
+			     unsigned long cpu);
 void hh_table_invalidate(struct hh_mirror *mirror,
-			 const struct mmu_notifier_range *range);
+			 const struct hh_change *change);
 void hh_table_clear(struct hh_mirror *mirror);
 
 /**
  * struct hh_pass - a way to go over a range
- * @request: HMM_PFN_REQ_* that every page shall fulfil, 0 to touch nothing
+ * @fault: every page shall be readable; else nothing is touched
+ * @write: every page shall be writable as well
  * @steady: start over as well when something was entered into the table after
  *          the look at the CPU's
- * @act: called once with the mirror's lock held, hh_work.pfns filled and still
+ * @act: called once with the mirror's lock held, hh_work.cpu filled and still
  *       true, and room in @pages for what is to be told of each page.
  *       @unchecked, a deliberate mistake, means that they may not be true.
  */
 struct hh_pass {
-	unsigned long request;
+	bool fault;
+	bool write;
 	bool steady;
 	int (*act)(struct hh_work *work, unsigned long start,
 		   unsigned long npages, u64 *pages, bool unchecked);
@@ -209,8 +294,43 @@ int hh_table(struct hh_work *work, struct hmm_harness_range *args);
 int hh_read(struct hh_work *work, struct hmm_harness_range *args);
 int hh_write(struct hh_work *work, struct hmm_harness_range *args);
 
+/**
+ * struct hh_migration - a migration of a part of a mapping, mmap_lock held
+ * @vma: the mapping
+ * @start: first address
+ * @npages: how many pages
+ * @to_device: to the device's memory, or back
+ * @src: where the pages are
+ * @dst: where they go
+ * @fault_page: the page that a CPU touched, if that is why
+ * @pages: (out) HMM_HARNESS_PAGE_MOVED for each that moved; or NULL
+ * @moved: (out) how many that are
+ * @failed: (out) pages that went nowhere for lack of system memory
+ */
+struct hh_migration {
+	struct vm_area_struct *vma;
+	unsigned long start;
+	unsigned long npages;
+	bool to_device;
+	unsigned long *src;
+	unsigned long *dst;
+	struct page *fault_page;
+	u64 *pages;
+	unsigned long moved;
+	unsigned long failed;
+};
+
+/* interval.c, interval_devmem.c */
+extern const struct hh_binding hh_interval;
+
 /* devmem.c */
 #ifdef HH_DEVMEM
+void hh_migration_copy(struct hh_device *device, struct hh_migration *move);
+void hh_migration_settle(struct hh_device *device, struct hh_migration *move);
+vm_fault_t hh_devmem_fault(struct hh_device *device,
+			   struct vm_area_struct *vma, unsigned long addr,
+			   struct page *page);
+void hh_devmem_free(struct hh_device *device, struct page *page);
 int hh_devmem_init(struct hh_device *device, unsigned int mebibytes);
 void hh_devmem_exit(struct hh_device *device);
 bool hh_devmem_owns(struct hh_device *device, struct page *page);

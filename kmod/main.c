@@ -16,7 +16,13 @@ module_param(devmem_mb, uint, 0444);
 MODULE_PARM_DESC(devmem_mb,
 		 "memory of each device in MiB, rounded up to even, 0 for none (default 16)");
 
-static struct hh_device hh_devices[HMM_HARNESS_NR_DEVICES];
+static const struct hh_binding * const hh_bindings[] = {
+	&hh_interval,
+};
+
+#define HH_NR_DEVICES (ARRAY_SIZE(hh_bindings) * HMM_HARNESS_NR_DEVICES)
+
+static struct hh_device hh_devices[HH_NR_DEVICES];
 
 /*
  * What the module was built for: the names of the probes that compiled, and
@@ -94,13 +100,14 @@ static int __init hh_init(void)
 		return -EINVAL;
 	}
 
-	for (with_memory = 0; with_memory < HMM_HARNESS_NR_DEVICES;
-	     with_memory++) {
+	for (with_memory = 0; with_memory < HH_NR_DEVICES; with_memory++) {
 		struct hh_device *device = &hh_devices[with_memory];
 
-		device->id = with_memory;
-		snprintf(device->name, sizeof(device->name), "hmm_harness%u",
-			 device->id);
+		device->binding = hh_bindings[with_memory /
+					      HMM_HARNESS_NR_DEVICES];
+		device->id = with_memory % HMM_HARNESS_NR_DEVICES;
+		snprintf(device->name, sizeof(device->name),
+			 device->binding->node, device->id);
 		ret = hh_devmem_init(device, devmem_mb);
 		if (ret) {
 			pr_err("no %u MiB of device memory: error %d\n",
@@ -113,7 +120,7 @@ static int __init hh_init(void)
 	 * Last, and only when all memory is there: they can be opened from now
 	 * on, and what is open cannot be undone.
 	 */
-	for (; registered < HMM_HARNESS_NR_DEVICES; registered++) {
+	for (; registered < HH_NR_DEVICES; registered++) {
 		ret = hh_register(&hh_devices[registered]);
 		if (ret)
 			goto undo;
@@ -132,9 +139,9 @@ static void __exit hh_exit(void)
 {
 	unsigned int id;
 
-	for (id = HMM_HARNESS_NR_DEVICES; id--;)
+	for (id = HH_NR_DEVICES; id--;)
 		misc_deregister(&hh_devices[id].misc);
-	for (id = HMM_HARNESS_NR_DEVICES; id--;)
+	for (id = HH_NR_DEVICES; id--;)
 		hh_devmem_exit(&hh_devices[id]);
 }
 

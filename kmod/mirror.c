@@ -9,28 +9,22 @@
 
 #include "internal.h"
 
-static bool hh_invalidate(struct mmu_interval_notifier *notifier,
-			  const struct mmu_notifier_range *range,
-			  unsigned long sequence)
+/**
+ * hh_mirror_lock() - take the lock for an invalidation
+ * @mirror: the mirror
+ * @change: what the CPU is about to change
+ *
+ * Return: false when that would take waiting, which the CPU cannot do
+ */
+bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change)
 {
-	struct hh_mirror *mirror =
-		container_of(notifier, struct hh_mirror, notifier);
-
-	if (mmu_notifier_range_blockable(range))
+	if (change->blockable)
 		mutex_lock(&mirror->lock);
 	else if (!mutex_trylock(&mirror->lock))
 		return false;
-
-	mmu_interval_set_seq(notifier, sequence);
 	mirror->invalidations++;
-	hh_table_invalidate(mirror, range);
-	mutex_unlock(&mirror->lock);
 	return true;
 }
-
-static const struct mmu_interval_notifier_ops hh_notifier_ops = {
-	.invalidate = hh_invalidate,
-};
 
 static void hh_mirror_free(struct kref *refs)
 {
@@ -77,7 +71,7 @@ static void hh_mirror_kill(struct hh_mirror *mirror)
 	hh_table_clear(mirror);
 	mutex_unlock(&mirror->lock);
 
-	mmu_interval_notifier_remove(&mirror->notifier);
+	mirror->device->binding->detach(mirror);
 	hh_mirror_put(mirror);
 }
 
@@ -85,8 +79,7 @@ static void hh_mirror_kill(struct hh_mirror *mirror)
  * hh_mirror_bind() - mirror the memory of the calling process
  * @file: the file to bind
  *
- * Return: 0; -EBUSY when the file is bound; -EINTR or -ENOMEM of
- * mmu_interval_notifier_insert()
+ * Return: 0; -EBUSY when the file is bound; -EINTR or -ENOMEM
  */
 int hh_mirror_bind(struct hh_file *file)
 {
@@ -97,7 +90,8 @@ int hh_mirror_bind(struct hh_file *file)
 	if (READ_ONCE(file->mirror))
 		return -EBUSY;
 
-	mirror = kzalloc_obj(*mirror, GFP_KERNEL_ACCOUNT);
+	mirror = kzalloc(file->device->binding->mirror_size,
+			 GFP_KERNEL_ACCOUNT);
 	if (!mirror)
 		return -ENOMEM;
 	mirror->device = file->device;
@@ -107,9 +101,7 @@ int hh_mirror_bind(struct hh_file *file)
 	xa_init_flags(&mirror->table, XA_FLAGS_ACCOUNT);
 	mmgrab(mirror->mm);
 
-	ret = mmu_interval_notifier_insert(&mirror->notifier, mirror->mm, 0,
-					   ULONG_MAX & PAGE_MASK,
-					   &hh_notifier_ops);
+	ret = mirror->device->binding->attach(mirror);
 	if (ret) {
 		hh_mirror_put(mirror);
 		return ret;

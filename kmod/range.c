@@ -28,7 +28,7 @@ struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages)
 	struct hh_work *work;
 	int ret;
 
-	work = kvmalloc_obj(*work, GFP_KERNEL);
+	work = kvmalloc(file->device->binding->work_size, GFP_KERNEL);
 	if (!work)
 		return ERR_PTR(-ENOMEM);
 
@@ -74,26 +74,32 @@ void hh_work_end(struct hh_work *work)
  * deliberate mistake lets it pass although it is not. Returns -EAGAIN when all
  * must be done again.
  */
-static int hh_lock_if_valid(struct hh_mirror *mirror, unsigned long sequence,
-			    u64 commits, const struct hh_pass *pass)
+static int hh_lock_if_valid(struct hh_work *work, u64 commits,
+			    const struct hh_pass *pass)
 {
 	bool ignore = !pass->steady && hh_wrong(HH_SKIP_RETRY);
 	bool outside = !pass->steady && hh_wrong(HH_RETRY_OUTSIDE_LOCK);
+	struct hh_mirror *mirror = work->mirror;
+	const struct hh_binding *binding = mirror->device->binding;
 	bool changed;
 
-	if (outside && mmu_interval_check_retry(&mirror->notifier, sequence))
+	if (outside && binding->changed(work)) {
+		binding->done(work);
 		return -EAGAIN;
+	}
 	/* Time for somebody to win the race */
 	if (ignore || outside)
 		usleep_range(500, 1000);
 
-	if (mutex_lock_killable(&mirror->lock))
+	if (mutex_lock_killable(&mirror->lock)) {
+		binding->done(work);
 		return -EINTR;
+	}
+	changed = binding->done(work);
 	if (mirror->dead) {
 		mutex_unlock(&mirror->lock);
 		return -ENXIO;
 	}
-	changed = mmu_interval_read_retry(&mirror->notifier, sequence);
 	if (changed && (ignore || outside))
 		return 1;
 	if (pass->steady && mirror->commits != commits)
@@ -113,22 +119,13 @@ static int hh_lock_if_valid(struct hh_mirror *mirror, unsigned long sequence,
  * @pass: what to ask for, and what to do
  *
  * Return: what @pass->act returns, or the error that kept it from being called:
- * those of hmm_range_fault(), -EINTR when the caller is being killed, -EBUSY
- * when invalidations left no chance, -ENXIO when the file was unbound
+ * those of HMM, -EINTR when the caller is being killed, -EBUSY when
+ * invalidations left no chance, -ENXIO when the file was unbound
  */
 int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 	    u64 *pages, const struct hh_pass *pass)
 {
 	struct hh_mirror *mirror = work->mirror;
-	bool anonymous = !pass->steady && hh_wrong(HH_OWNER_UNSET);
-	struct hmm_range range = {
-		.notifier = &mirror->notifier,
-		.start = start,
-		.end = start + (npages << PAGE_SHIFT),
-		.hmm_pfns = work->pfns,
-		.default_flags = pass->request,
-		.dev_private_owner = anonymous ? NULL : mirror->device,
-	};
 	unsigned long deadline = jiffies + HH_PATIENCE;
 	u64 commits;
 	int ret;
@@ -144,19 +141,9 @@ int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 		commits = mirror->commits;
 		mutex_unlock(&mirror->lock);
 
-		range.notifier_seq = mmu_interval_read_begin(&mirror->notifier);
-		memset(work->pfns, 0, npages * sizeof(work->pfns[0]));
-		if (mmap_read_lock_killable(work->mm))
-			return -EINTR;
-		ret = hmm_range_fault(&range);
-		mmap_read_unlock(work->mm);
-		if (ret == -EBUSY)
-			continue;
-		if (ret)
-			return ret;
-
-		ret = hh_lock_if_valid(mirror, range.notifier_seq, commits,
-				       pass);
+		ret = mirror->device->binding->look(work, start, npages, pass);
+		if (!ret)
+			ret = hh_lock_if_valid(work, commits, pass);
 		if (ret == -EAGAIN)
 			continue;
 		if (ret < 0)
@@ -193,7 +180,7 @@ static int hh_act_describe(struct hh_work *work, unsigned long start,
 	unsigned long i;
 
 	for (i = 0; i < npages; i++)
-		pages[i] = hh_describe(work->mirror->device, work->pfns[i]);
+		pages[i] = hh_describe(work->mirror->device, work->cpu[i]);
 	return 0;
 }
 
@@ -202,7 +189,7 @@ static const struct hh_pass hh_pass_snapshot = {
 };
 
 static const struct hh_pass hh_pass_snapshot_faults = {
-	.request = HMM_PFN_REQ_FAULT,
+	.fault = true,
 	.act = hh_act_describe,
 };
 
@@ -243,12 +230,12 @@ static int hh_enter(struct hh_work *work, unsigned long start, unsigned long i,
 {
 	struct hh_mirror *mirror = work->mirror;
 	unsigned long index = (start >> PAGE_SHIFT) + i;
-	unsigned long pfn = work->pfns[i];
+	unsigned long cpu = work->cpu[i];
 
 	if (!unchecked)
-		return hh_table_store(mirror, index, pfn, flags);
-	*flags = hh_describe(mirror->device, pfn);
-	return hh_table_store_unchecked(mirror, index, pfn);
+		return hh_table_store(mirror, index, cpu, flags);
+	*flags = hh_describe(mirror->device, cpu);
+	return hh_table_store_unchecked(mirror, index, cpu);
 }
 
 static int hh_act_enter(struct hh_work *work, unsigned long start,
@@ -263,12 +250,13 @@ static int hh_act_enter(struct hh_work *work, unsigned long start,
 }
 
 static const struct hh_pass hh_pass_read = {
-	.request = HMM_PFN_REQ_FAULT,
+	.fault = true,
 	.act = hh_act_enter,
 };
 
 static const struct hh_pass hh_pass_write = {
-	.request = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
+	.fault = true,
+	.write = true,
 	.act = hh_act_enter,
 };
 
@@ -345,7 +333,7 @@ static int hh_act_note_local(struct hh_work *work, unsigned long start,
 	unsigned long i;
 
 	for (i = 0; i < npages; i++)
-		pages[i] |= hh_describe(work->mirror->device, work->pfns[i]) &
+		pages[i] |= hh_describe(work->mirror->device, work->cpu[i]) &
 			    HMM_HARNESS_PAGE_LOCAL;
 	return 0;
 }
@@ -359,7 +347,7 @@ static int hh_act_enter_local(struct hh_work *work, unsigned long start,
 	int ret = 0;
 
 	for (i = 0; i < npages && !ret; i++) {
-		flags = hh_describe(device, work->pfns[i]);
+		flags = hh_describe(device, work->cpu[i]);
 		if (!(flags & HMM_HARNESS_PAGE_LOCAL))
 			continue;
 		pages[i] |= HMM_HARNESS_PAGE_LOCAL;
@@ -410,11 +398,11 @@ static int hh_act_compare(struct hh_work *work, unsigned long start,
 		if (!hh_table_load(work->mirror, index + i, &entry))
 			continue;
 		pages[i] = entry.flags;
-		cpu = work->pfns[i];
-		if (!(cpu & HMM_PFN_VALID) ||
-		    (cpu & ~HMM_PFN_FLAGS) != entry.pfn ||
+		cpu = work->cpu[i];
+		if (!(cpu & HH_CPU_VALID) ||
+		    cpu >> HH_CPU_PFN_SHIFT != entry.pfn ||
 		    ((entry.flags & HMM_HARNESS_PAGE_WRITE) &&
-		     !(cpu & HMM_PFN_WRITE)))
+		     !(cpu & HH_CPU_WRITE)))
 			pages[i] |= HMM_HARNESS_PAGE_STALE;
 	}
 	return 0;

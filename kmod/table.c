@@ -55,29 +55,29 @@ static u64 hh_describe_page(struct hh_device *device, struct page *page)
 /**
  * hh_describe() - say in the terms of user space what HMM says
  * @device: the device that asks
- * @hmm_pfn: a result of hmm_range_fault()
+ * @cpu: what the CPU's page table says, HH_CPU_*
  *
  * A page that the kernel has no struct page for cannot be used here, and is
  * reported like one that HMM itself refuses.
  *
  * Return: HMM_HARNESS_PAGE_*
  */
-u64 hh_describe(struct hh_device *device, unsigned long hmm_pfn)
+u64 hh_describe(struct hh_device *device, unsigned long cpu)
 {
-	unsigned long pfn = hmm_pfn & ~HMM_PFN_FLAGS;
+	unsigned long pfn = cpu >> HH_CPU_PFN_SHIFT;
 	u64 flags;
 
-	if (hmm_pfn & HMM_PFN_ERROR)
+	if (cpu & HH_CPU_ERROR)
 		return HMM_HARNESS_PAGE_ERROR;
-	if (!(hmm_pfn & HMM_PFN_VALID))
+	if (!(cpu & HH_CPU_VALID))
 		return 0;
 	if (!pfn_valid(pfn))
 		return HMM_HARNESS_PAGE_ERROR;
 
 	flags = hh_describe_page(device, pfn_to_page(pfn));
-	if (hmm_pfn & HMM_PFN_WRITE)
+	if (cpu & HH_CPU_WRITE)
 		flags |= HMM_HARNESS_PAGE_WRITE;
-	return flags | ((u64)hmm_pfn_to_map_order(hmm_pfn) <<
+	return flags | ((u64)(cpu & HH_CPU_ORDER_MASK) >> HH_CPU_ORDER_SHIFT <<
 			HMM_HARNESS_PAGE_ORDER_SHIFT);
 }
 
@@ -197,22 +197,22 @@ bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
  * @mirror: the mirror, its lock held since the report was found to be still
  *          true
  * @index: virtual page number
- * @hmm_pfn: a result of hmm_range_fault()
+ * @cpu: what the CPU's page table says, HH_CPU_*
  * @flags: (out) what was entered, HMM_HARNESS_PAGE_*; without
  *         HMM_HARNESS_PAGE_VALID nothing was
  *
  * Return: 0, or -ENOMEM when there is no memory for the table
  */
 int hh_table_store(struct hh_mirror *mirror, unsigned long index,
-		   unsigned long hmm_pfn, u64 *flags)
+		   unsigned long cpu, u64 *flags)
 {
 	struct page *page;
 
-	*flags = hh_describe(mirror->device, hmm_pfn);
+	*flags = hh_describe(mirror->device, cpu);
 	if (!(*flags & HMM_HARNESS_PAGE_VALID))
 		return 0;
 
-	page = hmm_pfn_to_page(hmm_pfn);
+	page = pfn_to_page(cpu >> HH_CPU_PFN_SHIFT);
 	if (hh_wrong(HH_FAULT_FORGETS_WRITE))
 		*flags &= ~(u64)HMM_HARNESS_PAGE_WRITE;
 	if (hh_wrong(HH_WRITE_ENTRY_ALWAYS) && hh_may_break(page))
@@ -227,7 +227,7 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
  * hh_table_store_unchecked() - enter what may not be true any more
  * @mirror: the mirror, its lock held
  * @index: virtual page number
- * @hmm_pfn: an outdated result of hmm_range_fault()
+ * @cpu: what the CPU's page table said once, HH_CPU_*
  *
  * A deliberate mistake. The page may have a new owner by now, so that its data
  * are not touched.
@@ -235,14 +235,14 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
  * Return: 0 or -ENOMEM
  */
 int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
-			     unsigned long hmm_pfn)
+			     unsigned long cpu)
 {
-	u64 flags = hh_describe(mirror->device, hmm_pfn);
+	u64 flags = hh_describe(mirror->device, cpu);
 
 	if (!(flags & HMM_HARNESS_PAGE_VALID))
 		return 0;
 	flags &= ~(u64)HMM_HARNESS_PAGE_ORDER_MASK;
-	return hh_put_ghost(mirror, index, NULL, hmm_pfn & ~HMM_PFN_FLAGS,
+	return hh_put_ghost(mirror, index, NULL, cpu >> HH_CPU_PFN_SHIFT,
 			    flags);
 }
 
@@ -266,13 +266,13 @@ static bool hh_table_haunt(struct hh_mirror *mirror, unsigned long index)
 /**
  * hh_table_invalidate() - remove what the CPU is about to change
  * @mirror: the mirror, its lock held
- * @range: what the CPU is about to change, not clipped to the mirror
+ * @change: what the CPU is about to change
  */
 void hh_table_invalidate(struct hh_mirror *mirror,
-			 const struct mmu_notifier_range *range)
+			 const struct hh_change *change)
 {
-	unsigned long first = range->start >> PAGE_SHIFT;
-	unsigned long last = (range->end - 1) >> PAGE_SHIFT;
+	unsigned long first = change->start >> PAGE_SHIFT;
+	unsigned long last = (change->end - 1) >> PAGE_SHIFT;
 	unsigned long haunted = ULONG_MAX;
 	unsigned long index, seen = 0;
 	void *slot;
@@ -281,18 +281,15 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (hh_wrong(HH_INVALIDATE_SHORT))
 		haunted = last;
 	if (hh_wrong(HH_SKIP_INVALIDATE) ||
-	    (hh_wrong(HH_SKIP_OWN_MIGRATE) &&
-	     range->event == MMU_NOTIFY_MIGRATE &&
-	     hh_notifier_owner(range) == mirror->device))
+	    (hh_wrong(HH_SKIP_OWN_MIGRATE) && change->own_migration))
 		haunted = first;
-	if (range->event == MMU_NOTIFY_RELEASE)
+	if (change->release)
 		haunted = ULONG_MAX;
 
 	xa_for_each_range(&mirror->table, index, slot, first, last) {
 		if (index < haunted || !hh_table_haunt(mirror, index))
 			hh_table_erase(mirror, index);
-		if (!(++seen % HH_BREATH) &&
-		    mmu_notifier_range_blockable(range))
+		if (!(++seen % HH_BREATH) && change->blockable)
 			cond_resched();
 	}
 }

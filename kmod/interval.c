@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The binding `interval`: today's API. An mmu_interval_notifier covers all
+ * addresses of a process, hmm_range_fault() looks and faults.
+ */
+#include <linux/hmm.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+
+#include "internal.h"
+#include "interval.h"
+
+/**
+ * struct hh_interval_mirror - a mirror that listens
+ * @mirror: what all mirrors are
+ * @notifier: covers all addresses of the process
+ */
+struct hh_interval_mirror {
+	struct hh_mirror mirror;
+	struct mmu_interval_notifier notifier;
+};
+
+/**
+ * struct hh_interval_work - an operation with the sequence number of its look
+ * @work: what all operations are
+ * @sequence: mmu_interval_read_begin() before the look
+ */
+struct hh_interval_work {
+	struct hh_work work;
+	unsigned long sequence;
+};
+
+static struct hh_interval_mirror *hh_of_mirror(struct hh_mirror *mirror)
+{
+	return container_of(mirror, struct hh_interval_mirror, mirror);
+}
+
+static struct hh_interval_work *hh_of_work(struct hh_work *work)
+{
+	return container_of(work, struct hh_interval_work, work);
+}
+
+static bool hh_invalidate(struct mmu_interval_notifier *notifier,
+			  const struct mmu_notifier_range *range,
+			  unsigned long sequence)
+{
+	struct hh_mirror *mirror = &container_of(notifier,
+						 struct hh_interval_mirror,
+						 notifier)->mirror;
+	struct hh_change change = {
+		.start = range->start,
+		.end = range->end,
+		.blockable = mmu_notifier_range_blockable(range),
+		.own_migration = range->event == MMU_NOTIFY_MIGRATE &&
+				 hh_notifier_owner(range) == mirror->device,
+		.release = range->event == MMU_NOTIFY_RELEASE,
+	};
+
+	if (!hh_mirror_lock(mirror, &change))
+		return false;
+	mmu_interval_set_seq(notifier, sequence);
+	hh_table_invalidate(mirror, &change);
+	mutex_unlock(&mirror->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops hh_notifier_ops = {
+	.invalidate = hh_invalidate,
+};
+
+static int hh_interval_attach(struct hh_mirror *mirror)
+{
+	return mmu_interval_notifier_insert(&hh_of_mirror(mirror)->notifier,
+					    mirror->mm, 0,
+					    ULONG_MAX & PAGE_MASK,
+					    &hh_notifier_ops);
+}
+
+static void hh_interval_detach(struct hh_mirror *mirror)
+{
+	mmu_interval_notifier_remove(&hh_of_mirror(mirror)->notifier);
+}
+
+/* From hmm_range_fault()'s form, which differs between kernels, to ours. */
+static unsigned long hh_from_hmm(unsigned long hmm_pfn)
+{
+	unsigned long cpu = 0;
+
+	if (hmm_pfn & HMM_PFN_ERROR)
+		return HH_CPU_ERROR;
+	if (!(hmm_pfn & HMM_PFN_VALID))
+		return 0;
+	if (hmm_pfn & HMM_PFN_WRITE)
+		cpu = HH_CPU_WRITE;
+	cpu |= (unsigned long)hmm_pfn_to_map_order(hmm_pfn)
+	       << HH_CPU_ORDER_SHIFT;
+	return cpu | HH_CPU_VALID |
+	       (hmm_pfn & ~HMM_PFN_FLAGS) << HH_CPU_PFN_SHIFT;
+}
+
+static int hh_interval_look(struct hh_work *work, unsigned long start,
+			    unsigned long npages, const struct hh_pass *pass)
+{
+	struct hh_mirror *mirror = work->mirror;
+	bool anonymous = !pass->steady && hh_wrong(HH_OWNER_UNSET);
+	struct hmm_range range = {
+		.notifier = &hh_of_mirror(mirror)->notifier,
+		.start = start,
+		.end = start + (npages << PAGE_SHIFT),
+		.hmm_pfns = work->cpu,
+		.default_flags = (pass->fault ? HMM_PFN_REQ_FAULT : 0) |
+				 (pass->write ? HMM_PFN_REQ_WRITE : 0),
+		.dev_private_owner = anonymous ? NULL : mirror->device,
+	};
+	unsigned long i;
+	int ret;
+
+	range.notifier_seq = mmu_interval_read_begin(range.notifier);
+	hh_of_work(work)->sequence = range.notifier_seq;
+	memset(work->cpu, 0, npages * sizeof(work->cpu[0]));
+	if (mmap_read_lock_killable(work->mm))
+		return -EINTR;
+	ret = hmm_range_fault(&range);
+	mmap_read_unlock(work->mm);
+	if (ret)
+		return ret == -EBUSY ? -EAGAIN : ret;
+
+	for (i = 0; i < npages; i++)
+		work->cpu[i] = hh_from_hmm(work->cpu[i]);
+	return 0;
+}
+
+static bool hh_interval_changed(struct hh_work *work)
+{
+	return mmu_interval_check_retry(&hh_of_mirror(work->mirror)->notifier,
+					hh_of_work(work)->sequence);
+}
+
+static bool hh_interval_done(struct hh_work *work)
+{
+	return mmu_interval_read_retry(&hh_of_mirror(work->mirror)->notifier,
+				       hh_of_work(work)->sequence);
+}
+
+const struct hh_binding hh_interval = {
+	.name = "interval",
+	.node = "hmm_harness%u",
+	.mirror_size = sizeof(struct hh_interval_mirror),
+	.work_size = sizeof(struct hh_interval_work),
+	.attach = hh_interval_attach,
+	.detach = hh_interval_detach,
+	.look = hh_interval_look,
+	.changed = hh_interval_changed,
+	.done = hh_interval_done,
+#ifdef HH_DEVMEM
+	.add_memory = hh_interval_add_memory,
+	.remove_memory = hh_interval_remove_memory,
+	.use_page = hh_interval_use_page,
+	.migrate = hh_interval_migrate,
+#endif
+#if defined(HH_DEVMEM) && defined(HAVE_MIGRATE_DEVICE_RANGE)
+	.evict_merged = hh_interval_evict_merged,
+#endif
+};

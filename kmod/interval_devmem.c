@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device memory of the binding `interval`: memremap_pages() makes the struct
+ * pages, migrate_vma_*() moves their data.
+ */
+#include "compat.h"
+
+#ifdef HH_DEVMEM
+
+#include <linux/ioport.h>
+#include <linux/mm.h>
+
+#include "interval.h"
+
+/**
+ * struct hh_interval_memory - the struct pages of a device
+ * @pgmap: what the kernel needs to know of them
+ * @device: whose they are
+ */
+struct hh_interval_memory {
+	struct dev_pagemap pgmap;
+	struct hh_device *device;
+};
+
+static struct hh_device *hh_page_device(struct page *page)
+{
+	return container_of(hh_page_pgmap(page), struct hh_interval_memory,
+			    pgmap)->device;
+}
+
+static void hh_page_free(struct hh_freed *freed)
+{
+	struct page *page = hh_freed_page(freed);
+
+	hh_devmem_free(hh_page_device(page), page);
+}
+
+static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
+{
+	return hh_devmem_fault(hh_page_device(vmf->page), vmf->vma,
+			       vmf->address, vmf->page);
+}
+
+static const struct dev_pagemap_ops hh_pagemap_ops = {
+	.hh_free_op = hh_page_free,
+	.migrate_to_ram = hh_migrate_to_ram,
+};
+
+/**
+ * hh_interval_add_memory() - see struct hh_binding
+ * @device: the device
+ * @size: how many bytes
+ */
+int hh_interval_add_memory(struct hh_device *device, unsigned long size)
+{
+	struct hh_devmem *devmem = &device->devmem;
+	struct hh_interval_memory *memory;
+	struct dev_pagemap *pgmap;
+	struct resource *region;
+	void *ret;
+
+	memory = kzalloc_obj(*memory, GFP_KERNEL);
+	if (!memory)
+		return -ENOMEM;
+	region = request_free_mem_region(&iomem_resource, size, device->name);
+	if (IS_ERR(region)) {
+		kfree(memory);
+		return PTR_ERR(region);
+	}
+	memory->device = device;
+	pgmap = &memory->pgmap;
+	pgmap->type = MEMORY_DEVICE_PRIVATE;
+	pgmap->range.start = region->start;
+	pgmap->range.end = region->start + size - 1;
+	pgmap->nr_range = 1;
+	pgmap->ops = &hh_pagemap_ops;
+	pgmap->owner = device;
+	ret = memremap_pages(pgmap, numa_node_id());
+	if (IS_ERR(ret)) {
+		release_mem_region(region->start, size);
+		kfree(memory);
+		return PTR_ERR(ret);
+	}
+	devmem->pgmap = pgmap;
+	devmem->private = memory;
+	devmem->first = PHYS_PFN(pgmap->range.start);
+	devmem->npages = size >> PAGE_SHIFT;
+	return 0;
+}
+
+/**
+ * hh_interval_remove_memory() - see struct hh_binding
+ * @device: the device
+ */
+void hh_interval_remove_memory(struct hh_device *device)
+{
+	struct hh_devmem *devmem = &device->devmem;
+
+	memunmap_pages(devmem->pgmap);
+	release_mem_region(PFN_PHYS(devmem->first),
+			   PFN_PHYS(devmem->npages));
+	kfree(devmem->private);
+}
+
+/**
+ * hh_interval_use_page() - see struct hh_binding
+ * @device: the device
+ * @page: a free page of it
+ */
+void hh_interval_use_page(struct hh_device *device, struct page *page)
+{
+	hh_page_init(page, device->devmem.pgmap);
+}
+
+/**
+ * hh_interval_migrate() - see struct hh_binding
+ * @device: the device
+ * @move: the migration
+ */
+int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
+{
+	struct migrate_vma args = {
+		.vma = move->vma,
+		.start = move->start,
+		.end = move->start + (move->npages << PAGE_SHIFT),
+		.src = move->src,
+		.dst = move->dst,
+		.flags = move->to_device ? MIGRATE_VMA_SELECT_SYSTEM :
+					   MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.pgmap_owner = device,
+	};
+	int ret;
+
+	hh_set_fault_page(&args, move->fault_page);
+	ret = migrate_vma_setup(&args);
+	if (ret)
+		return ret;
+	hh_migration_copy(device, move);
+	migrate_vma_pages(&args);
+	hh_migration_settle(device, move);
+	migrate_vma_finalize(&args);
+	return 0;
+}
+
+#ifdef HAVE_MIGRATE_DEVICE_RANGE
+/**
+ * hh_interval_evict_merged() - see struct hh_binding
+ * @device: the device
+ * @page: its page
+ *
+ * Pages that KSM merged are not found by an anon_vma of theirs. For them the
+ * kernel's own look-up is safe: KSM holds on to what it needs.
+ */
+unsigned long hh_interval_evict_merged(struct hh_device *device,
+				       struct page *page)
+{
+	unsigned long src = 0, dst = 0;
+	struct hh_migration move = {
+		.npages = 1,
+		.src = &src,
+		.dst = &dst,
+	};
+
+	migrate_device_range(&src, page_to_pfn(page), 1);
+	hh_migration_copy(device, &move);
+	migrate_device_pages(&src, &dst, 1);
+	hh_migration_settle(device, &move);
+	migrate_device_finalize(&src, &dst, 1);
+	return move.moved;
+}
+#endif
+
+#endif /* HH_DEVMEM */
