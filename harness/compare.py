@@ -116,6 +116,8 @@ def _judge(step: Operation, expectation: Expectation, observation: Observation) 
     if observation.error not in expectation.errors and not deviations:
         allowed = " or ".join(show_error(error) for error in sorted(expectation.errors))
         return [f"saw {show_error(observation.error)}, allowed is {allowed}"], []
+    if expectation.hearing is not None:
+        return expectation.hearing.complaints(observation.elements), deviations
     details: list[str] = []
     if not observation.error and len(observation.elements) != len(expectation.elements):
         return [f"saw {len(observation.elements)} elements, not {len(expectation.elements)}"], []

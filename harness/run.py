@@ -14,7 +14,7 @@ from harness.compare import Comparison, Verdict, compare, obstacle
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
 from harness.model.rules import Rules, rules_for
-from harness.program.operations import DEVICES
+from harness.program.operations import DEVICES, Events
 from harness.program.program import Program
 from harness.program.text import render
 from harness.report.explain import explain, inquest, page_tables
@@ -245,6 +245,9 @@ def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)
     if any(words in line for line in execution.log for words in _OUT_OF_MEMORY):
         return Comparison(Verdict.INCONCLUSIVE, "the guest ran out of memory: use fewer pages")
+    deaf = comparison.divergence is not None and isinstance(program.steps[comparison.divergence.step], Events)
+    if execution.lost_events and (deaf or comparison.verdict in (Verdict.PASS, Verdict.DEVIATION)):
+        return Comparison(Verdict.INCONCLUSIVE, f"{execution.lost_events} events of the driver were lost on the way")
     if comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
         if LOST_LINES in execution.log:
             return Comparison(

@@ -151,6 +151,7 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
 		devmem->freed++;
 	}
 	spin_unlock(&devmem->lock);
+	hh_event_free(device);
 }
 
 /* Fills move->dst for all of move->src that are to move to the device. */
@@ -242,13 +243,16 @@ void hh_migration_copy(struct hh_device *device, struct hh_migration *move)
  */
 void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
 {
+	unsigned long i, asked = 0;
 	struct page *from, *to;
-	unsigned long i;
 
 	for (i = 0; i < move->npages; i++) {
 		from = migrate_pfn_to_page(move->src[i]);
 		to = migrate_pfn_to_page(move->dst[i]);
-		if (!to || !(move->src[i] & MIGRATE_PFN_MIGRATE))
+		if (!to)
+			continue;
+		asked++;
+		if (!(move->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
 		if (from && hh_devmem_owns(device, from))
 			clear_bit(HH_PAGE_LIVE, hh_page_state(from));
@@ -258,6 +262,7 @@ void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
 			move->pages[i] = HMM_HARNESS_PAGE_MOVED;
 		move->moved++;
 	}
+	hh_event_migration(device, move, asked);
 }
 
 /* Migrates at most @npages from @start on; @done says how many were tried. */
@@ -371,6 +376,7 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	spin_lock(&devmem->lock);
 	devmem->cpu_faults++;
 	spin_unlock(&devmem->lock);
+	hh_event_fault(device, addr);
 
 	if (!HH_FAULT_PAGE_HELD)
 		return hh_try_to_ram(device, vma, addr, page);

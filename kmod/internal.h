@@ -9,6 +9,7 @@
  *   range.c   look at or fault memory, and act while what was seen is valid
  *   access.c  the device reads and writes
  *   devmem.c  memory of the device, and migration to and from it
+ *   events.c  tell over netlink what devices hear and do
  *   wrong.c   deliberate mistakes
  *
  * All of these are the same for every device. How one talks to the kernel is
@@ -17,8 +18,9 @@
  *   interval.c, interval_devmem.c  today's API
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
- * then hh_mirror.lock. Whoever holds hh_mirror.lock neither faults, nor copies
- * from or to user space, nor allocates memory that may have to be reclaimed.
+ * then hh_mirror.lock, then that of the ring of events. Whoever holds
+ * hh_mirror.lock neither faults, nor copies from or to user space, nor
+ * allocates memory that may have to be reclaimed.
  */
 #ifndef HMM_HARNESS_INTERNAL_H
 #define HMM_HARNESS_INTERNAL_H
@@ -35,6 +37,7 @@
 
 #include "compat.h"
 #include "uapi/hmm_harness.h"
+#include "uapi/hmm_harness_netlink.h"
 
 /* Pages handled at a time: what one allocation of an operation has room for. */
 #define HH_CHUNK 512
@@ -151,6 +154,9 @@ struct hh_device {
 /**
  * struct hh_mirror - the memory of a process as a device sees it
  * @device: the device
+ * @id: a number that no other mirror has
+ * @process: who bound it
+ * @since: number of the last event before that
  * @mm: the memory, grabbed: it may have no user any more
  * @refs: one of the file while bound, one of every operation under way
  * @lock: protects all that follows; what the invalidation callback takes, so
@@ -164,6 +170,9 @@ struct hh_device {
  */
 struct hh_mirror {
 	struct hh_device *device;
+	u64 id;
+	pid_t process;
+	u64 since;
 	struct mm_struct *mm;
 	struct kref refs;
 	struct mutex lock; /* protects all that follows, taken by invalidation */
@@ -220,6 +229,9 @@ void hh_mirror_put(struct hh_mirror *mirror);
  * @blockable: whether it can wait for the device
  * @own_migration: known to be a migration that this device started
  * @release: the process exits
+ * @reason: why, as far as the kernel says
+ * @owner: who migrates, or gets exclusive access
+ * @sequence: of the notifier; 0 where the kernel gives none
  */
 struct hh_change {
 	unsigned long start;
@@ -227,6 +239,9 @@ struct hh_change {
 	bool blockable;
 	bool own_migration;
 	bool release;
+	enum hmm_harness_reason reason;
+	enum hmm_harness_owner owner;
+	unsigned long sequence;
 };
 
 bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change);
@@ -320,6 +335,57 @@ struct hh_migration {
 	unsigned long failed;
 };
 
+/**
+ * struct hh_event - what is told over netlink
+ * @number: of the event
+ * @kind: HMM_HARNESS_CMD_INVALIDATION and those that follow it
+ * @device: who tells
+ * @mirror: hh_mirror.id
+ * @process: of the mirror, or who touched memory of the device
+ * @start: first address
+ * @end: address behind the last
+ * @sequence: of an invalidation
+ * @asked: of a migration
+ * @moved: of a migration
+ * @reason: of an invalidation
+ * @owner: of an invalidation
+ * @direction: of a migration
+ * @blockable: of an invalidation
+ * @refused: of an invalidation
+ *
+ * Each attribute is explained in netlink/hmm-harness.yaml.
+ */
+struct hh_event {
+	u64 number;
+	u32 kind;
+	pid_t process;
+	struct hh_device *device;
+	u64 mirror;
+	u64 start;
+	u64 end;
+	u64 sequence;
+	u32 asked;
+	u32 moved;
+	u8 reason;
+	u8 owner;
+	u8 direction;
+	bool blockable;
+	bool refused;
+};
+
+/* events.c */
+int hh_events_init(void);
+void hh_events_exit(void);
+void hh_event_tell(const struct hh_event *event);
+void hh_event_change(struct hh_mirror *mirror, const struct hh_change *change,
+		     bool refused);
+void hh_event_migration(struct hh_device *device,
+			const struct hh_migration *move, unsigned long asked);
+void hh_event_free(struct hh_device *device);
+void hh_event_fault(struct hh_device *device, unsigned long addr);
+int hh_event_flush(void);
+u64 hh_event_last(void);
+
 /* interval.c, interval_devmem.c */
 extern const struct hh_binding hh_interval;
 
@@ -396,6 +462,8 @@ enum hh_mistake {
 	HH_MIGRATE_BACK_SHIFTED,
 	HH_LEAK_DEVICE_PAGE,
 	HH_EVICT_NOTHING,
+	HH_LOSE_EVENTS,
+	HH_HIDE_EVENTS,
 	HH_NR_MISTAKES,
 };
 

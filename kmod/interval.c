@@ -40,6 +40,50 @@ static struct hh_interval_work *hh_of_work(struct hh_work *work)
 	return container_of(work, struct hh_interval_work, work);
 }
 
+static enum hmm_harness_reason
+hh_reason(const struct mmu_notifier_range *range)
+{
+	switch (range->event) {
+	case MMU_NOTIFY_UNMAP:
+		return HMM_HARNESS_REASON_UNMAP;
+	case MMU_NOTIFY_CLEAR:
+		return HMM_HARNESS_REASON_CLEAR;
+	case MMU_NOTIFY_PROTECTION_VMA:
+		return HMM_HARNESS_REASON_PROTECTION_VMA;
+	case MMU_NOTIFY_PROTECTION_PAGE:
+		return HMM_HARNESS_REASON_PROTECTION_PAGE;
+	case MMU_NOTIFY_SOFT_DIRTY:
+		return HMM_HARNESS_REASON_SOFT_DIRTY;
+	case MMU_NOTIFY_RELEASE:
+		return HMM_HARNESS_REASON_RELEASE;
+	case MMU_NOTIFY_MIGRATE:
+		return HMM_HARNESS_REASON_MIGRATE;
+#ifdef HAVE_NOTIFIER_EXCLUSIVE
+	case MMU_NOTIFY_EXCLUSIVE:
+		return HMM_HARNESS_REASON_EXCLUSIVE;
+#endif
+	default:
+		return HMM_HARNESS_REASON_UNKNOWN;
+	}
+}
+
+/* The kernel says who of these two reasons only, and else leaves it open. */
+static enum hmm_harness_owner hh_owner(const struct mmu_notifier_range *range,
+				       struct hh_device *device)
+{
+	enum hmm_harness_reason reason = hh_reason(range);
+	void *owner;
+
+	if (reason != HMM_HARNESS_REASON_MIGRATE &&
+	    reason != HMM_HARNESS_REASON_EXCLUSIVE)
+		return HMM_HARNESS_OWNER_NONE;
+	owner = hh_notifier_owner(range);
+	if (!owner)
+		return HMM_HARNESS_OWNER_NONE;
+	return owner == device ? HMM_HARNESS_OWNER_OWN :
+				 HMM_HARNESS_OWNER_OTHER;
+}
+
 static bool hh_invalidate(struct mmu_interval_notifier *notifier,
 			  const struct mmu_notifier_range *range,
 			  unsigned long sequence)
@@ -54,12 +98,16 @@ static bool hh_invalidate(struct mmu_interval_notifier *notifier,
 		.own_migration = range->event == MMU_NOTIFY_MIGRATE &&
 				 hh_notifier_owner(range) == mirror->device,
 		.release = range->event == MMU_NOTIFY_RELEASE,
+		.reason = hh_reason(range),
+		.owner = hh_owner(range, mirror->device),
+		.sequence = sequence,
 	};
 
 	if (!hh_mirror_lock(mirror, &change))
 		return false;
 	mmu_interval_set_seq(notifier, sequence);
 	hh_table_invalidate(mirror, &change);
+	hh_event_change(mirror, &change, false);
 	mutex_unlock(&mirror->lock);
 	return true;
 }

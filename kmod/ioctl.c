@@ -19,6 +19,7 @@
  * @range: of all commands on a range
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
+ * @events: of HMM_HARNESS_EVENTS
  */
 union hh_args {
 	struct {
@@ -30,6 +31,7 @@ union hh_args {
 	struct hmm_harness_range range;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
+	struct hmm_harness_events events;
 };
 
 /**
@@ -70,7 +72,7 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 
 	info->abi_version = HMM_HARNESS_ABI_VERSION;
 	info->page_size = PAGE_SIZE;
-	info->capabilities = HMM_HARNESS_CAP_MIRROR;
+	info->capabilities = HMM_HARNESS_CAP_MIRROR | HMM_HARNESS_CAP_EVENTS;
 	if (file->device->devmem.npages)
 		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
 				      HMM_HARNESS_CAP_EVICT;
@@ -118,6 +120,21 @@ static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
 	return ret;
 }
 
+static int hh_ioctl_events(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_events *events = &args->events;
+	struct hh_mirror *mirror;
+
+	events->last = hh_event_last();
+	mirror = hh_mirror_get(file);
+	if (mirror) {
+		events->mirror = mirror->id;
+		events->since = mirror->since;
+		hh_mirror_put(mirror);
+	}
+	return hh_event_flush();
+}
+
 static const struct hh_shape hh_info_shape = {
 	.size = sizeof(struct hmm_harness_info),
 	.min_size = offsetofend(struct hmm_harness_info, device_pages),
@@ -146,6 +163,12 @@ static const struct hh_shape hh_usage_shape = {
 	.size = sizeof(struct hmm_harness_usage),
 	.min_size = offsetofend(struct hmm_harness_usage, entries),
 	.outputs = offsetof(struct hmm_harness_usage, in_use),
+};
+
+static const struct hh_shape hh_events_shape = {
+	.size = sizeof(struct hmm_harness_events),
+	.min_size = offsetofend(struct hmm_harness_events, last),
+	.outputs = offsetof(struct hmm_harness_events, mirror),
 };
 
 static const struct hh_command hh_commands[] = {
@@ -199,6 +222,10 @@ static const struct hh_command hh_commands[] = {
 		.cmd = HMM_HARNESS_USAGE,
 		.shape = &hh_usage_shape,
 		.device = hh_ioctl_usage,
+	}, {
+		.cmd = HMM_HARNESS_EVENTS,
+		.shape = &hh_events_shape,
+		.device = hh_ioctl_events,
 	},
 };
 

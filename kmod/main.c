@@ -100,6 +100,12 @@ static int __init hh_init(void)
 		return -EINVAL;
 	}
 
+	ret = hh_events_init();
+	if (ret) {
+		pr_err("no events: error %d\n", ret);
+		return ret;
+	}
+
 	for (with_memory = 0; with_memory < HH_NR_DEVICES; with_memory++) {
 		struct hh_device *device = &hh_devices[with_memory];
 
@@ -132,6 +138,7 @@ undo:
 		misc_deregister(&hh_devices[registered].misc);
 	while (with_memory--)
 		hh_devmem_exit(&hh_devices[with_memory]);
+	hh_events_exit();
 	return ret;
 }
 
@@ -143,6 +150,7 @@ static void __exit hh_exit(void)
 		misc_deregister(&hh_devices[id].misc);
 	for (id = HH_NR_DEVICES; id--;)
 		hh_devmem_exit(&hh_devices[id]);
+	hh_events_exit();
 }
 
 module_init(hh_init);

@@ -4,10 +4,14 @@
  * the file is bound or an operation is under way; operations that come late
  * find it dead.
  */
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "internal.h"
+
+/* How many there have been */
+static atomic64_t hh_mirrors = ATOMIC64_INIT(0);
 
 /**
  * hh_mirror_lock() - take the lock for an invalidation
@@ -18,10 +22,12 @@
  */
 bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change)
 {
-	if (change->blockable)
+	if (change->blockable) {
 		mutex_lock(&mirror->lock);
-	else if (!mutex_trylock(&mirror->lock))
+	} else if (!mutex_trylock(&mirror->lock)) {
+		hh_event_change(mirror, change, true);
 		return false;
+	}
 	mirror->invalidations++;
 	return true;
 }
@@ -95,6 +101,9 @@ int hh_mirror_bind(struct hh_file *file)
 	if (!mirror)
 		return -ENOMEM;
 	mirror->device = file->device;
+	mirror->id = atomic64_inc_return(&hh_mirrors);
+	mirror->process = task_tgid_nr(current);
+	mirror->since = hh_event_last();
 	mirror->mm = current->mm;
 	kref_init(&mirror->refs);
 	mutex_init(&mirror->lock);

@@ -61,6 +61,10 @@ static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
 		"freed device pages count as in use" },
 	[HH_EVICT_NOTHING] = { "evict-nothing",
 		"EVICT says that all went back and does nothing" },
+	[HH_LOSE_EVENTS] = { "lose-events",
+		"every second event is lost, as if there was no room" },
+	[HH_HIDE_EVENTS] = { "hide-events",
+		"invalidations are not told of" },
 };
 
 unsigned long hh_mistakes;

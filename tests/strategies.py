@@ -15,6 +15,7 @@ from harness.program.operations import (
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
+    Events,
     Evict,
     Exit,
     Fault,
@@ -58,7 +59,19 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit]
         if bound:
-            kinds += [Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage]
+            kinds += [
+                Unbind,
+                Snapshot,
+                Fault,
+                DeviceRead,
+                DeviceWrite,
+                ToDevice,
+                ToSystem,
+                Evict,
+                Table,
+                Usage,
+                Events,
+            ]
         if not kinds:
             break
         kind = draw(st.sampled_from(kinds))
@@ -102,7 +115,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Unbind":
                 del bound[actor]
                 steps.append(Unbind(actor))
-            case "Evict" | "Usage":
+            case "Evict" | "Usage" | "Events":
                 steps.append(kind(actor))
             case _:
                 assert kind in _SPAN_KINDS

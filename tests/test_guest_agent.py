@@ -237,9 +237,9 @@ def test_mistakes_are_made_during_a_run_only(agent: Agent, parameters: Path, mon
     written: list[str] = []
     run_one = agent._run_one
 
-    def spy(data: bytes, aside: str) -> tuple[dict[str, Any], bytes]:
+    def spy(data: bytes, aside: str, listener: None) -> tuple[dict[str, Any], bytes]:
         written.append((parameters / "wrong").read_text())
-        return run_one(data, aside)
+        return run_one(data, aside, listener)
 
     monkeypatch.setattr(agent, "_run_one", spy)
     answer, _ = agent.answer({"do": "run", "wrong": ["skip-retry"], "programs": [len(program)]}, program)

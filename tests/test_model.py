@@ -40,6 +40,8 @@ def _obedient(program: Program, binding: str = "interval") -> tuple[list[Expecta
             observation = Observation(Status.DONE, error)
         else:
             observation = Observation(Status.DONE, 0, tuple(_first(allowed) for allowed in expectation.elements))
+            if expectation.hearing is not None:
+                observation = Observation(Status.DONE, 0, expectation.hearing.sample())
             if isinstance(step, Usage):  # what was allocated is what is in use and what was freed
                 in_use = observation.elements[0]
                 faults = observation.elements[3]

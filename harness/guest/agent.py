@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from harness.guest.events import Listener
+
     Answer = tuple[dict[str, Any], bytes]
 
 PORT = 7700
@@ -55,6 +57,7 @@ class Agent:
         self._executor = Executor(f"{payload}/bin/executor")
         self._system_calls: list[str] = []
         self._log = log
+        self._listener: Listener | None = None
         self._taint = kernel.taint()
         self._loaded: dict[str, str] = {}
         self._loading: list[str] = []  # kernel log
@@ -122,20 +125,22 @@ class Agent:
         """`programs`: lengths of the requests that the body is made of; `wrong`: mistakes to make meanwhile.
 
         `aside`: a shell command that is run to its end as if each program did it; a kernel that crashes in a
-        program is tested so.
+        program is tested so. `events`: hear what the module tells meanwhile; the body then has the messages behind
+        each response, and each result their length.
         """
         lengths: list[int] = _list_of(int, request.get("programs"))
         wrong: list[str] = _list_of(str, request.get("wrong", []))
         aside = str(request.get("aside", ""))
         if any(length < 0 for length in lengths) or sum(lengths) != len(body):
             raise AgentError(f"`programs` has {lengths}, the body {len(body)} bytes")
+        listener = self._listen() if request.get("events") else None
         results = []
         responses = []
         kernel.make_mistakes(wrong)
         try:
             start = 0
             for length in lengths:
-                result, response = self._run_one(body[start : start + length], aside)
+                result, response = self._run_one(body[start : start + length], aside, listener)
                 results.append(result)
                 responses.append(response)
                 start += length
@@ -143,26 +148,48 @@ class Agent:
             kernel.make_mistakes([])
         return {"results": results}, b"".join(responses)
 
-    def _run_one(self, request: bytes, aside: str = "") -> tuple[dict[str, Any], bytes]:
+    def _listen(self) -> Listener:
+        if self._listener is None:
+            from harness.guest.events import Listener  # noqa: PLC0415  imports pyroute2: seconds, under emulation
+
+            self._listener = Listener()
+        return self._listener
+
+    def _deaf(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _run_one(
+        self, request: bytes, aside: str = "", listener: Listener | None = None
+    ) -> tuple[dict[str, Any], bytes]:
         log = self._log.lines()
         if log:
             # Late words of an earlier program, perhaps: said, and said not to be this one's.
             log.append(kernel.EARLIER_LINES)
         if aside:
             os.system(aside)
+        heard = b""
+        if listener is not None:
+            heard = listener.begin()
         start = time.monotonic()
-        response = self._executor.run(request)
-        seconds = time.monotonic() - start
+        try:
+            response = self._executor.run(request)
+        finally:
+            seconds = time.monotonic() - start
+            if listener is not None:
+                heard += listener.end()
         log += self._log.lines()
         before, self._taint = self._taint, kernel.taint()
         result = {
             "length": len(response.data),
+            "events": len(heard),
             "seconds": seconds,
             "log": [*log, *response.remarks],
             "taint": before ^ self._taint,
             "residue": {f"d{n}": pages for n, pages in enumerate(response.in_use) if pages is not None},
         }
-        return result, response.data
+        return result, response.data + heard
 
     def _load(self, request: dict[str, Any], _body: bytes) -> Answer:
         """`module`: its name; `parameters`: as on insmod's command line."""
@@ -175,6 +202,7 @@ class Agent:
 
     def _unload(self, request: dict[str, Any], _body: bytes) -> Answer:
         name = _module_name(request)
+        self._deaf()
         kernel.unload_module(name)
         self._loaded[name] = "unloaded"
         return {}, b""
@@ -186,7 +214,7 @@ class Agent:
         results = []
         for binding, request in requests().items():
             if os.path.exists(_NODES[binding]):
-                result, _ = self._run_one(request)
+                result, _ = self._run_one(request, listener=self._listen() if binding == "interval" else None)
                 results.append(result)
         return {"results": results}, b""
 

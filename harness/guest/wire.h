@@ -46,6 +46,7 @@
 #define WIRE_EVICT 40
 #define WIRE_TABLE 41
 #define WIRE_USAGE 42
+#define WIRE_EVENTS 80
 
 /* WIRE_MAP, value: what backs the mapping */
 #define WIRE_ANON 1		/* MAP_PRIVATE | MAP_ANONYMOUS */
@@ -96,7 +97,7 @@ struct wire_program {
 
 /**
  * struct wire_operation - one step of a program
- * @code: WIRE_MAP ... WIRE_USAGE
+ * @code: WIRE_MAP ... WIRE_EVENTS
  * @actor: number of the subject, or of the device for device operations
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
@@ -141,7 +142,8 @@ struct wire_outcome {
  *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_TABLE, and WIRE_TO_DEVICE,
  *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
  *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
- *         cpu_faults, invalidations, entries; else none. Pages past the point
+ *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
+ *         the last event before it, the last event so far; else none. Pages past the point
  *         of failure of a device operation are left out.
  */
 struct wire_observation {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.model.hearing import Hearing
 from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Signal, Token
 
 
@@ -105,11 +106,13 @@ class Expectation:
 
     `errors`: errnos, 0 for success. `elements`: one for each that a successful step shows; a step that fails
     shows at most the first of them. `deviating_errors`: errnos that are known deviations, with their names.
+    `hearing`: in place of elements, of a step that shows events.
     """
 
     errors: frozenset[int] = frozenset({0})
     elements: tuple[Allowed, ...] = ()
     deviating_errors: tuple[tuple[int, str], ...] = ()
+    hearing: Hearing | None = None
 
 
 @dataclass(frozen=True)

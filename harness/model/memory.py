@@ -92,6 +92,11 @@ class AddressSpace:
         self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
 
+    def has_tables_near(self, page_number: int) -> bool:
+        """Whether a page table was ever made in the 1 GiB around this page."""
+        gigabyte = page_number // (HUGE_PAGES * HUGE_PAGES)
+        return any(table // HUGE_PAGES == gigabyte for table in self._tables)
+
     def set(self, page_number: int, pte: Pte) -> None:
         """Installs `pte`, in place of what was there."""
         self.clear(page_number)

@@ -23,9 +23,10 @@ from harness.model.allowed import (
     Shape,
     Tokens,
 )
+from harness.model.hearing import Hearing
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, File, Known, Page, Pte
 from harness.model.rules import POPULATE, Rules
-from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal
+from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation, Owner, Signal
 from harness.program.operations import (
     FIRST_SUBJECT,
     MAX_PAGES,
@@ -38,6 +39,7 @@ from harness.program.operations import (
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
+    Events,
     Evict,
     Exit,
     Fault,
@@ -59,6 +61,7 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
+from harness.program.text import render_step
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _OK = Expectation()
@@ -80,6 +83,7 @@ class Mirror:
 
     space: AddressSpace
     entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
+    hearing: Hearing = field(default_factory=Hearing)
 
 
 @dataclass
@@ -101,22 +105,27 @@ class World:
         self._spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self._zero)}
         self._mirrors: dict[str, Mirror] = {}
         self._returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
+        self._listening = any(isinstance(step, Events) for step in program.steps)
+        self._cause = ""  # the step at hand
         self._handlers: dict[type[Operation], Callable[..., Expectation]] = {
             Map: self._map, Unmap: self._unmap, Protect: self._protect, Remap: self._remap, Advise: self._advise,
             Read: self._read, Write: self._write, Fork: self._fork, Exit: self._exit,
             Bind: self._bind, Unbind: self._unbind, Snapshot: self._snapshot, Fault: self._fault,
             DeviceRead: self._device_read, DeviceWrite: self._device_write, ToDevice: self._to_device,
             ToSystem: self._to_system, Evict: self._evict, Table: self._table, Usage: self._usage,
+            Events: self._events,
         }  # fmt: skip
 
     def step(self, operation: Operation, observed: Observation) -> Expectation:
         """What `operation` may show. `observed` chooses where several outcomes are allowed, and only there."""
         if (
             isinstance(operation, DeviceOperation)
-            and not isinstance(operation, Bind | Unbind | Evict | Usage)
+            and not isinstance(operation, Bind | Unbind | Evict | Usage | Events)
             and self._mirrors[operation.actor].space not in self._spaces.values()
         ):
             return Expectation(self._rules.dead_errors)
+        if self._listening:
+            self._cause = render_step(operation, self._program)
         return self._handlers[type(operation)](operation, observed)
 
     def learn(self, operation: Operation, observed: Observation) -> None:
@@ -152,7 +161,7 @@ class World:
         pte.page.strayed = None
         if not local:
             held = mirror.entries.get(number)
-            self._bring_home(pte.page)
+            self._bring_home(pte.page, now=False)
             if held is not None:
                 mirror.entries[number] = held
 
@@ -167,12 +176,89 @@ class World:
                 if entry is not None and not (only_writable and entry[1] is Known.NO):
                     del mirror.entries[number]
 
-    def _clear(self, space: AddressSpace, number: int) -> Pte | None:
+    # What of that the devices hear: facts of mm/, by its calls of mmu_notifier_range_init*()
+
+    def _must_hear(self, space: AddressSpace, number: int, *happenings: Happening, by: str | None = None) -> None:
+        """The devices must hear one of `happenings` of the page if its entry is there for sure. `by`: who does it."""
+        pte = space.ptes.get(number)
+        if not self._listening or pte is None or pte.present is not Known.YES:
+            return
+        for device, mirror in self._mirrors.items():
+            if mirror.space is space:
+                mirror.hearing.must(self._cause, [(what, _owner(what, device, by)) for what in happenings], number)
+
+    def _may_hear(
+        self, space: AddressSpace, numbers: Iterable[int], happening: Happening, *, by: str | None = None
+    ) -> None:
+        if not self._listening:
+            return
+        numbers = tuple(numbers)
+        for device, mirror in self._mirrors.items():
+            if mirror.space is space:
+                mirror.hearing.may((happening, _owner(happening, device, by)), numbers)
+
+    def _may_migrate(self, space: AddressSpace, numbers: Iterable[int], device: str, happening: Happening) -> None:
+        """`device` may migrate these pages in the direction that `happening` says, and be asked to by a CPU."""
+        if not self._listening:
+            return
+        numbers = tuple(numbers)
+        self._may_hear(space, numbers, Happening.MIGRATE, by=device)
+        if device in self._mirrors:
+            self._mirrors[device].hearing.may((happening, None), numbers)
+            self._mirrors[device].hearing.may((Happening.CPU_FAULT, None), numbers)
+
+    def _may_leave(self, page: Page) -> None:
+        """The page may leave the memory of the device in which it lives, without further notice."""
+        if self._listening and page.home is not None:
+            for space, number in page.mappings:
+                self._may_migrate(space, (number,), page.home, Happening.TO_SYSTEM)
+
+    def _stray(self, page: Page, why: str) -> None:
+        page.strayed = page.strayed or why
+        self._may_leave(page)
+
+    def _hear_return(self, page: Page) -> None:
+        """The page leaves device memory, now."""
+        device = page.home
+        if not self._listening or device is None:
+            return
+        self._may_leave(page)
+        if page.strayed:
+            return
+        for space, number in page.mappings:
+            self._must_hear(space, number, Happening.MIGRATE, Happening.CLEAR, by=device)
+        if device in self._mirrors:
+            hearing = self._mirrors[device].hearing
+            hearing.freed += 1
+            if len(page.mappings) == 1:
+                for _, number in page.mappings:
+                    hearing.must(self._cause, [(Happening.TO_SYSTEM, None)], number)
+
+    def _hear_of_touch(self, space: AddressSpace, number: int, page: Page) -> None:
+        """A CPU touches the page, which lives in device memory: clause 89."""
+        device = page.home
+        if not self._listening or device is None or page.strayed:
+            return
+        self._must_hear(space, number, Happening.MIGRATE, by=device)
+        if device in self._mirrors:
+            self._mirrors[device].hearing.must(self._cause, [(Happening.CPU_FAULT, None)], number)
+
+    def _drop(self, page: Page) -> None:
+        """One mapping less: the last one frees the page (clauses 94 and 97)."""
+        if page.home in self._mirrors and not page.mappings and not page.strayed:
+            self._mirrors[page.home].hearing.freed += 1
+
+    def _clear(self, space: AddressSpace, number: int, happening: Happening | None = None) -> Pte | None:
+        """The entry goes, which is heard of as `happening`."""
+        if happening is not None:
+            self._must_hear(space, number, happening)
         self._invalidate(space, (number,))
         return space.clear(number)
 
-    def _bring_home(self, page: Page) -> None:
-        """The page leaves device memory; every mapping of it changes (clauses 2 and 89)."""
+    def _bring_home(self, page: Page, *, now: bool = True) -> None:
+        """The page leaves device memory; every mapping of it changes (clauses 2 and 89). `now`: it had not before."""
+        if now:
+            self._hear_return(page)
         page.home = None
         page.strayed = None
         for space, number in page.mappings:
@@ -184,7 +270,7 @@ class World:
         for near in range(first, first + HUGE_PAGES):
             pte = space.ptes.get(near)
             if pte is not None and pte.huge and pte.page.home == device and near != number:
-                pte.page.strayed = pte.page.strayed or WITH_HUGE
+                self._stray(pte.page, WITH_HUGE)
 
     def _touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
@@ -194,8 +280,12 @@ class World:
                 self._returns[pte.page.home] += 1  # clause 89
             if pte.huge:
                 self._let_go(space, number, pte.page.home)
+            self._hear_of_touch(space, number, pte.page)
             self._bring_home(pte.page)
+        present = pte is not None and pte.present is Known.YES
         replaced = space.fault_in(number, write=write)
+        if replaced is not None and present:
+            self._must_hear(space, number, Happening.CLEAR)  # mm/memory.c wp_page_copy()
         if replaced is not None:
             self._invalidate(space, (number,))
         return space.ptes[number]
@@ -213,8 +303,11 @@ class World:
 
     def _unmap(self, step: Unmap, _: Observation) -> Expectation:
         space = self._spaces[step.actor]
+        self._may_hear(space, self._program.pages(step.span), Happening.UNMAP)
         for number in self._program.pages(step.span):
-            self._clear(space, number)
+            pte = self._clear(space, number, Happening.UNMAP)
+            if pte is not None:
+                self._drop(pte.page)
             space.areas.pop(number, None)
         return _OK
 
@@ -225,9 +318,14 @@ class World:
                 return Expectation(frozenset({errno.ENOMEM}))  # what is before the hole was changed
             if space.areas[number].prot is step.prot:
                 continue  # mm/mprotect.c mprotect_fixup(): nothing to do
+            pte = space.ptes.get(number)
+            loses_write = pte is not None and pte.write is Known.YES and not step.prot.writable
+            if loses_write or not step.prot.cpu_readable:
+                self._must_hear(space, number, Happening.PROTECTION_VMA)
+            if space.has_tables_near(number):
+                self._may_hear(space, (number,), Happening.PROTECTION_VMA)
             space.change_area(number, prot=step.prot)
             self._invalidate(space, (number,), only_writable=step.prot.readable)
-            pte = space.ptes.get(number)
             if pte is not None:
                 pte.write = _write_after_protect(pte, space.areas[number])
         return _OK
@@ -251,7 +349,8 @@ class World:
         for number, area in zip(numbers, areas, strict=True):
             if area is None:
                 continue
-            pte = self._clear(space, number)
+            self._may_hear(space, (number,), Happening.UNMAP)
+            pte = self._clear(space, number, Happening.UNMAP)
             del space.areas[number]
             space.areas[number + shift] = replace(area, origin=area.origin + shift)
             if pte is not None:
@@ -277,7 +376,9 @@ class World:
     def _advise_page(self, space: AddressSpace, number: int, area: Area, advice: Advice) -> None:
         match advice:
             case Advice.DONTNEED:
-                self._clear(space, number)
+                pte = self._clear(space, number, Happening.CLEAR)
+                if pte is not None:
+                    self._drop(pte.page)
             case Advice.FREE:
                 self._free_lazily(space, number)
             case Advice.PAGEOUT:
@@ -302,6 +403,7 @@ class World:
         pte = space.ptes.get(number)
         if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone
+        self._must_hear(space, number, Happening.CLEAR)
         pte.page.lazy = True
         pte.page.tokens |= {0}
         for other, at in pte.page.mappings:
@@ -314,7 +416,7 @@ class World:
         page = area.file.pages.pop(index, None)
         if page is not None:
             for space, number in list(page.mappings):
-                self._clear(space, number)
+                self._clear(space, number, Happening.CLEAR)
 
     def _read(self, step: Read, _: Observation) -> Expectation:
         space = self._spaces[step.actor]
@@ -347,6 +449,9 @@ class World:
             if not area.dontfork:
                 child.areas[number] = area
         child.pieces = set(parent.pieces)
+        for number, area in parent.areas.items():
+            if not (area.shared or area.dontfork or area.wipeonfork):  # mm/memory.c copy_page_range()
+                self._may_hear(parent, (number,), Happening.PROTECTION_PAGE)
         for number, pte in list(parent.ptes.items()):
             area = parent.areas[number]
             if area.dontfork or area.wipeonfork:
@@ -354,6 +459,8 @@ class World:
             # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out
             present = pte.present if pte.page.anonymous else Known.MAYBE
             if not area.shared:
+                if pte.write is Known.YES:
+                    self._must_hear(parent, number, Happening.PROTECTION_PAGE)
                 pte.write = Known.NO
                 self._invalidate(parent, (number,), only_writable=True)
             child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
@@ -362,8 +469,13 @@ class World:
 
     def _exit(self, step: Exit, _: Observation) -> Expectation:
         space = self._spaces.pop(step.actor)
+        for mirror in self._mirrors.values():
+            if mirror.space is space:
+                mirror.hearing.released = True
         for number in list(space.ptes):
-            self._clear(space, number)
+            pte = self._clear(space, number)
+            if pte is not None:
+                self._drop(pte.page)
         return _OK
 
     # Devices
@@ -439,7 +551,7 @@ class World:
         if pte is not None and pte.page.home == walk.device:
             # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
             if walk.faulted == segment and not pte.page.strayed:
-                pte.page.strayed = OWN_FAULTED_ALONG
+                self._stray(pte.page, OWN_FAULTED_ALONG)
         else:
             if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
                 walk.faulted = segment
@@ -467,7 +579,7 @@ class World:
         # A fault before it would have brought it along.
         if walk.faulted == (space.areas[number], number // HUGE_PAGES):
             return False
-        pte.page.strayed = pte.page.strayed or REMOTE_REFUSED  # or was it one of those that follow?
+        self._stray(pte.page, REMOTE_REFUSED)  # or was it one of those that follow?
         return True
 
     def _is_own_readonly(self, walk: _Walk, number: int) -> bool:
@@ -576,6 +688,7 @@ class World:
             if area is None or not area.prot.readable:
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             moves = room > 0 and self._migratable(space, number)
+            self._may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
             if moves:
                 room -= 1
                 self._move_in(space, number, step.actor, huge=self._is_whole(space, number, step.span))
@@ -605,6 +718,9 @@ class World:
 
     def _move_in(self, space: AddressSpace, number: int, device: str, *, huge: bool) -> None:
         """`huge`: it may become a part of a page of 2 MiB there."""
+        if self._listening:
+            self._must_hear(space, number, Happening.MIGRATE, by=device)
+            self._mirrors[device].hearing.must(self._cause, [(Happening.TO_DEVICE, None)], number)
         pte = space.ptes.get(number)
         self._invalidate(space, (number,))
         if pte is None or pte.page.zero:
@@ -615,6 +731,7 @@ class World:
             return
         pte.page.home = device
         for other, at in pte.page.mappings:
+            self._must_hear(other, at, Happening.MIGRATE, Happening.CLEAR, by=device)
             self._invalidate(other, (at,))
             other.ptes[at].present = Known.YES
             other.ptes[at].huge = other.ptes[at].huge and huge
@@ -630,6 +747,7 @@ class World:
             area = space.areas.get(number)
             if area is None or not area.prot.readable:
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
+            self._may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
             pte = space.ptes.get(number)
             if pte is None or pte.page.home != step.actor:
                 allowed.append(Entries((Shape(NO_MARKS),)))
@@ -645,6 +763,10 @@ class World:
     def _evict(self, step: Evict, _: Observation) -> Expectation:
         residents = self._residents(step.actor)
         moved = _count(residents)
+        for space in {space for page in residents for space, _ in page.mappings}:
+            self._may_migrate(
+                space, space.areas, step.actor, Happening.TO_SYSTEM
+            )  # from a page to the end of its VMA
         for page in residents:
             self._bring_home(page)
         return Expectation(elements=(moved, Count(0, 0)))
@@ -675,6 +797,18 @@ class World:
             _count(self._residents(step.actor)), Count(0), Count(freed, freed), faults, Count(0), Count(0, entries),
         )  # fmt: skip
         return Expectation(elements=elements)
+
+    def _events(self, step: Events, _: Observation) -> Expectation:
+        mirror = self._mirrors[step.actor]
+        heard, mirror.hearing = mirror.hearing, Hearing()
+        return Expectation(hearing=heard)
+
+
+def _owner(happening: Happening, device: str, by: str | None) -> Owner | None:
+    """What `device` is told of who does this; nothing but of migrations."""
+    if happening is not Happening.MIGRATE or by is None:
+        return None
+    return Owner.OWN if by == device else Owner.OTHER
 
 
 def _remote(pte: Pte) -> tuple[tuple[str, Shape], ...]:

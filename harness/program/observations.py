@@ -71,7 +71,68 @@ _WORDS = (
 )
 
 Token = int | Signal
-Element = Token | Entry
+
+
+class Happening(StrEnum):
+    """What an event tells: why memory was invalidated (the first nine, enum mmu_notifier_event), or what was done."""
+
+    UNKNOWN = "unknown"
+    UNMAP = "unmap"
+    CLEAR = "clear"
+    PROTECTION_VMA = "protection-vma"
+    PROTECTION_PAGE = "protection-page"
+    SOFT_DIRTY = "soft-dirty"
+    RELEASE = "release"
+    MIGRATE = "migrate"
+    EXCLUSIVE = "exclusive"
+    TO_DEVICE = "to-device"  # the device moved pages
+    TO_SYSTEM = "to-system"
+    PAGE_FREE = "page-free"
+    CPU_FAULT = "cpu-fault"  # a CPU touched its memory
+
+
+class Owner(StrEnum):
+    """Who migrates, as the device sees it that hears of that."""
+
+    NONE = "nobody"
+    OWN = "own"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a device heard or did, once: pages `start` up to but not including `stop`, by virtual page number.
+
+    `place` says the same for people. `asked` and `moved` count pages of a migration.
+    """
+
+    what: Happening
+    start: int
+    stop: int
+    owner: Owner = Owner.NONE
+    sequence: int = 0
+    blockable: bool = True
+    refused: bool = False
+    asked: int = 0
+    moved: int = 0
+    place: str = ""
+
+    def __str__(self) -> str:
+        words: list[str] = [self.what]
+        if self.owner is not Owner.NONE:
+            words.append(f"({self.owner})")
+        if self.what is not Happening.PAGE_FREE:
+            words.append(self.place or f"{self.start:#x}:{self.stop:#x}")
+        if self.what in (Happening.TO_DEVICE, Happening.TO_SYSTEM):
+            words.append(f"moved {self.moved} of {self.asked}")
+        if not self.blockable:
+            words.append("must not sleep")
+        if self.refused:
+            words.append("refused")
+        return " ".join(words)
+
+
+Element = Token | Entry | Event
 
 
 # The elements of a `Usage` and of an `Evict`, in the order of wire.h

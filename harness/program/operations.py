@@ -281,13 +281,21 @@ class Usage(DeviceOperation):
     verb = "usage"
 
 
+@dataclass(frozen=True)
+class Events(DeviceOperation):
+    """Shows what the device heard and did since its last look, or since it was bound."""
+
+    verb = "events"
+
+
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
+    Events,
 )  # fmt: skip
-QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage)  # these change nothing
+QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage, Events)  # these change nothing
 
 
 def span_of(operation: Operation) -> Span | None:

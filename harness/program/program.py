@@ -22,6 +22,7 @@ from harness.program.operations import (
     Bind,
     DeviceOperation,
     DeviceWrite,
+    Events,
     Evict,
     Exit,
     Fork,
@@ -151,7 +152,7 @@ class Checker:
                 self._fail(f"{step.actor} is not bound", f"`{step.actor}: bind a` first")
             case Unbind():
                 del self._bound[step.actor]
-            case Evict() | Usage():
+            case Evict() | Usage() | Events():
                 pass
 
     def _check_span(self, span: Span) -> None:

@@ -21,6 +21,7 @@ from harness.program.operations import (
     Bind,
     DeviceRead,
     DeviceWrite,
+    Events,
     Evict,
     Exit,
     Fault,
@@ -288,6 +289,11 @@ class Device(_Actor):
         """Shows how much of the device's memory is in use."""
         __tracebackhide__ = True
         return self._add(Usage(self.name))
+
+    def events(self) -> Step:
+        """Shows what the device heard and did since the last look, or since it was bound."""
+        __tracebackhide__ = True
+        return self._add(Events(self.name))
 
 
 def _pages(where: Where) -> Pages:

@@ -12,12 +12,14 @@ from typing import Self
 from harness.errors import GuestError
 from harness.guest.kernel import EARLIER_LINES
 from harness.program.observations import Observation
+from harness.program.operations import Events
 from harness.program.program import Program
 from harness.progress import Progress
 from harness.target.accel import find_qemu
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.crashes import Crash, crashes
+from harness.target.events import SILENCE, read_stream
 from harness.target.image import provide_image
 from harness.target.kernel import provide_kernel
 from harness.target.module import build_module
@@ -38,6 +40,7 @@ class Execution:
     earlier: tuple[Crash, ...]  # printed before this program started
     crashes: tuple[Crash, ...]  # kernel log lines and taints that are never fine
     residue: Mapping[str, int]  # device: pages in use after all subjects are gone
+    lost_events: int = 0  # of those that the program listens to
 
 
 def prepare(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Machine:
@@ -132,7 +135,8 @@ class Lab:
 
     def _execute(self, program: Program, binding: str, wrong: Sequence[str], timeout: float) -> Execution:
         request = encode(program, binding, timeout)
-        header = {"do": "run", "wrong": list(wrong), "programs": [len(request)]}
+        listen = any(isinstance(step, Events) for step in program.steps)
+        header = {"do": "run", "wrong": list(wrong), "programs": [len(request)], "events": listen}
         try:
             answer, body = self.vm().call(header, request, timeout=timeout + 30.0)
         except BaseException:
@@ -143,11 +147,14 @@ class Lab:
         (result,) = answer["results"]
         log = tuple(result["log"])
         late = log.index(EARLIER_LINES) if EARLIER_LINES in log else 0
+        response, told = body[: result["length"]], body[result["length"] :]
+        stream = read_stream(told, program) if listen else SILENCE
         return Execution(
-            observations=decode(program, body),
+            observations=decode(program, response, stream),
             seconds=result["seconds"],
             log=log,
             earlier=tuple(crashes(log[:late])),
             crashes=tuple(crashes(log[late:], result["taint"])),
             residue=result["residue"],
+            lost_events=stream.lost,
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import mmap
+from dataclasses import replace
 from typing import Any
 
 from harness.abi import CONSTANTS, ffi
@@ -19,6 +20,7 @@ from harness.program.operations import (
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
+    Events,
     Evict,
     Exit,
     Fault,
@@ -40,12 +42,14 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
+from harness.target.events import SILENCE, Stream, shown
 
 _CODES: dict[type[Operation], str] = {
     Map: "MAP", Unmap: "UNMAP", Protect: "PROTECT", Remap: "REMAP", Advise: "ADVISE", Read: "READ",
     Write: "WRITE", Fork: "FORK", Exit: "EXIT", Bind: "BIND", Unbind: "UNBIND", Snapshot: "SNAPSHOT",
     Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
+    Events: "EVENTS",
 }  # fmt: skip
 _BINDINGS = {"interval": CONSTANTS["WIRE_INTERVAL"], "test_hmm": CONSTANTS["WIRE_TEST_HMM"]}
 _BACKINGS = {
@@ -136,8 +140,11 @@ def _prot(prot: Prot) -> int:
     return 0 if prot is Prot.NONE else sum(bits[letter] for letter in prot)
 
 
-def decode(program: Program, response: bytes) -> tuple[Observation, ...]:
-    """What a response shows of each step of `program`. Raises `GuestError` if it is not whole."""
+def decode(program: Program, response: bytes, stream: Stream = SILENCE) -> tuple[Observation, ...]:
+    """What a response, and the events heard meanwhile, show of each step of `program`.
+
+    Raises `GuestError` if the response is not whole.
+    """
     reader = _Reader(response)
     head = reader.take("struct wire_outcome")
     if head.magic != CONSTANTS["WIRE_MAGIC"] or head.observations != len(program.steps):
@@ -150,6 +157,16 @@ def decode(program: Program, response: bytes) -> tuple[Observation, ...]:
             Observation(_STATUSES[wire.status], wire.error, tuple(_element(step, n) for n in numbers))
         )
     reader.end()
+    looks = [number for number, step in enumerate(program.steps) if isinstance(step, Events)]
+    told = [
+        (f"hmm_harness{DEVICES.index(program.steps[number].actor)}", observations[number].elements)
+        for number in looks
+        if observations[number].elements
+    ]
+    heard = iter(shown(told, stream))
+    for number in looks:
+        if observations[number].elements:
+            observations[number] = replace(observations[number], elements=next(heard))
     return tuple(observations)
 
 

@@ -84,6 +84,7 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 	struct hmm_harness_bind bind = { .size = sizeof(bind) };
 	struct hmm_harness_evict evict = { .size = sizeof(evict) };
 	struct hmm_harness_usage usage = { .size = sizeof(usage) };
+	struct hmm_harness_events events = { .size = sizeof(events) };
 
 	seen->status = WIRE_DONE;
 	switch (operation->code) {
@@ -126,6 +127,14 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 			elements[seen->count++] = usage.cpu_faults;
 			elements[seen->count++] = usage.invalidations;
 			elements[seen->count++] = usage.entries;
+		}
+		break;
+	case WIRE_EVENTS:
+		seen->error = call(fd, HMM_HARNESS_EVENTS, &events);
+		if (!seen->error) {
+			elements[seen->count++] = events.mirror;
+			elements[seen->count++] = events.since;
+			elements[seen->count++] = events.last;
 		}
 		break;
 	}

@@ -25,7 +25,7 @@ const struct binding *request_binding(uint32_t number)
 
 bool request_is_device(uint16_t code)
 {
-	return code >= WIRE_BIND && code <= WIRE_USAGE;
+	return (code >= WIRE_BIND && code <= WIRE_USAGE) || code == WIRE_EVENTS;
 }
 
 /* The most elements that the observation of @operation can have */
@@ -46,6 +46,8 @@ uint64_t request_elements(const struct wire_operation *operation)
 		return 2;
 	case WIRE_USAGE:
 		return 6;
+	case WIRE_EVENTS:
+		return 3;
 	default:
 		return 0;
 	}
@@ -60,6 +62,7 @@ static bool has_range(uint16_t code)
 	case WIRE_UNBIND:
 	case WIRE_EVICT:
 	case WIRE_USAGE:
+	case WIRE_EVENTS:
 		return false;
 	default:
 		return true;

@@ -355,7 +355,8 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 	default:
 		seen->status = WIRE_UNSUPPORTED;
 		/* A question left unanswered changes nothing for what follows. */
-		return operation->code == WIRE_TABLE || operation->code == WIRE_USAGE;
+		return operation->code == WIRE_TABLE || operation->code == WIRE_USAGE ||
+		       operation->code == WIRE_EVENTS;
 	}
 }
 

@@ -72,6 +72,8 @@
 #define HMM_HARNESS_CAP_MIRROR 0x1
 #define HMM_HARNESS_CAP_DEVMEM 0x2
 #define HMM_HARNESS_CAP_EVICT 0x4
+/* EVENTS, and a netlink family: hmm_harness_netlink.h */
+#define HMM_HARNESS_CAP_EVENTS 0x100
 
 /**
  * struct hmm_harness_info - HMM_HARNESS_INFO
@@ -217,6 +219,27 @@ struct hmm_harness_usage {
 	__aligned_u64 refused;
 };
 
+/**
+ * struct hmm_harness_events - HMM_HARNESS_EVENTS
+ * @size: sizeof(struct hmm_harness_events)
+ * @flags: must be zero
+ * @mirror: (out) number of this file's mirror, which its events carry; 0 when
+ *          the file is not bound
+ * @since: (out) number of the last event before the file was bound; 0 when it
+ *         is not
+ * @last: (out) number of the last event so far
+ *
+ * All events up to @last have been handed to the sockets that get them, or were
+ * lost. Those of one device and of others share the numbers.
+ */
+struct hmm_harness_events {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 mirror;
+	__aligned_u64 since;
+	__aligned_u64 last;
+};
+
 /* _IO(): the size travels in the struct, so a command keeps its number. */
 #define HMM_HARNESS_TYPE 0xD8
 #define HMM_HARNESS_INFO _IO(HMM_HARNESS_TYPE, 0x00)
@@ -230,5 +253,6 @@ struct hmm_harness_usage {
 #define HMM_HARNESS_EVICT _IO(HMM_HARNESS_TYPE, 0x08)
 #define HMM_HARNESS_TABLE _IO(HMM_HARNESS_TYPE, 0x09)
 #define HMM_HARNESS_USAGE _IO(HMM_HARNESS_TYPE, 0x0a)
+#define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */
