@@ -79,9 +79,10 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
         if name not in known:
             raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
     missing = {binding: reason for binding in plan.bindings if (reason := lab.missing(binding))}
-    if "interval" in missing:
+    broken = lab.broken()
+    if broken is not None:
         raise HarnessError(
-            f"the module hmm_harness did not load into {lab.kernel.name}: {missing['interval']}",
+            f"the module hmm_harness did not load into {lab.kernel.name}: {broken}",
             hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
         )
     return missing
@@ -253,7 +254,7 @@ def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
             return Comparison(
                 Verdict.INCONCLUSIVE, "lines of the kernel's log were lost, a complaint may be among them"
             )
-        if rules.binding == "interval" and set(execution.residue) != set(DEVICES):
+        if rules.tells_leaks and set(execution.residue) != set(DEVICES):
             return Comparison(Verdict.INCONCLUSIVE, "the driver does not tell whether device memory leaked")
     left = [f"{pages} pages of {device}" for device, pages in execution.residue.items() if pages]
     if left and comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):

@@ -195,7 +195,6 @@ static void hh_copy_page(struct page *to, struct page *from)
 /* Fills move->dst for all of move->src that are to move back. */
 static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
 {
-	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NOWARN;
 	struct page *from, *to, *before = NULL;
 	unsigned long i, addr = move->start;
 
@@ -204,14 +203,12 @@ static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
 		if (!from || !(move->src[i] & MIGRATE_PFN_MIGRATE) ||
 		    !hh_devmem_owns(device, from) || !hh_is_live(from))
 			continue;
-		to = move->vma ? alloc_page_vma(gfp, move->vma, addr) :
-				 alloc_page(gfp);
+		to = device->binding->target_page(move->vma, addr);
 		if (!to) {
 			move->failed++;
 			atomic64_inc(&device->refused);
 			continue;
 		}
-		lock_page(to);
 		from = hh_devmem_backing(from);
 		if (hh_wrong(HH_MIGRATE_BACK_SHIFTED) && before)
 			hh_copy_page(to, before);

@@ -16,6 +16,7 @@
  * its binding, struct hh_binding:
  *
  *   interval.c, interval_devmem.c  today's API
+ *   seed.c, seed_devmem.c          v4.20's, which compat/ has on later kernels
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
  * then hh_mirror.lock, then that of the ring of events. Whoever holds
@@ -81,6 +82,8 @@ struct hh_work;
  *              and fill in hh_devmem: pgmap, first, npages; NULL without any
  * @remove_memory: undo that; no page is in use
  * @use_page: take a free device page into use: locked, with a reference
+ * @target_page: a page of system memory to migrate to, locked; NULL without any.
+ *              The mapping is NULL where it is not known
  * @migrate: move pages, through hh_migration_copy() and hh_migration_settle()
  * @evict_merged: move a device page that KSM merged, and that belongs to no
  *                process in particular, back to system memory; returns how many
@@ -100,6 +103,8 @@ struct hh_binding {
 	int (*add_memory)(struct hh_device *device, unsigned long size);
 	void (*remove_memory)(struct hh_device *device);
 	void (*use_page)(struct hh_device *device, struct page *page);
+	struct page *(*target_page)(struct vm_area_struct *vma,
+				    unsigned long addr);
 	int (*migrate)(struct hh_device *device, struct hh_migration *move);
 	unsigned long (*evict_merged)(struct hh_device *device,
 				      struct page *page);
@@ -388,6 +393,9 @@ u64 hh_event_last(void);
 
 /* interval.c, interval_devmem.c */
 extern const struct hh_binding hh_interval;
+
+/* seed.c, seed_devmem.c */
+extern const struct hh_binding hh_seed;
 
 /* devmem.c */
 #ifdef HH_DEVMEM

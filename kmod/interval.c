@@ -204,6 +204,7 @@ const struct hh_binding hh_interval = {
 	.add_memory = hh_interval_add_memory,
 	.remove_memory = hh_interval_remove_memory,
 	.use_page = hh_interval_use_page,
+	.target_page = hh_interval_target_page,
 	.migrate = hh_interval_migrate,
 #endif
 #if defined(HH_DEVMEM) && defined(HAVE_MIGRATE_DEVICE_RANGE)

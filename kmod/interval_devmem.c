@@ -9,6 +9,7 @@
 
 #include <linux/ioport.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 
 #include "interval.h"
 
@@ -110,6 +111,23 @@ void hh_interval_remove_memory(struct hh_device *device)
 void hh_interval_use_page(struct hh_device *device, struct page *page)
 {
 	hh_page_init(page, device->devmem.pgmap);
+}
+
+/**
+ * hh_interval_target_page() - see struct hh_binding
+ * @vma: where it will be mapped, or NULL
+ * @addr: the address there
+ */
+struct page *hh_interval_target_page(struct vm_area_struct *vma,
+				     unsigned long addr)
+{
+	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NOWARN;
+	struct page *page;
+
+	page = vma ? alloc_page_vma(gfp, vma, addr) : alloc_page(gfp);
+	if (page)
+		lock_page(page);
+	return page;
 }
 
 /**

@@ -18,6 +18,7 @@ MODULE_PARM_DESC(devmem_mb,
 
 static const struct hh_binding * const hh_bindings[] = {
 	&hh_interval,
+	&hh_seed,
 };
 
 #define HH_NR_DEVICES (ARRAY_SIZE(hh_bindings) * HMM_HARNESS_NR_DEVICES)

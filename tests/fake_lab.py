@@ -74,6 +74,9 @@ class FakeLab(SharedLab):
 
     memo: object = None
 
+    def broken(self) -> str | None:
+        return None
+
     def missing(self, binding: str) -> str | None:
         return None if binding == "interval" else f"{self.kernel.name} has no module {binding}"
 

@@ -54,7 +54,7 @@ def _bash(surroundings: dict[str, str], line: str) -> list[str]:
         ("hmm-harness ", {"run", "vm", "config", "completion", "list"}),
         ("hmm-harness vm ", {"shell", "exec", "list", "stop"}),
         ("hmm-harness run --ker", {"--kernel"}),
-        ("hmm-harness run --binding ", {"interval", "test_hmm"}),
+        ("hmm-harness run --binding ", {"interval", "mirror", "test_hmm"}),
         ("hmm-harness run --flavour plain,d", {"plain,debug"}),
         ("hmm-harness run sn", {"snapshot/"}),
         ("hmm-harness run snapshot/ho", {"snapshot/hole"}),

@@ -95,7 +95,7 @@ def test_hello_names_the_kernel(port: int) -> None:
         answer, body = call(connection, {"do": "hello"})
     assert answer["release"] == os.uname().release
     assert isinstance(answer["taint"], int)
-    assert set(answer["bindings"]) <= {"interval", "test_hmm"}
+    assert set(answer["bindings"]) <= {"interval", "mirror", "test_hmm"}
     assert body == b""
 
 

@@ -90,7 +90,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pytest:
 
 def test_a_test_of_ten_lines(run: Pytest) -> None:
     result = run(COW.format(name="buf"), "-v")
-    result.assert_outcomes(passed=1, skipped=1)
+    result.assert_outcomes(passed=1, skipped=2)
     result.stdout.fnmatch_lines(["*test_cow_after_fork?interval? PASSED*", "*test_cow_after_fork?test_hmm? SKIPPED*"])
     assert run.ran == ["debian:6.1 interval 30 9"]
 
@@ -373,10 +373,10 @@ def test_other():
     told = re.findall(r"::test_(\S+) (\w+)", "\n".join(line for line in result.outlines if "%]" in line))
     kernels = ("debian:6.1", "debian:6.1-debug", "debian:7.3", "debian:7.3-debug")
     expected = {(f"each[{kernel}-interval]", "PASSED") for kernel in kernels}
-    expected |= {(f"each[{kernel}-test_hmm]", "SKIPPED") for kernel in kernels}
+    expected |= {(f"each[{kernel}-{binding}]", "SKIPPED") for kernel in kernels for binding in ("mirror", "test_hmm")}
     expected |= {("some[debian:7.3-debug-interval]", "PASSED"), ("other", "PASSED")}
     expected |= {(f"wrong[{kernel}-interval]", "FAILED") for kernel in kernels}
-    expected |= {(f"none[not-here-{binding}]", "SKIPPED") for binding in ("interval", "test_hmm")}
+    expected |= {(f"none[not-here-{binding}]", "SKIPPED") for binding in ("interval", "mirror", "test_hmm")}
     assert set(told) == expected
     result.stdout.fnmatch_lines(["*the test is for other kernels than those of this run (marker hmm_kernel)*"])
     assert [line for line in run.ran if line.startswith("debian:7.3 interval 7 ")]
@@ -517,7 +517,7 @@ def test_the_command_line_comes_before_environment_ini_files_and_defaults(
         found = read_settings(run.pytester.parseconfigure(*arguments))
         return [found.kernels, found.bindings, found.timeout, found.vms, found.restore]
 
-    both = ("interval", "test_hmm")
+    both = ("interval", "mirror", "test_hmm")
     assert settings() == [("debian:6.1",), both, 30.0, None, True]
     (run.path / "hmm-harness.toml").write_text(
         'kernel = "debian:5.10"\nbinding = "test_hmm"\nvms = 2\nno-restore = true'
@@ -536,7 +536,7 @@ def test_the_command_line_comes_before_environment_ini_files_and_defaults(
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("argument", "'nosuch' is no binding; there are interval, test_hmm"),
+        ("argument", "'nosuch' is no binding; there are interval, mirror, test_hmm"),
         ("environment", "HMM_HARNESS_BINDING: binding has no 'nosuch'"),
         ("ini", "ini hmm_binding: 'nosuch' is no binding"),
         ("toml", "hmm-harness.toml:1: binding has no 'nosuch'"),
@@ -568,7 +568,7 @@ def test_markers_and_options_tell_what_they_are(run: Pytest) -> None:
 
 def test_the_header_is_for_those_who_use_it(run: Pytest) -> None:
     used = run(COW.format(name="buf"), "--collect-only")
-    used.stdout.fnmatch_lines(["hmm-harness: debian:6.1 (plain); interval, test_hmm; *; --hmm-seed *"])
+    used.stdout.fnmatch_lines(["hmm-harness: debian:6.1 (plain); interval, mirror, test_hmm; *; --hmm-seed *"])
     assert run.ran == []
     assert "hmm-harness:" not in run("def test_other(): pass").stdout.str()
 

@@ -46,6 +46,9 @@ class FakeLab:
     def vm(self) -> Any:
         return SimpleNamespace(console="\n".join(WARNING if self.soon and self.ran[-1] == self.late else ()))
 
+    def broken(self) -> str | None:
+        return None
+
     def missing(self, binding: str) -> str | None:
         return "it is not there" if binding == "test_hmm" else None
 

@@ -21,7 +21,7 @@ from tests.strategies import programs
 
 @given(programs())
 def test_a_request_is_as_long_as_the_header_says(program: Program) -> None:
-    for binding in ("interval", "test_hmm"):
+    for binding in ("interval", "mirror", "test_hmm"):
         request = encode(program, binding, 1.5)
         steps = len(program.steps)
         assert len(request) == ffi.sizeof("struct wire_program") + steps * ffi.sizeof("struct wire_operation")

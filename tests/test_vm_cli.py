@@ -81,7 +81,7 @@ def test_the_main_job(surroundings: dict[str, str], tmp_path: Path) -> None:
     lines = _results(results)
     names = [name for name in catalogue.names() if name.startswith("migrate/")]
     assert {(line["program"], line["binding"]) for line in lines} == {
-        (name, binding) for name in names for binding in ("interval", "test_hmm")
+        (name, binding) for name in names for binding in ("interval", "mirror", "test_hmm")
     }
     for line in lines:
         assert line["kernel"] == "debian:6.1"

@@ -40,7 +40,7 @@ MIGRATED = [mapped(4), operation("BIND"), operation("WRITE", npages=4, value=1),
 def test_hello_lists_both_bindings(lab: Lab) -> None:
     answer, _ = call(lab, {"do": "hello"})
     assert answer["release"] == lab.kernel.release
-    assert answer["bindings"] == ["interval", "test_hmm"]
+    assert answer["bindings"] == ["interval", "mirror", "test_hmm"]
     assert answer["info"]["modules"]["hmm_harness"] == "loaded"
     assert "skip-invalidate" in answer["info"]["mistakes"]
     assert {"DEVMEM", "REMAP_SEVERAL"} & set(answer["info"]["features"])

@@ -51,8 +51,8 @@ def test_the_same_results_whatever_the_order_and_the_number_of_vms(
     wanted = None
     for vms in (1, 2, 3):
         random.Random(vms).shuffle(programs)
-        results = _bare(_results(Plan(programs, ("interval", "test_hmm")), machine, vms, cache, progress))
-        assert len(results) == 2 * len(programs)
+        results = _bare(_results(Plan(programs, ("interval", "mirror", "test_hmm")), machine, vms, cache, progress))
+        assert len(results) == 3 * len(programs)
         wanted = wanted or results
         assert results == wanted
     assert wanted is not None

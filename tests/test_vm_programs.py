@@ -26,11 +26,11 @@ REMOTE_REFUSED = {
     for name in (
         "devmem/two-devices", "migrate/child-mirrored", "migrate/mirrored-by-both", "migrate/other-device",
     )
-    for binding in ("interval", "test_hmm")
+    for binding in ("interval", "mirror", "test_hmm")
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("binding", ["interval", "test_hmm"])
+@pytest.mark.parametrize("binding", ["interval", "mirror", "test_hmm"])
 @pytest.mark.parametrize("name", catalogue.names())
 def test_kernel_and_model_agree(lab: Lab, name: str, binding: str) -> None:
     (program,) = catalogue.select([name])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction["Command"]
 
-BINDINGS = ("interval", "test_hmm")
+BINDINGS = ("interval", "mirror", "test_hmm")
 DEFAULT_KERNEL = "debian:6.1"
 DEFAULT_FLAVOUR = "plain"
 DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest

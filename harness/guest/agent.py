@@ -41,7 +41,7 @@ _HEAD = struct.Struct("!II")
 _MAX_JSON = 1 << 20
 _MAX_BODY = 64 << 20
 _FRAME_SECONDS = 30.0  # for the rest of a frame that has begun
-_NODES = {"interval": "/dev/hmm_harness0", "test_hmm": "/dev/hmm_dmirror0"}
+_NODES = {"interval": "/dev/hmm_harness0", "mirror": "/dev/hmm_mirror0", "test_hmm": "/dev/hmm_dmirror0"}
 _DMIRRORS = 2  # of lib/test_hmm.c, with device-private memory
 
 

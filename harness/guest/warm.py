@@ -32,7 +32,7 @@ def requests() -> dict[str, bytes]:
             step.address = CONSTANTS["WIRE_FIRST_ADDRESS"]
             step.npages = _PAGES
     encoded = {}
-    for name in ("interval", "test_hmm"):
+    for name in ("interval", "mirror", "test_hmm"):
         head = {
             "magic": CONSTANTS["WIRE_MAGIC"],
             "binding": CONSTANTS[f"WIRE_{name.upper()}"],

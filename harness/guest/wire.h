@@ -23,6 +23,7 @@
 /* wire_program.binding */
 #define WIRE_INTERVAL 1
 #define WIRE_TEST_HMM 2
+#define WIRE_MIRROR 3
 
 /* wire_operation.code: subjects */
 #define WIRE_MAP 1
@@ -84,7 +85,7 @@
 /**
  * struct wire_program - head of a request
  * @magic: WIRE_MAGIC
- * @binding: WIRE_INTERVAL or WIRE_TEST_HMM
+ * @binding: WIRE_INTERVAL, WIRE_TEST_HMM or WIRE_MIRROR
  * @operations: how many follow
  * @timeout_ms: time for the whole program; what runs then is WIRE_STUCK
  */

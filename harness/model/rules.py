@@ -21,6 +21,10 @@ class Rules:
     device_pages: int | None  # memory of a device, in pages of 4096 bytes; None if it grows
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
     asks_for_huge: bool  # it migrates huge pages whole where the kernel can
+    tells_leaks: bool  # of each device, how much of its memory is in use
+    unreadable_error: int = errno.EFAULT  # a fault in a mapping that cannot be read; clause 35
+    unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
+    remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
     def has(self, feature: str) -> bool:
@@ -66,7 +70,22 @@ _BINDINGS = {
             fault_shows_entries=True,
             device_pages=4096,  # kmod/main.c devmem_mb
             cannot={},
-            asks_for_huge=False,  # kmod/devmem.c hh_migrate_vma()
+            asks_for_huge=False,  # kmod/interval_devmem.c hh_interval_migrate()
+            tells_leaks=True,
+        ),
+        Rules(
+            "mirror",
+            dead_errors=frozenset({errno.ESRCH}),  # uapi/hmm_harness.h
+            shows_moves=True,
+            fault_shows_entries=True,
+            device_pages=4096,  # kmod/main.c devmem_mb
+            cannot={},
+            asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
+            tells_leaks=True,
+            # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
+            unreadable_error=errno.EPERM,
+            unreadable_shown=False,
+            remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
         ),
         Rules(
             "test_hmm",
@@ -86,6 +105,7 @@ _BINDINGS = {
                 "write": "it oopses on own pages that its table has lost, and warns on read-only ones",
             },
             asks_for_huge=True,  # MIGRATE_VMA_SELECT_COMPOUND in dmirror_migrate_to_device()
+            tells_leaks=False,
         ),
     )
 }

@@ -521,16 +521,33 @@ class World:
             return Entries((*shapes, *gone))
         return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
 
+    def _remote_entry(self, pte: Pte) -> Entries:
+        """What is shown of a page in the memory of another device, by a driver that is shown such pages."""
+        remote = tuple(
+            replace(shape, marks=shape.marks | Mark.REMOTE)
+            for shape in self._shapes(pte.page, pte.write, local=False, huge=pte.huge)
+        )
+        if not pte.page.strayed:
+            return Entries(remote)
+        home = self._shapes(pte.page, pte.write, local=False, huge=pte.huge)
+        if pte.page.strayed == WITH_HUGE:
+            return Entries((*remote, *home))
+        return Entries(remote, tuple((pte.page.strayed, shape) for shape in home))
+
     def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
         space = self._mirrors[step.actor].space
         allowed: list[Entries] = []
         for number in self._program.pages(step.span):
             area = space.areas.get(number)
             pte = space.ptes.get(number)
-            if area is None or not area.prot.readable:
+            if area is None or (not area.prot.readable and self._rules.unreadable_shown):
                 allowed.append(_ERROR)  # clauses 33 and 35
+            elif not area.prot.readable:
+                allowed.append(Entries((NOTHING,)))
             elif pte is None:
                 allowed.append(Entries((NOTHING,)))  # clause 32
+            elif pte.page.home not in (None, step.actor) and self._rules.remote_shown:
+                allowed.append(self._remote_entry(pte))
             elif pte.page.home not in (None, step.actor) and not pte.page.strayed:
                 allowed.append(Entries((NOTHING,), _remote(pte)))  # clause 49
             else:
@@ -542,8 +559,10 @@ class World:
         """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
         space = walk.mirror.space
         area = space.areas.get(number)
-        if area is None or not area.prot.readable:
-            return errno.EFAULT  # clauses 34 to 36
+        if area is None:
+            return errno.EFAULT  # clause 34
+        if not area.prot.readable:
+            return self._rules.unreadable_error  # clauses 35 and 36
         if write and not area.prot.writable:
             return errno.EPERM  # clause 36
         pte = space.ptes.get(number)

@@ -27,7 +27,8 @@ from harness.target.payload import provide_payload
 from harness.target.vm import VM, Debugging, Machine, start
 from harness.target.wire import decode, encode
 
-_MODULES = {"interval": "hmm_harness", "test_hmm": "test_hmm"}
+_MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
+_LOADED = "loaded"  # harness/guest/agent.py
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,13 @@ class Lab:
         if binding in agent["bindings"]:
             return None
         module = _MODULES[binding]
-        return str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
+        state = str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
+        return f"{self.kernel.name} has not the API of the binding {binding}" if state == _LOADED else state
+
+    def broken(self) -> str | None:
+        """Why our own module is not there, which is never fine; None if it is."""
+        state = str(self.vm().agent["info"]["modules"].get("hmm_harness", "it is not in the payload"))
+        return None if state == _LOADED else state
 
     def features(self) -> tuple[str, ...]:
         """What the module found this kernel to have."""

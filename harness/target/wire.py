@@ -51,7 +51,7 @@ _CODES: dict[type[Operation], str] = {
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
     Events: "EVENTS",
 }  # fmt: skip
-_BINDINGS = {"interval": CONSTANTS["WIRE_INTERVAL"], "test_hmm": CONSTANTS["WIRE_TEST_HMM"]}
+_BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
 _BACKINGS = {
     Backing.ANON: CONSTANTS["WIRE_ANON"],
     Backing.SHARED: CONSTANTS["WIRE_SHARED"],

@@ -103,7 +103,7 @@ struct exchange {
  * @operate: carries @operation out through the file @fd; fills @seen and the
  *           @elements, which have room for what wire.h promises. @scratch has
  *           SCRATCH_PAGES pages. Returns whether the program can go on.
- * @in_use: allocated pages of the device @number, or WIRE_UNKNOWN
+ * @in_use: allocated pages of the device @number of @binding, or WIRE_UNKNOWN
  * @refused: how often that device was refused memory since it was made; 0 if
  *           it cannot tell
  */
@@ -112,11 +112,12 @@ struct binding {
 	bool unbound;
 	bool (*operate)(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 			uint64_t *elements, uint64_t *scratch);
-	uint64_t (*in_use)(int number);
-	uint64_t (*refused)(int number);
+	uint64_t (*in_use)(const struct binding *binding, int number);
+	uint64_t (*refused)(const struct binding *binding, int number);
 };
 
 extern const struct binding interval_binding;
+extern const struct binding mirror_binding;
 extern const struct binding test_hmm_binding;
 
 extern struct control *control;

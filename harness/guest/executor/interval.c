@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The `interval` binding: our own module, one ioctl per operation. */
+/* The bindings `interval` and `mirror`: our own module, one ioctl per operation. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +11,8 @@
 #include "hmm_harness.h"
 #include "token.h"
 
-#define NODE "/dev/hmm_harness%d"
+#define INTERVAL_NODE "/dev/hmm_harness%d"
+#define MIRROR_NODE "/dev/hmm_mirror%d"
 
 /* No flags look like this: a page that the module counts as done but says nothing of */
 #define NOT_FILLED UINT64_MAX
@@ -142,13 +143,13 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 }
 
 /* The accounts of a device. Returns whether it told them. */
-static bool look(int number, struct hmm_harness_usage *usage)
+static bool look(const struct binding *binding, int number, struct hmm_harness_usage *usage)
 {
-	char node[sizeof(NODE) + 8];
+	char node[sizeof(INTERVAL_NODE) + 8];
 	bool told;
 	int fd;
 
-	snprintf(node, sizeof(node), NODE, number);
+	snprintf(node, sizeof(node), binding->node, number);
 	fd = open(node, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -158,22 +159,30 @@ static bool look(int number, struct hmm_harness_usage *usage)
 	return told;
 }
 
-static uint64_t in_use(int number)
+static uint64_t in_use(const struct binding *binding, int number)
 {
 	struct hmm_harness_usage usage;
 
-	return look(number, &usage) ? usage.in_use : WIRE_UNKNOWN;
+	return look(binding, number, &usage) ? usage.in_use : WIRE_UNKNOWN;
 }
 
-static uint64_t refused(int number)
+static uint64_t refused(const struct binding *binding, int number)
 {
 	struct hmm_harness_usage usage;
 
-	return look(number, &usage) ? usage.refused : 0;
+	return look(binding, number, &usage) ? usage.refused : 0;
 }
 
 const struct binding interval_binding = {
-	.node = NODE,
+	.node = INTERVAL_NODE,
+	.unbound = true,
+	.operate = operate,
+	.in_use = in_use,
+	.refused = refused,
+};
+
+const struct binding mirror_binding = {
+	.node = MIRROR_NODE,
 	.unbound = true,
 	.operate = operate,
 	.in_use = in_use,

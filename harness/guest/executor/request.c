@@ -18,6 +18,8 @@ const struct binding *request_binding(uint32_t number)
 		return &interval_binding;
 	case WIRE_TEST_HMM:
 		return &test_hmm_binding;
+	case WIRE_MIRROR:
+		return &mirror_binding;
 	default:
 		return NULL;
 	}

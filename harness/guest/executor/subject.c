@@ -138,7 +138,7 @@ static int do_bind(const struct slot *slot, int channel)
 	if (fd < 0)
 		return -fd;
 	/* Opening a test_hmm device binds it. */
-	error = slot->binding == WIRE_INTERVAL ? interval_bind(fd) : 0;
+	error = request_binding(slot->binding)->unbound ? interval_bind(fd) : 0;
 	if (!error && !slot->passed)
 		error = -channel_send(channel, fd);
 	close(fd);

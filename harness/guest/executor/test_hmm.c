@@ -375,14 +375,16 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 
 #endif
 
-static uint64_t in_use(int number)
+static uint64_t in_use(const struct binding *binding, int number)
 {
+	(void)binding;
 	(void)number;
 	return WIRE_UNKNOWN;
 }
 
-static uint64_t refused(int number)
+static uint64_t refused(const struct binding *binding, int number)
 {
+	(void)binding;
 	(void)number;
 	return 0;
 }

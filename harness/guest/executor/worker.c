@@ -289,7 +289,7 @@ static void end_program(void)
 /* The driver may have done less than it was told to: then nobody can say what was to be seen. */
 static void tell_refused(int device, uint64_t before)
 {
-	uint64_t times = binding->refused(device) - before;
+	uint64_t times = binding->refused(binding, device) - before;
 
 	if (times)
 		fprintf(stderr, "executor: device %d was refused memory %llu times\n", device, (unsigned long long)times);
@@ -306,7 +306,7 @@ static void run_program(void)
 
 	binding = request_binding(request->program.binding);
 	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
-		refused[i] = binding->refused(i);
+		refused[i] = binding->refused(binding, i);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
 		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
@@ -322,7 +322,7 @@ static void run_program(void)
 	outcome->observations = count;
 	outcome->length = length;
 	for (int i = 0; i < WIRE_MAX_DEVICES; i++) {
-		outcome->in_use[i] = binding->in_use(i);
+		outcome->in_use[i] = binding->in_use(binding, i);
 		tell_refused(i, refused[i]);
 	}
 }

@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The binding `mirror`: a driver of v4.20, in the pattern that its hmm.h and
+ * Documentation/vm/hmm.rst describe. Where the kernel does not have that API any
+ * more, compat/ has it.
+ */
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/rwsem.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "compat/hmm.h"
+#include "seed.h"
+
+/**
+ * struct hh_space - a process that devices mirror
+ * @hmm: one for all of our devices, as hmm.h lets a group of devices have it.
+ *       v4.20 does not survive that one of several is unregistered and another
+ *       registered (mm/hmm.c hmm_mirror_unregister(), hmm->mm)
+ * @mm: its memory
+ * @list: of all of these
+ * @sem: protects @mirrors
+ * @mirrors: the devices' mirrors
+ */
+struct hh_space {
+	struct hmm_mirror hmm;
+	struct mm_struct *mm;
+	struct list_head list;
+	struct rw_semaphore sem; /* protects mirrors */
+	struct list_head mirrors;
+};
+
+/**
+ * struct hh_seed_mirror - a mirror of a device
+ * @mirror: what all mirrors are
+ * @space: the process
+ * @list: of all mirrors of the process
+ */
+struct hh_seed_mirror {
+	struct hh_mirror mirror;
+	struct hh_space *space;
+	struct list_head list;
+};
+
+/* Mappings that one look may touch */
+#define HH_PIECES 64
+
+/**
+ * struct hh_seed_work - an operation that looks mapping by mapping
+ * @work: what all operations are
+ * @pfns: entries in the device's own form
+ * @npieces: how many of @pieces are under way; each has to be done once
+ * @pieces: a look at a part of a mapping each
+ */
+struct hh_seed_work {
+	struct hh_work work;
+	u64 pfns[HH_CHUNK];
+	unsigned int npieces;
+	struct hmm_range pieces[HH_PIECES];
+};
+
+/**
+ * struct hh_form - how a device writes an entry
+ * @flags: see hmm_range.flags
+ * @values: see hmm_range.values
+ * @shift: see hmm_range.pfn_shift
+ */
+struct hh_form {
+	u64 flags[HMM_PFN_FLAG_MAX];
+	u64 values[HMM_PFN_VALUE_MAX];
+	u8 shift;
+};
+
+/* It is the driver's choice. Each part of memory has one of these. */
+static const struct hh_form hh_forms[] = {
+	{	/* Flags below the page's number */
+		.flags = { 0x1, 0x2, 0x4 },
+		.values = { ~0ULL << 12, 0, ~0ULL << 13 },
+		.shift = PAGE_SHIFT,
+	}, {	/* Flags above it; error and special are the same. */
+		.flags = { 1ULL << 63, 1ULL << 62, 1ULL << 61 },
+		.values = { 1ULL << 60, 0, 1ULL << 60 },
+		.shift = 0,
+	}, {	/* None is not 0. */
+		.flags = { 0x100, 0x080, 0x040 },
+		.values = { 0x1, 0x2, 0x4 },
+		.shift = 10,
+	},
+};
+
+static DEFINE_MUTEX(hh_spaces_lock); /* protects hh_spaces; inside mmap_lock */
+static LIST_HEAD(hh_spaces);
+
+static struct hh_seed_mirror *hh_of_mirror(struct hh_mirror *mirror)
+{
+	return container_of(mirror, struct hh_seed_mirror, mirror);
+}
+
+static struct hh_seed_work *hh_of_work(struct hh_work *work)
+{
+	return container_of(work, struct hh_seed_work, work);
+}
+
+static int hh_seed_sync(struct hmm_mirror *hmm,
+			const struct hmm_update *update)
+{
+	struct hh_space *space = container_of(hmm, struct hh_space, hmm);
+	struct hh_change change = {
+		.start = update->start,
+		.end = update->end,
+		.blockable = update->blockable,
+	};
+	struct hh_seed_mirror *each;
+	int ret = 0;
+
+	if (change.blockable)
+		down_read(&space->sem);
+	else if (!down_read_trylock(&space->sem))
+		return -EAGAIN;
+	list_for_each_entry(each, &space->mirrors, list) {
+		if (!hh_mirror_lock(&each->mirror, &change)) {
+			ret = -EAGAIN;
+			break;
+		}
+		hh_table_invalidate(&each->mirror, &change);
+		mutex_unlock(&each->mirror.lock);
+	}
+	up_read(&space->sem);
+	return ret;
+}
+
+static void hh_seed_release(struct hmm_mirror *hmm)
+{
+	struct hh_space *space = container_of(hmm, struct hh_space, hmm);
+	struct hh_change change = {
+		.end = ULONG_MAX,
+		.blockable = true,
+		.release = true,
+	};
+	struct hh_seed_mirror *each;
+
+	down_read(&space->sem);
+	list_for_each_entry(each, &space->mirrors, list) {
+		hh_mirror_lock(&each->mirror, &change);
+		hh_table_invalidate(&each->mirror, &change);
+		mutex_unlock(&each->mirror.lock);
+	}
+	up_read(&space->sem);
+}
+
+static const struct hmm_mirror_ops hh_mirror_ops = {
+	.release = hh_seed_release,
+	.sync_cpu_device_pagetables = hh_seed_sync,
+};
+
+static struct hh_space *hh_space_get(struct mm_struct *mm)
+{
+	struct hh_space *space;
+	int ret;
+
+	list_for_each_entry(space, &hh_spaces, list)
+		if (space->mm == mm)
+			return space;
+
+	space = kzalloc_obj(*space, GFP_KERNEL_ACCOUNT);
+	if (!space)
+		return ERR_PTR(-ENOMEM);
+	space->mm = mm;
+	init_rwsem(&space->sem);
+	INIT_LIST_HEAD(&space->mirrors);
+	space->hmm.ops = &hh_mirror_ops;
+	ret = hmm_mirror_register(&space->hmm, mm);
+	if (ret) {
+		kfree(space);
+		return ERR_PTR(ret);
+	}
+	list_add(&space->list, &hh_spaces);
+	return space;
+}
+
+static int hh_seed_attach(struct hh_mirror *mirror)
+{
+	struct hh_seed_mirror *mine = hh_of_mirror(mirror);
+	struct hh_space *space;
+
+	if (mmap_write_lock_killable(mirror->mm))
+		return -EINTR;
+	mutex_lock(&hh_spaces_lock);
+	space = hh_space_get(mirror->mm);
+	if (!IS_ERR(space)) {
+		mine->space = space;
+		down_write(&space->sem);
+		list_add(&mine->list, &space->mirrors);
+		up_write(&space->sem);
+	}
+	mutex_unlock(&hh_spaces_lock);
+	mmap_write_unlock(mirror->mm);
+	return PTR_ERR_OR_ZERO(space);
+}
+
+static void hh_seed_detach(struct hh_mirror *mirror)
+{
+	struct hh_seed_mirror *mine = hh_of_mirror(mirror);
+	struct hh_space *space = mine->space;
+
+	mutex_lock(&hh_spaces_lock);
+	down_write(&space->sem);
+	list_del(&mine->list);
+	up_write(&space->sem);
+	if (list_empty(&space->mirrors)) {
+		list_del(&space->list);
+		hmm_mirror_unregister(&space->hmm);
+		kfree(space);
+	}
+	mutex_unlock(&hh_spaces_lock);
+}
+
+static const struct hh_form *hh_form_of(unsigned long addr)
+{
+	return &hh_forms[(addr >> PAGE_SHIFT) % ARRAY_SIZE(hh_forms)];
+}
+
+/* Begins a look at [start, end) of @vma; it is not under way yet. */
+static struct hmm_range *hh_piece(struct hh_seed_work *mine,
+				  struct vm_area_struct *vma, unsigned long at,
+				  unsigned long start, unsigned long end)
+{
+	struct hmm_range *range = &mine->pieces[mine->npieces];
+	const struct hh_form *form = hh_form_of(start);
+
+	*range = (struct hmm_range) {
+		.vma = vma,
+		.start = start,
+		.end = end,
+		.pfns = mine->pfns + at,
+		.flags = form->flags,
+		.values = form->values,
+		.pfn_shift = form->shift,
+	};
+	return range;
+}
+
+static unsigned long hh_npages(const struct hmm_range *range)
+{
+	return (range->end - range->start) >> PAGE_SHIFT;
+}
+
+/* Whether a page in device memory has to come back for what is asked. */
+static bool hh_must_return(struct hh_device *device,
+			   const struct hmm_range *range, u64 pfn,
+			   const struct hh_pass *pass)
+{
+	struct page *page = hmm_pfn_to_page(range, pfn);
+
+	if (!page || !(pfn & range->flags[HMM_PFN_DEVICE_PRIVATE]))
+		return false;
+	if (!hh_devmem_owns(device, page))
+		return true;
+	return pass->write && !(pfn & range->flags[HMM_PFN_WRITE]);
+}
+
+static bool hh_some_must_return(struct hh_device *device,
+				const struct hmm_range *range,
+				const struct hh_pass *pass)
+{
+	unsigned long i;
+
+	for (i = 0; i < hh_npages(range); i++)
+		if (hh_must_return(device, range, range->pfns[i], pass))
+			return true;
+	return false;
+}
+
+/* Turns entries into requests; @back: pages in device memory may have to return. */
+static void hh_ask(struct hh_device *device, struct hmm_range *range,
+		   const struct hh_pass *pass, bool back)
+{
+	unsigned long i;
+	u64 request;
+
+	for (i = 0; i < hh_npages(range); i++) {
+		request = range->flags[HMM_PFN_VALID];
+		if (pass->write)
+			request |= range->flags[HMM_PFN_WRITE];
+		if (back &&
+		    hh_must_return(device, range, range->pfns[i], pass))
+			request |= range->flags[HMM_PFN_DEVICE_PRIVATE];
+		range->pfns[i] = request;
+	}
+}
+
+/*
+ * Faults a piece, and puts it under way. The pages of other devices are not
+ * there for this one, nor own ones that cannot be written where they must: they
+ * have to come back first.
+ */
+static int hh_fault_piece(struct hh_seed_work *mine, struct hmm_range *range,
+			  const struct hh_pass *pass)
+{
+	struct hh_device *device = mine->work.mirror->device;
+	int ret;
+
+	/* HMM of v4.20 would try for ever. */
+	if (pass->write && (range->vma->vm_flags & VM_READ) &&
+	    !(range->vma->vm_flags & VM_WRITE))
+		return -EPERM;
+	hh_ask(device, range, pass, false);
+	ret = hmm_vma_fault(range, true);
+	if (ret || !hh_some_must_return(device, range, pass))
+		return ret;
+	hmm_vma_range_done(range);
+	hh_ask(device, range, pass, true);
+	return hmm_vma_fault(range, true);
+}
+
+/* From the device's form to that of hh_work.cpu. */
+static unsigned long hh_decode(const struct hmm_range *range, u64 pfn)
+{
+	unsigned long cpu;
+
+	if (pfn == range->values[HMM_PFN_ERROR] ||
+	    pfn == range->values[HMM_PFN_SPECIAL])
+		return HH_CPU_ERROR;
+	if (!hmm_pfn_to_page(range, pfn))
+		return 0;
+	cpu = hmm_pfn_to_pfn(range, pfn) << HH_CPU_PFN_SHIFT | HH_CPU_VALID;
+	return cpu | (pfn & range->flags[HMM_PFN_WRITE] ? HH_CPU_WRITE : 0);
+}
+
+static void hh_decode_piece(struct hh_seed_work *mine,
+			    const struct hmm_range *range)
+{
+	unsigned long *cpu = mine->work.cpu + (range->pfns - mine->pfns);
+	unsigned long i;
+
+	for (i = 0; i < hh_npages(range); i++)
+		cpu[i] = hh_decode(range, range->pfns[i]);
+}
+
+static bool hh_pieces_done(struct hh_seed_work *mine)
+{
+	bool valid = true;
+
+	while (mine->npieces)
+		valid &= hmm_vma_range_done(&mine->pieces[--mine->npieces]);
+	return valid;
+}
+
+/* Whether what the looks saw is all that the pass asks for. */
+static bool hh_fulfilled(struct hh_seed_work *mine, unsigned long npages,
+			 const struct hh_pass *pass)
+{
+	const unsigned long wanted = HH_CPU_VALID |
+				     (pass->write ? HH_CPU_WRITE : 0);
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		if ((mine->work.cpu[i] & wanted) != wanted)
+			return false;
+	return true;
+}
+
+/*
+ * Goes over the mappings of a range. With @hold each piece stays under way;
+ * without, it is done at once, since the fault of the next may let go of
+ * mmap_lock, after which nothing may be known of this mapping.
+ */
+static int hh_over_pieces(struct hh_seed_work *mine, unsigned long start,
+			  unsigned long npages, const struct hh_pass *pass,
+			  bool fault, bool hold)
+{
+	struct mm_struct *mm = mine->work.mm;
+	unsigned long at, n, addr;
+	struct vm_area_struct *vma;
+	struct hmm_range *range;
+	int ret;
+
+	for (at = 0; at < npages; at += n) {
+		addr = start + (at << PAGE_SHIFT);
+		vma = find_vma(mm, addr);
+		n = npages - at;
+		if (!vma || vma->vm_start > addr) {
+			if (pass->fault)
+				return -EFAULT;
+			if (vma)
+				n = min(n, (vma->vm_start - addr) >> PAGE_SHIFT);
+			memset_l(mine->work.cpu + at, HH_CPU_ERROR, n);
+			continue;
+		}
+		if (mine->npieces == HH_PIECES)
+			return -E2BIG;
+		n = min(n, (vma->vm_end - addr) >> PAGE_SHIFT);
+		range = hh_piece(mine, vma, at, addr,
+				 addr + (n << PAGE_SHIFT));
+		if (fault)
+			ret = hh_fault_piece(mine, range, pass);
+		else
+			ret = hmm_vma_get_pfns(range);
+		/* A look at what is not for devices says so of each page. */
+		if (ret && (fault || (ret != -EPERM && ret != -EINVAL)))
+			return ret;
+		hh_decode_piece(mine, range);
+		if (ret)
+			continue;
+		mine->npieces++;
+		if (!hold)
+			hh_pieces_done(mine);
+	}
+	return 0;
+}
+
+static int hh_seed_look(struct hh_work *work, unsigned long start,
+			unsigned long npages, const struct hh_pass *pass)
+{
+	struct hh_seed_work *mine = hh_of_work(work);
+	struct vm_area_struct *vma;
+	bool one;
+	int ret;
+
+	mine->npieces = 0;
+	if (mmap_read_lock_killable(work->mm))
+		return -EINTR;
+	vma = vma_lookup(work->mm, start);
+	one = vma && vma->vm_end - start >= npages << PAGE_SHIFT;
+	ret = hh_over_pieces(mine, start, npages, pass, pass->fault,
+			     one || !pass->fault);
+	/* HMM says so when it let go of mmap_lock. */
+	if (ret == -EAGAIN || ret == -EBUSY)
+		return -EAGAIN;
+	if (!ret && pass->fault && !one) {
+		ret = hh_over_pieces(mine, start, npages, pass, false, true);
+		if (!ret && !hh_fulfilled(mine, npages, pass))
+			ret = -EAGAIN;
+	}
+	if (!ret)
+		return 0;
+	hh_pieces_done(mine);
+	mmap_read_unlock(work->mm);
+	return ret;
+}
+
+static bool hh_seed_changed(struct hh_work *work)
+{
+	struct hh_seed_work *mine = hh_of_work(work);
+	unsigned int i;
+
+	for (i = 0; i < mine->npieces; i++)
+		if (!READ_ONCE(mine->pieces[i].valid))
+			return true;
+	return false;
+}
+
+static bool hh_seed_done(struct hh_work *work)
+{
+	bool valid = hh_pieces_done(hh_of_work(work));
+
+	mmap_read_unlock(work->mm);
+	return !valid;
+}
+
+const struct hh_binding hh_seed = {
+	.name = "mirror",
+	.node = "hmm_mirror%u",
+	.mirror_size = sizeof(struct hh_seed_mirror),
+	.work_size = sizeof(struct hh_seed_work),
+	.attach = hh_seed_attach,
+	.detach = hh_seed_detach,
+	.look = hh_seed_look,
+	.changed = hh_seed_changed,
+	.done = hh_seed_done,
+#ifdef HH_DEVMEM
+	.add_memory = hh_seed_add_memory,
+	.remove_memory = hh_seed_remove_memory,
+	.use_page = hh_seed_use_page,
+	.target_page = hh_seed_target_page,
+	.migrate = hh_seed_migrate,
+#endif
+};
