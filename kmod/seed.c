@@ -110,6 +110,8 @@ static int hh_seed_sync(struct hmm_mirror *hmm,
 		.start = update->start,
 		.end = update->end,
 		.blockable = update->blockable,
+		/* HMM_UPDATE_INVALIDATE: "no indication as to why" */
+		.reason = HMM_HARNESS_REASON_UNKNOWN,
 	};
 	struct hh_seed_mirror *each;
 	int ret = 0;
@@ -124,6 +126,7 @@ static int hh_seed_sync(struct hmm_mirror *hmm,
 			break;
 		}
 		hh_table_invalidate(&each->mirror, &change);
+		hh_event_change(&each->mirror, &change, false);
 		mutex_unlock(&each->mirror.lock);
 	}
 	up_read(&space->sem);
@@ -137,6 +140,7 @@ static void hh_seed_release(struct hmm_mirror *hmm)
 		.end = ULONG_MAX,
 		.blockable = true,
 		.release = true,
+		.reason = HMM_HARNESS_REASON_RELEASE,
 	};
 	struct hh_seed_mirror *each;
 
@@ -144,6 +148,7 @@ static void hh_seed_release(struct hmm_mirror *hmm)
 	list_for_each_entry(each, &space->mirrors, list) {
 		hh_mirror_lock(&each->mirror, &change);
 		hh_table_invalidate(&each->mirror, &change);
+		hh_event_change(&each->mirror, &change, false);
 		mutex_unlock(&each->mirror.lock);
 	}
 	up_read(&space->sem);

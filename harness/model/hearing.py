@@ -20,6 +20,17 @@ from harness.program.operations import PAGE_SIZE
 _MOST_SHOWN = 6
 _END = 2**64 // PAGE_SIZE  # behind the last page of an address space
 
+_REASONS = frozenset(
+    {
+        Happening.UNMAP,
+        Happening.CLEAR,
+        Happening.PROTECTION_VMA,
+        Happening.PROTECTION_PAGE,
+        Happening.SOFT_DIRTY,
+        Happening.MIGRATE,
+        Happening.EXCLUSIVE,
+    }
+)
 _Kind = tuple[Happening, Owner | None]  # None: whoever it is
 
 
@@ -44,6 +55,7 @@ class Duty:
 class Hearing:
     """Everything that one device must and may hear since its last look, or since it was bound."""
 
+    reasons: bool = True  # an invalidation says why; else it is UNKNOWN, whatever it is
     duties: dict[tuple[str, frozenset[_Kind]], Duty] = field(default_factory=dict)
     licences: dict[_Kind, set[int]] = field(default_factory=dict)
     released: bool = False  # the process has exited: that is heard once, and all is unmapped
@@ -51,6 +63,7 @@ class Hearing:
 
     def must(self, cause: str, kinds: Collection[_Kind], page: int) -> None:
         """Adds a duty, and the licences that go with it."""
+        kinds = [self._as_told(kind) for kind in kinds]
         key = (cause, frozenset(kinds))
         self.duties.setdefault(key, Duty(cause, key[1])).pages.add(page)
         for kind in kinds:
@@ -58,7 +71,10 @@ class Hearing:
 
     def may(self, kind: _Kind, pages: Iterable[int]) -> None:
         """Adds a licence."""
-        self.licences.setdefault(kind, set()).update(pages)
+        self.licences.setdefault(self._as_told(kind), set()).update(pages)
+
+    def _as_told(self, kind: _Kind) -> _Kind:
+        return kind if self.reasons or kind[0] not in _REASONS else (Happening.UNKNOWN, None)
 
     def complaints(self, elements: Sequence[Element]) -> list[str]:
         """What is wrong with having heard `elements`, a line each."""
@@ -97,6 +113,8 @@ class Hearing:
             return None
         if event.what in (Happening.CLEAR, Happening.PAGE_FREE):
             return None
+        if event.what is Happening.UNKNOWN and not self.reasons:
+            return None  # it may be CLEAR
         if event.what is Happening.UNMAP and self.released:
             return None  # exit_mmap() unmaps everything
         if event.moved > event.asked:

@@ -24,6 +24,7 @@ class Rules:
     tells_leaks: bool  # of each device, how much of its memory is in use
     unreadable_error: int = errno.EFAULT  # a fault in a mapping that cannot be read; clause 35
     unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
+    reasons: bool = True  # the device is told why memory is invalidated
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
@@ -85,6 +86,7 @@ _BINDINGS = {
             # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
             unreadable_error=errno.EPERM,
             unreadable_shown=False,
+            reasons=False,  # v4.20 hmm.h enum hmm_update_event: "no indication as to why"
             remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
         ),
         Rules(

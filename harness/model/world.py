@@ -82,8 +82,8 @@ class Mirror:
     """A device's view of one process. `entries`: what its page table may hold; any may be missing."""
 
     space: AddressSpace
+    hearing: Hearing
     entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
-    hearing: Hearing = field(default_factory=Hearing)
 
 
 @dataclass
@@ -481,7 +481,7 @@ class World:
     # Devices
 
     def _bind(self, step: Bind, _: Observation) -> Expectation:
-        self._mirrors[step.actor] = Mirror(self._spaces[step.subject])
+        self._mirrors[step.actor] = Mirror(self._spaces[step.subject], Hearing(self._rules.reasons))
         return _OK
 
     def _unbind(self, step: Unbind, _: Observation) -> Expectation:
@@ -819,7 +819,7 @@ class World:
 
     def _events(self, step: Events, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]
-        heard, mirror.hearing = mirror.hearing, Hearing()
+        heard, mirror.hearing = mirror.hearing, Hearing(self._rules.reasons)
         return Expectation(hearing=heard)
 
 

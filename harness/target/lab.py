@@ -157,7 +157,7 @@ class Lab:
         response, told = body[: result["length"]], body[result["length"] :]
         stream = read_stream(told, program) if listen else SILENCE
         return Execution(
-            observations=decode(program, response, stream),
+            observations=decode(program, response, stream, binding=binding),
             seconds=result["seconds"],
             log=log,
             earlier=tuple(crashes(log[:late])),

@@ -51,6 +51,7 @@ _CODES: dict[type[Operation], str] = {
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
     Events: "EVENTS",
 }  # fmt: skip
+_NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
 _BACKINGS = {
     Backing.ANON: CONSTANTS["WIRE_ANON"],
@@ -140,8 +141,10 @@ def _prot(prot: Prot) -> int:
     return 0 if prot is Prot.NONE else sum(bits[letter] for letter in prot)
 
 
-def decode(program: Program, response: bytes, stream: Stream = SILENCE) -> tuple[Observation, ...]:
-    """What a response, and the events heard meanwhile, show of each step of `program`.
+def decode(
+    program: Program, response: bytes, stream: Stream = SILENCE, *, binding: str = "interval"
+) -> tuple[Observation, ...]:
+    """What a response, and the events heard meanwhile, show of each step of `program`, which was run on `binding`.
 
     Raises `GuestError` if the response is not whole.
     """
@@ -159,7 +162,7 @@ def decode(program: Program, response: bytes, stream: Stream = SILENCE) -> tuple
     reader.end()
     looks = [number for number, step in enumerate(program.steps) if isinstance(step, Events)]
     told = [
-        (f"hmm_harness{DEVICES.index(program.steps[number].actor)}", observations[number].elements)
+        (f"{_NODES[binding]}{DEVICES.index(program.steps[number].actor)}", observations[number].elements)
         for number in looks
         if observations[number].elements
     ]
