@@ -137,6 +137,8 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
 	struct hh_devmem *devmem = &device->devmem;
 	struct page *backing = hh_devmem_backing(page);
 
+	if (hh_is_live(page))
+		atomic_long_dec(&devmem->live);
 	set_page_private(backing, 0);
 	__free_page(backing);
 	/* Set by writes of the device, and nobody clears it for us. */
@@ -251,10 +253,12 @@ void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
 		asked++;
 		if (!(move->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
-		if (from && hh_devmem_owns(device, from))
-			clear_bit(HH_PAGE_LIVE, hh_page_state(from));
-		if (hh_devmem_owns(device, to))
-			set_bit(HH_PAGE_LIVE, hh_page_state(to));
+		if (from && hh_devmem_owns(device, from) &&
+		    test_and_clear_bit(HH_PAGE_LIVE, hh_page_state(from)))
+			atomic_long_dec(&device->devmem.live);
+		if (hh_devmem_owns(device, to) &&
+		    !test_and_set_bit(HH_PAGE_LIVE, hh_page_state(to)))
+			atomic_long_inc(&device->devmem.live);
 		if (move->pages)
 			move->pages[i] = HMM_HARNESS_PAGE_MOVED;
 		move->moved++;

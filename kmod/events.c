@@ -22,12 +22,16 @@
 #include <linux/mutex.h>
 #include <linux/netlink.h>
 #include <linux/sched.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/workqueue.h>
 #include <net/genetlink.h>
 #include <net/net_namespace.h>
 
 #include "internal.h"
+
+#define CREATE_TRACE_POINTS
+#include "trace.h"
 
 /* Sockets that can listen at a time */
 #define HH_MAX_LISTENERS 16
@@ -320,6 +324,7 @@ void hh_event_change(struct hh_mirror *mirror, const struct hh_change *change,
 		.refused = refused,
 	};
 
+	trace_invalidation(&event);
 	if (!hh_wrong(HH_HIDE_EVENTS))
 		hh_event_tell(&event);
 }
@@ -344,6 +349,7 @@ void hh_event_migration(struct hh_device *device,
 		.moved = move->moved,
 	};
 
+	trace_migration(&event);
 	hh_event_tell(&event);
 }
 
@@ -358,6 +364,7 @@ void hh_event_free(struct hh_device *device)
 		.device = device,
 	};
 
+	trace_page_free(&event);
 	hh_event_tell(&event);
 }
 
@@ -376,6 +383,7 @@ void hh_event_fault(struct hh_device *device, unsigned long addr)
 		.end = (addr & PAGE_MASK) + PAGE_SIZE,
 	};
 
+	trace_cpu_fault(&event);
 	hh_event_tell(&event);
 }
 
@@ -391,6 +399,31 @@ int hh_event_flush(void)
 	hh_deliver();
 	mutex_unlock(&hh_delivery);
 	return 0;
+}
+
+/**
+ * hh_event_describe() - say how many events there were, and who listens
+ * @file: where to
+ */
+void hh_event_describe(struct seq_file *file)
+{
+	unsigned long waiting;
+	u64 number, lost;
+	unsigned int i;
+
+	spin_lock_irq(&hh_ring.lock);
+	number = hh_ring.number;
+	lost = hh_ring.lost;
+	waiting = hh_ring.head - hh_ring.tail;
+	spin_unlock_irq(&hh_ring.lock);
+	seq_printf(file, "last number: %llu, lost: %llu, waiting: %lu of %lu\n",
+		   number, lost, waiting, hh_ring.mask + 1);
+
+	mutex_lock(&hh_delivery);
+	for (i = 0; i < hh_nr_listeners; i++)
+		seq_printf(file, "port %u: missed %llu\n",
+			   hh_listeners[i].port, hh_listeners[i].missed);
+	mutex_unlock(&hh_delivery);
 }
 
 static struct hh_listener *hh_find_listener(u32 port)

@@ -9,7 +9,8 @@
  *   range.c   look at or fault memory, and act while what was seen is valid
  *   access.c  the device reads and writes
  *   devmem.c  memory of the device, and migration to and from it
- *   events.c  tell over netlink what devices hear and do
+ *   events.c  tell over netlink, and by tracepoints, what devices hear and do
+ *   debugfs.c show what there is
  *   wrong.c   deliberate mistakes
  *
  * All of these are the same for every device. How one talks to the kernel is
@@ -29,6 +30,7 @@
 #include <linux/atomic.h>
 #include <linux/bitops.h>
 #include <linux/kref.h>
+#include <linux/list.h>
 #include <linux/memremap.h>
 #include <linux/miscdevice.h>
 #include <linux/mutex.h>
@@ -45,6 +47,9 @@
 
 /* An operation that got nowhere for so long gives up with -EBUSY. */
 #define HH_PATIENCE (10 * HZ)
+
+/* Room for the name of a device's node */
+#define HH_NAME_SIZE 16
 
 struct hh_device;
 struct hh_mirror;
@@ -123,6 +128,8 @@ struct hh_binding {
  * @allocated: pages ever allocated
  * @freed: pages ever freed
  * @cpu_faults: calls of migrate_to_ram()
+ * @live: pages that have been migrated to and not yet been migrated from;
+ *        protected by nothing
  */
 struct hh_devmem {
 	struct dev_pagemap *pgmap;
@@ -136,6 +143,7 @@ struct hh_devmem {
 	u64 allocated;
 	u64 freed;
 	u64 cpu_faults;
+	atomic_long_t live;
 };
 
 /**
@@ -145,20 +153,25 @@ struct hh_devmem {
  * @name: name of its node
  * @misc: how user space finds it
  * @refused: how often there was no memory for what it needed
+ * @mirrors_lock: protects @mirrors; taken before hh_mirror.lock
+ * @mirrors: all that are bound
  * @devmem: its memory
  */
 struct hh_device {
 	const struct hh_binding *binding;
 	unsigned int id;
-	char name[16];
+	char name[HH_NAME_SIZE];
 	struct miscdevice misc;
 	atomic64_t refused;
+	struct mutex mirrors_lock; /* protects mirrors */
+	struct list_head mirrors;
 	struct hh_devmem devmem;
 };
 
 /**
  * struct hh_mirror - the memory of a process as a device sees it
  * @device: the device
+ * @link: in hh_device.mirrors
  * @id: a number that no other mirror has
  * @process: who bound it
  * @since: number of the last event before that
@@ -175,6 +188,7 @@ struct hh_device {
  */
 struct hh_mirror {
 	struct hh_device *device;
+	struct list_head link;
 	u64 id;
 	pid_t process;
 	u64 since;
@@ -390,6 +404,13 @@ void hh_event_free(struct hh_device *device);
 void hh_event_fault(struct hh_device *device, unsigned long addr);
 int hh_event_flush(void);
 u64 hh_event_last(void);
+struct seq_file;
+void hh_event_describe(struct seq_file *file);
+
+/* debugfs.c */
+void hh_debugfs_init(void);
+void hh_debugfs_add(struct hh_device *device);
+void hh_debugfs_exit(void);
 
 /* interval.c, interval_devmem.c */
 extern const struct hh_binding hh_interval;

@@ -93,7 +93,7 @@ static int __init hh_register(struct hh_device *device)
 
 static int __init hh_init(void)
 {
-	unsigned int with_memory, registered = 0;
+	unsigned int with_memory, registered = 0, id;
 	int ret;
 
 	if (devmem_mb > 4096) {
@@ -115,6 +115,8 @@ static int __init hh_init(void)
 		device->id = with_memory % HMM_HARNESS_NR_DEVICES;
 		snprintf(device->name, sizeof(device->name),
 			 device->binding->node, device->id);
+		mutex_init(&device->mirrors_lock);
+		INIT_LIST_HEAD(&device->mirrors);
 		ret = hh_devmem_init(device, devmem_mb);
 		if (ret) {
 			pr_err("no %u MiB of device memory: error %d\n",
@@ -132,6 +134,10 @@ static int __init hh_init(void)
 		if (ret)
 			goto undo;
 	}
+
+	hh_debugfs_init();
+	for (id = 0; id < HH_NR_DEVICES; id++)
+		hh_debugfs_add(&hh_devices[id]);
 	return 0;
 
 undo:
@@ -147,6 +153,7 @@ static void __exit hh_exit(void)
 {
 	unsigned int id;
 
+	hh_debugfs_exit();
 	for (id = HH_NR_DEVICES; id--;)
 		misc_deregister(&hh_devices[id].misc);
 	for (id = HH_NR_DEVICES; id--;)

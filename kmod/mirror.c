@@ -77,6 +77,10 @@ static void hh_mirror_kill(struct hh_mirror *mirror)
 	hh_table_clear(mirror);
 	mutex_unlock(&mirror->lock);
 
+	mutex_lock(&mirror->device->mirrors_lock);
+	list_del(&mirror->link);
+	mutex_unlock(&mirror->device->mirrors_lock);
+
 	mirror->device->binding->detach(mirror);
 	hh_mirror_put(mirror);
 }
@@ -115,6 +119,9 @@ int hh_mirror_bind(struct hh_file *file)
 		hh_mirror_put(mirror);
 		return ret;
 	}
+	mutex_lock(&mirror->device->mirrors_lock);
+	list_add_tail(&mirror->link, &mirror->device->mirrors);
+	mutex_unlock(&mirror->device->mirrors_lock);
 
 	spin_lock(&file->lock);
 	late = file->mirror;

@@ -30,6 +30,7 @@ FOUND_BY = {
     "migrate-back-shifted": ("migrate/to-system", "buf[1]: saw 100, allowed is 101"),
     "leak-device-page": ("migrate/to-device", "in use: saw 8, allowed is 0"),
     "evict-nothing": ("migrate/evict", "in use: saw 8, allowed is 0"),
+    "hide-events": ("events/unmap", "heard no unmap of buf[2:6]"),
 }
 # Mistakes that no program on its own can show, and why.
 NOT_YET = {
@@ -37,10 +38,12 @@ NOT_YET = {
     "retry-outside-lock": "needs an invalidation between the check and the lock: a forced race",
     "skip-dirty": "needs reclaim, and swap to lose the data in",
 }
+# A mistake that leaves nothing to judge by: a program that it makes inconclusive, and what the reason says
+NOTHING_KNOWN = {"lose-events": ("events/unmap", "events of the driver were lost on the way")}
 
 
 def test_every_mistake_of_the_module_is_listed_here(lab: Lab) -> None:
-    assert sorted(lab.mistakes()) == sorted([*FOUND_BY, *NOT_YET])
+    assert sorted(lab.mistakes()) == sorted([*FOUND_BY, *NOT_YET, *NOTHING_KNOWN])
 
 
 @pytest.mark.parametrize("mistake", FOUND_BY)
@@ -56,6 +59,14 @@ def test_a_mistake_turns_a_program_red(lab: Lab, mistake: str) -> None:
     assert f"--wrong {mistake}" in wrong.replay
     assert any(line.startswith("  > ") for line in wrong.explanation), "the step is marked"
     assert "page tables after the step" in text
+
+
+@pytest.mark.parametrize("mistake", NOTHING_KNOWN)
+def test_a_mistake_leaves_nothing_to_judge_by(lab: Lab, mistake: str) -> None:
+    name, words = NOTHING_KNOWN[mistake]
+    (wrong,) = run(Plan(catalogue.select([name]), ["interval"], wrong=[mistake]), lab)
+    assert wrong.status is Verdict.INCONCLUSIVE, "\n".join(wrong.explanation)
+    assert words in wrong.reason
 
 
 def test_an_unknown_mistake_is_refused(lab: Lab) -> None:

@@ -34,11 +34,22 @@ _ERROR = 2  # NLMSG_ERROR
 _RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
+class _RefusedError(AgentError):
+    """The kernel answers with the errno `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the module's events: {errno.errorcode.get(code, code)}")
+        self.code = code
+
+
 class Listener:
     """A socket that can subscribe. Raises `AgentError` if the module tells no events."""
 
     def __init__(self) -> None:
         self._sequence = 0
+        self._open()
+
+    def _open(self) -> None:
         self._socket = GenericNetlinkSocket()
         try:
             self._socket.bind(FAMILY, genlmsg)
@@ -53,8 +64,18 @@ class Listener:
         self._socket.close()
 
     def begin(self) -> bytes:
-        """Subscribes. Returns the answer, which has the number of the last event before. Raises `AgentError`."""
-        return self._ask(SUBSCRIBE)
+        """Subscribes. Returns the answer, which has the number of the last event before. Raises `AgentError`.
+
+        A module that was loaded anew is another family, although of the same name.
+        """
+        try:
+            return self._ask(SUBSCRIBE)
+        except _RefusedError as error:
+            if error.code != errno.ENOENT:
+                raise
+            self.close()
+            self._open()
+            return self._ask(SUBSCRIBE)
 
     def end(self) -> bytes:
         """Unsubscribes. Returns all messages since, the answer, which has the number of the last event, at the end.
@@ -92,7 +113,7 @@ class Listener:
             if kind == _ERROR and sequence == self._sequence:
                 (code,) = struct.unpack_from("=i", datagram, _HEAD.size)
                 if code:
-                    raise AgentError(f"the module's events: {errno.errorcode.get(-code, code)}")
+                    raise _RefusedError(-code)
                 return bytes(heard)
             if len(heard) + len(datagram) <= _MOST_BYTES:
                 heard += datagram

@@ -11,11 +11,13 @@ which raises `PROTECTION_VMA`, takes more than the one node that our guest has; 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from harness.program.observations import Element, Event, Happening, Owner
-from harness.program.operations import PAGE_SIZE
+from harness.program.operations import MAX_PAGES, PAGE_SIZE
 
 _MOST_SHOWN = 6
 _END = 2**64 // PAGE_SIZE  # behind the last page of an address space
@@ -35,37 +37,26 @@ _Kind = tuple[Happening, Owner | None]  # None: whoever it is
 
 
 @dataclass
-class Duty:
-    """An event of one of `kinds` must have been heard of each of `pages`, because of `cause`, a step as text."""
-
-    cause: str
-    kinds: frozenset[_Kind]
-    pages: set[int] = field(default_factory=set)
-
-    def missing(self, events: Iterable[Event]) -> set[int]:
-        """The pages that none of `events` tells of."""
-        left = set(self.pages)
-        for event in events:
-            if {(event.what, None), (event.what, event.owner)} & self.kinds:
-                left = {page for page in left if not event.start <= page < event.stop}
-        return left
-
-
-@dataclass
 class Hearing:
-    """Everything that one device must and may hear since its last look, or since it was bound."""
+    """Everything that one device must and may hear since its last look, or since it was bound.
 
+    `duties`: by the kinds of which one will do, and by page, what each event of that page has to be heard for. Steps
+    come one after the other, so that no event can be heard for two of them.
+    """
+
+    place: Callable[[int, int], str]  # pages, in the program's words
     reasons: bool = True  # an invalidation says why; else it is UNKNOWN, whatever it is
-    duties: dict[tuple[str, frozenset[_Kind]], Duty] = field(default_factory=dict)
+    duties: dict[frozenset[_Kind], dict[int, list[str]]] = field(default_factory=dict)
     licences: dict[_Kind, set[int]] = field(default_factory=dict)
     released: bool = False  # the process has exited: that is heard once, and all is unmapped
     freed: int = 0  # device pages that must have been freed
 
     def must(self, cause: str, kinds: Collection[_Kind], page: int) -> None:
-        """Adds a duty, and the licences that go with it."""
-        kinds = [self._as_told(kind) for kind in kinds]
-        key = (cause, frozenset(kinds))
-        self.duties.setdefault(key, Duty(cause, key[1])).pages.add(page)
+        """Adds a duty because of `cause`, a step as text, and the licences that go with it."""
+        key = frozenset(map(self._as_told, kinds))
+        causes = self.duties.setdefault(key, {}).setdefault(page, [])
+        if cause not in causes[-1:]:
+            causes.append(cause)
         for kind in kinds:
             self.may(kind, (page,))
 
@@ -76,15 +67,25 @@ class Hearing:
     def _as_told(self, kind: _Kind) -> _Kind:
         return kind if self.reasons or kind[0] not in _REASONS else (Happening.UNKNOWN, None)
 
+    def _missed(self, events: Sequence[Event]) -> dict[tuple[str, str], list[int]]:
+        """The pages that duties are missing an event of, by the cause and the kinds."""
+        missed: dict[tuple[str, str], list[int]] = {}
+        for kinds, pages in self.duties.items():
+            heard = [event for event in events if {(event.what, None), (event.what, event.owner)} & kinds]
+            starts = sorted(event.start for event in heard)
+            stops = sorted(event.stop for event in heard)
+            names = " or ".join(sorted(map(_show, kinds)))
+            for page, causes in sorted(pages.items()):
+                for cause in causes[bisect_right(starts, page) - bisect_right(stops, page) :]:
+                    missed.setdefault((cause, names), []).append(page)
+        return missed
+
     def complaints(self, elements: Sequence[Element]) -> list[str]:
         """What is wrong with having heard `elements`, a line each."""
         events = [element for element in elements if isinstance(element, Event)]
         lines = []
-        for duty in self.duties.values():
-            missing = duty.missing(events)
-            if missing:
-                kinds = " or ".join(sorted(_show(kind) for kind in duty.kinds))
-                lines.append(f"`{duty.cause}`: heard no {kinds} of {_pages(missing)}")
+        for (cause, names), missing in self._missed(events).items():
+            lines.append(f"`{cause}`: heard no {names} of {self._pages(missing)}")
         lines += [line for event in events if (line := self._complaint(event))]
         releases = sum(event.what is Happening.RELEASE for event in events)
         if releases != self.released:
@@ -103,6 +104,13 @@ class Hearing:
             lines.append(f"heard: {', '.join(shown) or 'nothing'}{more}")
         return lines
 
+    def _pages(self, pages: Sequence[int]) -> str:
+        """`pages`, in order, as ranges."""
+        breaks = [0, *(at for at in range(1, len(pages)) if pages[at] != pages[at - 1] + 1), len(pages)]
+        places = [self.place(pages[start], pages[stop - 1] + 1) for start, stop in pairwise(breaks)]
+        more = f" and {len(places) - _MOST_SHOWN} more" if len(places) > _MOST_SHOWN else ""
+        return f"{', '.join(places[:_MOST_SHOWN])}{more}"
+
     def _complaint(self, event: Event) -> str | None:
         """What is wrong with having heard `event` at all."""
         if event.refused and event.blockable:
@@ -119,9 +127,11 @@ class Hearing:
             return None  # exit_mmap() unmaps everything
         if event.moved > event.asked:
             return f"{event}: more than there was a place for"
-        licensed = self.licences.get((event.what, None), set()) | self.licences.get((event.what, event.owner), set())
-        foreign = [page for page in range(event.start, min(event.stop, event.start + (1 << 20)))
-                   if page not in licensed]  # fmt: skip
+        licensed = [self.licences.get((event.what, owner), set()) for owner in (None, event.owner)]
+        foreign = any(
+            all(page not in pages for pages in licensed)
+            for page in range(event.start, min(event.stop, event.start + MAX_PAGES))
+        )
         if foreign:
             return f"{event}: nothing that the program did raises this"
         return None
@@ -129,11 +139,10 @@ class Hearing:
     def sample(self) -> tuple[Event, ...]:
         """The least that may be heard."""
         events = []
-        for duty in self.duties.values():
-            what, owner = min(duty.kinds, key=_show)
-            events += [
-                Event(what, page, page + 1, owner or Owner.NONE, asked=1, moved=1) for page in sorted(duty.pages)
-            ]
+        for kinds, pages in self.duties.items():
+            what, owner = min(kinds, key=_show)
+            event = Event(what, 0, 0, owner or Owner.NONE, asked=1, moved=1)
+            events += [replace(event, start=page, stop=page + 1) for page in sorted(pages) for _ in pages[page]]
         if self.released:
             events.append(Event(Happening.RELEASE, 0, _END))
         return (*events, *(Event(Happening.PAGE_FREE, 0, 0) for _ in range(self.freed)))
@@ -142,8 +151,3 @@ class Hearing:
 def _show(kind: _Kind) -> str:
     what, owner = kind
     return str(what) if owner is None or owner is Owner.NONE else f"{what} ({owner})"
-
-
-def _pages(pages: Collection[int]) -> str:
-    shown = ", ".join(f"{page * PAGE_SIZE:#x}" for page in sorted(pages)[:_MOST_SHOWN])
-    return f"{len(pages)} pages, at {shown}{' ...' if len(pages) > _MOST_SHOWN else ''}"

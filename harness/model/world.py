@@ -106,6 +106,7 @@ class World:
         self._mirrors: dict[str, Mirror] = {}
         self._returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
         self._listening = any(isinstance(step, Events) for step in program.steps)
+        self._number = 0
         self._cause = ""  # the step at hand
         self._handlers: dict[type[Operation], Callable[..., Expectation]] = {
             Map: self._map, Unmap: self._unmap, Protect: self._protect, Remap: self._remap, Advise: self._advise,
@@ -125,7 +126,8 @@ class World:
         ):
             return Expectation(self._rules.dead_errors)
         if self._listening:
-            self._cause = render_step(operation, self._program)
+            self._number += 1
+            self._cause = f"{self._number}  {render_step(operation, self._program)}"
         return self._handlers[type(operation)](operation, observed)
 
     def learn(self, operation: Operation, observed: Observation) -> None:
@@ -481,8 +483,11 @@ class World:
     # Devices
 
     def _bind(self, step: Bind, _: Observation) -> Expectation:
-        self._mirrors[step.actor] = Mirror(self._spaces[step.subject], Hearing(self._rules.reasons))
+        self._mirrors[step.actor] = Mirror(self._spaces[step.subject], self._new_hearing())
         return _OK
+
+    def _new_hearing(self) -> Hearing:
+        return Hearing(self._program.place, self._rules.reasons)
 
     def _unbind(self, step: Unbind, _: Observation) -> Expectation:
         del self._mirrors[step.actor]
@@ -819,7 +824,7 @@ class World:
 
     def _events(self, step: Events, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]
-        heard, mirror.hearing = mirror.hearing, Hearing(self._rules.reasons)
+        heard, mirror.hearing = mirror.hearing, self._new_hearing()
         return Expectation(hearing=heard)
 
 

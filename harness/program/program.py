@@ -86,6 +86,17 @@ class Program:
         first = self.address(span) // PAGE_SIZE
         return iter(range(first, first + span.count))
 
+    def place(self, start: int, stop: int) -> str:
+        """Virtual pages `start` up to but not including `stop` as the text form has them, or as addresses."""
+        for region in self.regions.values():
+            first = region.address // PAGE_SIZE
+            if first <= start and stop <= first + region.pages:
+                if stop - start == region.pages:
+                    return region.name
+                inner = f"{start - first}" if stop - start == 1 else f"{start - first}:{stop - first}"
+                return f"{region.name}[{inner}]"
+        return f"{start * PAGE_SIZE:#x}-{stop * PAGE_SIZE:#x}"
+
 
 class Checker:
     """Walks a program once and says what cannot be meant."""

@@ -170,24 +170,11 @@ def _heard(command: str, attributes: Mapping[str, bytes], program: Program) -> H
         refused="refused" in attributes,
         asked=_number(attributes, "asked"),
         moved=_number(attributes, "moved"),
-        place=place_of(start, stop, program),
+        place=program.place(start, stop),
     )
     device = attributes.get("device", b"").rstrip(b"\0").decode(errors="replace")
     return Heard(_number(attributes, "number"), device, _number(attributes, "mirror"), _number(attributes, "process"),
                  event)  # fmt: skip
-
-
-def place_of(start: int, stop: int, program: Program) -> str:
-    """Pages `start` to `stop` in the words of `program`, as `buf[0:4]`, or as addresses."""
-    if start == 0 and stop >= 1 << 51:
-        return "everything"
-    for region in program.regions.values():
-        first = region.address // PAGE_SIZE
-        if first <= start and stop <= first + region.pages:
-            if stop - start == 1:
-                return f"{region.name}[{start - first}]"
-            return region.name if stop - start == region.pages else f"{region.name}[{start - first}:{stop - first}]"
-    return f"{start * PAGE_SIZE:#x}-{stop * PAGE_SIZE:#x}"
 
 
 def shown(observations: Sequence[tuple[str, Sequence[Element]]], stream: Stream) -> list[tuple[Event, ...]]:
