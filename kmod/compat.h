@@ -7,6 +7,7 @@
 #ifndef HMM_HARNESS_COMPAT_H
 #define HMM_HARNESS_COMPAT_H
 
+#include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
@@ -14,15 +15,23 @@
 #include <linux/mmu_notifier.h>
 #include <linux/page-flags.h>
 #include <linux/slab.h>
+#include <linux/sysfs.h>
+#include <linux/uaccess.h>
 
 #include "probed.h"
+
+/* What speaks of the bindings that there can be */
+#ifdef HAVE_MMU_INTERVAL
+#define HH_INTERVAL 1
+#endif
 
 /*
  * Device memory needs pages that the CPU cannot reach, and a way to tell those
  * in use from free ones. From 5.18 to 6.0 all have one reference.
  */
 #if IS_ENABLED(CONFIG_DEVICE_PRIVATE) && \
-	(defined(HAVE_DEVICE_PAGE_EXTRA_REF) || \
+	(defined(HAVE_HMM_MIRROR) || \
+	 defined(HAVE_DEVICE_PAGE_EXTRA_REF) || \
 	 defined(HAVE_ZONE_DEVICE_PAGE_INIT) || \
 	 defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER))
 #define HH_DEVMEM 1
@@ -72,6 +81,86 @@ static inline bool is_device_coherent_page(const struct page *page)
 }
 #endif
 
+#ifndef HAVE_MMAP_LOCK
+static inline void mmap_read_lock(struct mm_struct *mm)
+{
+	down_read(&mm->mmap_sem);
+}
+
+static inline int mmap_read_lock_killable(struct mm_struct *mm)
+{
+	return down_read_killable(&mm->mmap_sem);
+}
+
+static inline void mmap_read_unlock(struct mm_struct *mm)
+{
+	up_read(&mm->mmap_sem);
+}
+
+static inline int mmap_write_lock_killable(struct mm_struct *mm)
+{
+	return down_write_killable(&mm->mmap_sem);
+}
+
+static inline void mmap_write_unlock(struct mm_struct *mm)
+{
+	up_write(&mm->mmap_sem);
+}
+#endif
+
+#ifndef HAVE_COPY_FROM_KERNEL_NOFAULT
+static inline long copy_from_kernel_nofault(void *dst, const void *src,
+					    size_t size)
+{
+	return probe_kernel_read(dst, src, size);
+}
+#endif
+
+#ifndef HAVE_COPY_STRUCT_FROM_USER
+/* As lib/usercopy.c has it, for structs of which little may be unknown */
+static inline int copy_struct_from_user(void *dst, size_t ksize,
+					const void __user *src, size_t usize)
+{
+	size_t size = min(ksize, usize);
+	u8 byte;
+
+	for (; usize > ksize; usize--) {
+		if (get_user(byte, (u8 __user *)src + usize - 1))
+			return -EFAULT;
+		if (byte)
+			return -E2BIG;
+	}
+	memset(dst + size, 0, ksize - size);
+	return copy_from_user(dst, src, size) ? -EFAULT : 0;
+}
+#endif
+
+#ifndef HAVE_COMPAT_PTR_IOCTL
+#ifdef CONFIG_COMPAT
+#include <linux/compat.h>
+
+static inline long compat_ptr_ioctl(struct file *file, unsigned int cmd,
+				    unsigned long arg)
+{
+	return file->f_op->unlocked_ioctl(file, cmd,
+					  (unsigned long)compat_ptr(arg));
+}
+#else
+#define compat_ptr_ioctl NULL
+#endif
+#endif
+
+#ifndef HAVE_SYSFS_EMIT
+#define sysfs_emit_at(buffer, at, ...) \
+	scnprintf((buffer) + (at), PAGE_SIZE - (at), __VA_ARGS__)
+#define sysfs_emit(buffer, ...) scnprintf(buffer, PAGE_SIZE, __VA_ARGS__)
+#endif
+
+#ifndef XA_FLAGS_ACCOUNT
+#define XA_FLAGS_ACCOUNT 0	/* since 5.3 it is charged to a memcg */
+#endif
+
+#ifdef HH_INTERVAL
 /* Who migrates, of an MMU_NOTIFY_MIGRATE */
 static inline void *
 hh_notifier_owner(const struct mmu_notifier_range *range)
@@ -82,6 +171,7 @@ hh_notifier_owner(const struct mmu_notifier_range *range)
 	return range->migrate_pgmap_owner;
 #endif
 }
+#endif
 
 /* What a page is mapped by: the page's own matter until there were folios */
 #ifdef HAVE_FOLIO
@@ -126,6 +216,25 @@ static inline struct dev_pagemap *hh_page_pgmap(struct page *page)
 #endif
 }
 
+/* The field of a device page that is its driver's */
+static inline void *hh_page_data(struct page *page)
+{
+#ifdef HAVE_HMM_MIRROR
+	return (void *)page->hmm_data;
+#else
+	return page->zone_device_data;
+#endif
+}
+
+static inline void hh_set_page_data(struct page *page, void *data)
+{
+#ifdef HAVE_HMM_MIRROR
+	page->hmm_data = (unsigned long)data;
+#else
+	page->zone_device_data = data;
+#endif
+}
+
 /* How a driver gets a device page back: struct hh_freed of .hh_free_op */
 #ifdef HAVE_FOLIO_FREE
 #define hh_freed folio
@@ -153,7 +262,7 @@ static inline void hh_page_init(struct page *page, struct dev_pagemap *pgmap)
 /* Takes a reference to a device page unless it is free. */
 static inline bool hh_page_get_unless_free(struct page *page)
 {
-#ifdef HAVE_DEVICE_PAGE_EXTRA_REF
+#if defined(HAVE_HMM_MIRROR) || defined(HAVE_DEVICE_PAGE_EXTRA_REF)
 	return page_ref_add_unless(page, 1, 1);
 #else
 	return get_page_unless_zero(page);
@@ -182,6 +291,7 @@ static inline unsigned long hh_migrate_dst(struct page *page)
 #define HH_FAULT_PAGE_HELD false
 #endif
 
+#ifndef HAVE_HMM_MIRROR
 static inline void hh_set_fault_page(struct migrate_vma *args,
 				     struct page *page)
 {
@@ -189,6 +299,7 @@ static inline void hh_set_fault_page(struct migrate_vma *args,
 	args->fault_page = page;
 #endif
 }
+#endif
 
 #endif /* HH_DEVMEM */
 #endif /* HMM_HARNESS_COMPAT_H */

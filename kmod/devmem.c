@@ -5,7 +5,7 @@
  * memory. And migration, in all three directions: to the device, back on
  * request, and back because a CPU touched the page.
  *
- * The page behind is told from page->zone_device_data; its private field holds
+ * The page behind is told from the device page's field for its driver; its private field holds
  * the state of the device page, see enum hh_page_state.
  */
 #include "compat.h"
@@ -40,7 +40,7 @@ bool hh_devmem_owns(struct hh_device *device, struct page *page)
  */
 struct page *hh_devmem_backing(struct page *page)
 {
-	return page->zone_device_data;
+	return hh_page_data(page);
 }
 
 /**
@@ -68,7 +68,7 @@ static bool hh_is_live(struct page *page)
 
 static void hh_push(struct page **list, struct page *page)
 {
-	page->zone_device_data = *list;
+	hh_set_page_data(page, *list);
 	*list = page;
 }
 
@@ -77,7 +77,7 @@ static struct page *hh_pop(struct page **list)
 	struct page *page = *list;
 
 	if (page)
-		*list = page->zone_device_data;
+		*list = hh_page_data(page);
 	return page;
 }
 
@@ -116,7 +116,7 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 		return NULL;
 	}
 
-	page->zone_device_data = backing;
+	hh_set_page_data(page, backing);
 	/*
 	 * Eviction finds the page as soon as it has a reference: pairs with
 	 * hh_page_get_unless_free() in hh_evict_page(), after which the backing
@@ -507,7 +507,7 @@ static unsigned long hh_evict_from(struct hh_device *device,
 static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 				   struct hh_evict *evict)
 {
-	unsigned long nth, addr, moved = 0;
+	unsigned long nth, addr = 0, moved = 0;
 	struct mm_struct *mm;
 	bool merged = false;
 

@@ -51,7 +51,7 @@ MODULE_PARM_DESC(event_slots,
  * @number: of the last event
  * @lost: events that there was no room for
  */
-static struct hh_ring {
+struct hh_ring {
 	spinlock_t lock; /* protects all that follows */
 	struct hh_event *slots;
 	unsigned long mask;
@@ -59,7 +59,9 @@ static struct hh_ring {
 	unsigned long tail;
 	u64 number;
 	u64 lost;
-} hh_ring = {
+};
+
+static struct hh_ring hh_ring = {
 	.lock = __SPIN_LOCK_UNLOCKED(hh_ring.lock),
 };
 

@@ -3,11 +3,14 @@
  * The binding `interval`: today's API. An mmu_interval_notifier covers all
  * addresses of a process, hmm_range_fault() looks and faults.
  */
+#include "compat.h"
+
+#ifdef HH_INTERVAL
+
 #include <linux/hmm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 
-#include "internal.h"
 #include "interval.h"
 
 /**
@@ -211,3 +214,5 @@ const struct hh_binding hh_interval = {
 	.evict_merged = hh_interval_evict_merged,
 #endif
 };
+
+#endif /* HH_INTERVAL */

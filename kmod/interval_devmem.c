@@ -5,7 +5,7 @@
  */
 #include "compat.h"
 
-#ifdef HH_DEVMEM
+#if defined(HH_INTERVAL) && defined(HH_DEVMEM)
 
 #include <linux/ioport.h>
 #include <linux/mm.h>
@@ -188,4 +188,4 @@ unsigned long hh_interval_evict_merged(struct hh_device *device,
 }
 #endif
 
-#endif /* HH_DEVMEM */
+#endif /* HH_INTERVAL && HH_DEVMEM */

@@ -14,6 +14,8 @@
 /**
  * union hh_args - the struct of any command
  * @head: what each begins with
+ * @head.size: length of the struct, as the caller knows it
+ * @head.flags: see the command
  * @info: of HMM_HARNESS_INFO
  * @bind: of HMM_HARNESS_BIND and HMM_HARNESS_UNBIND
  * @range: of all commands on a range

@@ -17,7 +17,9 @@ MODULE_PARM_DESC(devmem_mb,
 		 "memory of each device in MiB, rounded up to even, 0 for none (default 16)");
 
 static const struct hh_binding * const hh_bindings[] = {
+#ifdef HH_INTERVAL
 	&hh_interval,
+#endif
 	&hh_seed,
 };
 

@@ -286,7 +286,9 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (change->release)
 		haunted = ULONG_MAX;
 
-	xa_for_each_range(&mirror->table, index, slot, first, last) {
+	index = first;
+	for (slot = xa_find(&mirror->table, &index, last, XA_PRESENT); slot;
+	     slot = xa_find_after(&mirror->table, &index, last, XA_PRESENT)) {
 		if (index < haunted || !hh_table_haunt(mirror, index))
 			hh_table_erase(mirror, index);
 		if (!(++seen % HH_BREATH) && change->blockable)
@@ -300,10 +302,12 @@ void hh_table_invalidate(struct hh_mirror *mirror,
  */
 void hh_table_clear(struct hh_mirror *mirror)
 {
-	unsigned long index, seen = 0;
+	unsigned long index = 0, seen = 0;
 	void *slot;
 
-	xa_for_each(&mirror->table, index, slot) {
+	for (slot = xa_find(&mirror->table, &index, ULONG_MAX, XA_PRESENT);
+	     slot; slot = xa_find_after(&mirror->table, &index, ULONG_MAX,
+					XA_PRESENT)) {
 		hh_table_erase(mirror, index);
 		if (!(++seen % HH_BREATH))
 			cond_resched();

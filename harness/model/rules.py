@@ -44,9 +44,12 @@ class Rules:
             return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
         if isinstance(step, Advise) and step.advice in POPULATE and not self.has("POPULATE"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        if isinstance(step, Advise) and step.advice in _AGES and not self.has("COLD"):
+            return f"needs MADV_{step.advice.name}, which this kernel does not have"
         return None
 
 
+_AGES = (Advice.COLD, Advice.PAGEOUT)
 POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 
 # What the model asks of a kernel. Found by trying: in capitals those of kmod/probes/, by compiling, and of
@@ -55,7 +58,8 @@ FEATURES = {
     "DEVMEM": "device-private memory",
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
-    "POPULATE": "MADVPOPULATE_READ and _WRITE (v5.14)",
+    "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
+    "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
@@ -119,4 +123,4 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 
 # For who has no target to ask: what debian:6.1 has.
-RULES = {binding: rules_for(binding, ("DEVMEM", "MIGRATE_FAULT_PAGE", "POPULATE")) for binding in _BINDINGS}
+RULES = {binding: rules_for(binding, ("COLD", "DEVMEM", "MIGRATE_FAULT_PAGE", "POPULATE")) for binding in _BINDINGS}

@@ -25,6 +25,7 @@ from harness.target.kernel import provide_kernel
 from harness.target.module import build_module
 from harness.target.payload import provide_payload
 from harness.target.vm import VM, Debugging, Machine, start
+from harness.target.watchdog import Trouble, VMFailure
 from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
@@ -150,6 +151,10 @@ class Lab:
             self.discard()
             raise
         if "error" in answer:
+            found = crashes(answer.get("log", ()))
+            if found:  # which is why: a process that the kernel killed in the middle of a bug of its own
+                self.discard()
+                raise VMFailure(Trouble.OOPS, found[0].title, console="\n".join(answer["log"]))
             raise GuestError(f"the agent in the guest refused: {answer['error']}", hint=answer.get("hint"))
         (result,) = answer["results"]
         log = tuple(result["log"])

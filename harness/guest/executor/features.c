@@ -48,8 +48,17 @@ static bool moves_several_mappings(void)
 	return mremap(from, 3 * PAGE_BYTES, 3 * PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
 }
 
+static bool ages(void)
+{
+	char *pages = three_pages();
+
+	return pages && !madvise(pages, PAGE_BYTES, MADV_COLD);
+}
+
 void features_print(void)
 {
+	if (ages())
+		puts("COLD");
 	if (populates()) {
 		puts("POPULATE");
 		if (populate_stops_at_hole())
