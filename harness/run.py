@@ -19,6 +19,7 @@ from harness.program.program import Program
 from harness.program.text import render
 from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
+from harness.target.bugs import with_bug
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes
 from harness.target.lab import Execution, Lab
@@ -80,7 +81,7 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
             raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
     missing = {binding: reason for binding in plan.bindings if (reason := lab.missing(binding))}
     broken = lab.broken()
-    if broken is not None:
+    if broken is not None and broken in missing.values():
         raise HarnessError(
             f"the module hmm_harness did not load into {lab.kernel.name}: {broken}",
             hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
@@ -217,8 +218,9 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
         execution = lab.execute(program, binding, wrong=plan.wrong, timeout=plan.timeout)
     except VMFailure as failure:
         console = failure.console.splitlines()
-        found = reports_of(crashes(console))
-        return result(Comparison(verdict_of(failure), failure.message), console, 0.0, reports=found)
+        found = crashes(console)
+        reason = with_bug(failure.message, found)
+        return result(Comparison(verdict_of(failure), reason), console, 0.0, reports=reports_of(found))
     except GuestError as error:
         reason = "; ".join(filter(None, [error.message, error.hint]))
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
@@ -232,15 +234,17 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
             tables = _tables(program, rules, comparison.divergence.step, plan, lab)
         except GuestError as failure:
             remark = f"page tables: the VM did not survive the second look ({failure.message})"
-    found = reports_of((*execution.earlier, *execution.crashes))
-    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=found)
+    reports = reports_of((*execution.earlier, *execution.crashes))
+    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=reports)
 
 
 def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
     comparison = compare(program, rules, execution.observations)
     if execution.crashes:
-        return Comparison(Verdict.CRASHED, execution.crashes[0].title, comparison.divergence)
+        return Comparison(
+            Verdict.CRASHED, with_bug(execution.crashes[0].title, execution.crashes), comparison.divergence
+        )
     if execution.earlier:
         reason = f"the kernel complained before any program started: {execution.earlier[0].title}"
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)

@@ -151,9 +151,11 @@ static inline long compat_ptr_ioctl(struct file *file, unsigned int cmd,
 #endif
 
 #ifndef HAVE_SYSFS_EMIT
-#define sysfs_emit_at(buffer, at, ...) \
-	scnprintf((buffer) + (at), PAGE_SIZE - (at), __VA_ARGS__)
-#define sysfs_emit(buffer, ...) scnprintf(buffer, PAGE_SIZE, __VA_ARGS__)
+#define sysfs_emit_at(buffer, at, ...) ({				\
+	int __at = (at);						\
+	scnprintf((buffer) + __at, PAGE_SIZE - __at, __VA_ARGS__);	\
+})
+#define sysfs_emit(buffer, ...) sysfs_emit_at(buffer, 0, __VA_ARGS__)
 #endif
 
 #ifndef XA_FLAGS_ACCOUNT

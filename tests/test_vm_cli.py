@@ -19,6 +19,7 @@ import pytest
 from harness.compare import Verdict
 from harness.conformance import catalogue
 from harness.errors import ExitCode, HarnessError
+from harness.model.rules import RULES
 from harness.progress import Progress
 from harness.run import Plan, run
 from harness.target.artifacts import Module
@@ -144,7 +145,7 @@ def test_qemu_is_killed_in_the_middle(surroundings: dict[str, str], tmp_path: Pa
     errors = [line for line in lines if line["status"] == "ERROR"]
     assert len(errors) == 1, said
     assert "QEMU" in errors[0]["reason"]
-    assert len(lines) == 2 * len(catalogue.names())
+    assert len(lines) == len(RULES) * len(catalogue.names())
     assert not {line["status"] for line in lines} & {"FAIL", "CRASHED", "TIMEOUT", "INCONCLUSIVE"}
 
 

@@ -68,10 +68,12 @@ def test_vm_that_complains(hmm_vm):
 WORDS = "PASSED|FAILED|ERROR|SKIPPED"
 OUTCOMES = {
     "cow_after_fork[interval]": "PASSED",
+    "cow_after_fork[mirror]": "PASSED",
     "cow_after_fork[test_hmm]": "PASSED",
     "wrong[interval]": "FAILED",
     "killed[interval]": "ERROR",
     "program[interval-migrate/evict]": "PASSED",
+    "program[mirror-migrate/evict]": "PASSED",
     "program[test_hmm-migrate/evict]": "SKIPPED",
     "vm": "PASSED",
     "vm_that_complains": "FAILED",

@@ -18,6 +18,7 @@ DEVIATIONS = {
     ("devmem/own-readonly-write", "interval"),
     ("devmem/own-readonly-mapping", "interval"),
     ("devmem/own-faulted-along", "interval"),
+    ("devmem/own-faulted-along", "mirror"),
     ("devmem/fork-device-writes", "interval"),
 }
 # ... and of kernels that leave a page in the memory of another device where it is, up to 5.18.
