@@ -7,6 +7,7 @@
  *   mirror.c  tie a file to a process
  *   table.c   the device's page table
  *   range.c   look at or fault memory, and act while what was seen is valid
+ *   request.c look at or fault memory as the caller asks for it, page by page
  *   access.c  the device reads and writes
  *   devmem.c  memory of the device, and migration to and from it
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
@@ -71,6 +72,7 @@ struct hh_work;
 /**
  * struct hh_binding - how a device talks to the kernel
  * @name: as the harness says it
+ * @requests: whether @look does what hh_pass.request says
  * @node: pattern of the name of its nodes, with the device's number
  * @mirror_size: of its struct that begins with a struct hh_mirror
  * @work_size: of its struct that begins with a struct hh_work
@@ -96,6 +98,7 @@ struct hh_work;
  */
 struct hh_binding {
 	const char *name;
+	bool requests;
 	const char *node;
 	size_t mirror_size;
 	size_t work_size;
@@ -292,11 +295,26 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 void hh_table_clear(struct hh_mirror *mirror);
 
 /**
+ * struct hh_request - a request that the caller put together
+ * @args: what the caller wants
+ * @owner: whose device-private memory is shown, or NULL
+ * @asked: HMM_HARNESS_ASK_* of each page, or NULL
+ * @raw: (out) what the kernel left of each page
+ */
+struct hh_request {
+	struct hmm_harness_request *args;
+	struct hh_device *owner;
+	const u8 *asked;
+	unsigned long *raw;
+};
+
+/**
  * struct hh_pass - a way to go over a range
  * @fault: every page shall be readable; else nothing is touched
  * @write: every page shall be writable as well
  * @steady: start over as well when something was entered into the table after
  *          the look at the CPU's
+ * @request: in place of @fault and @write, for a binding that can
  * @act: called once with the mirror's lock held, hh_work.cpu filled and still
  *       true, and room in @pages for what is to be told of each page.
  *       @unchecked, a deliberate mistake, means that they may not be true.
@@ -305,6 +323,7 @@ struct hh_pass {
 	bool fault;
 	bool write;
 	bool steady;
+	const struct hh_request *request;
 	int (*act)(struct hh_work *work, unsigned long start,
 		   unsigned long npages, u64 *pages, bool unchecked);
 };
@@ -323,6 +342,12 @@ int hh_note_local(struct hh_work *work, unsigned long start,
 int hh_snapshot(struct hh_work *work, struct hmm_harness_range *args);
 int hh_fault(struct hh_work *work, struct hmm_harness_range *args);
 int hh_table(struct hh_work *work, struct hmm_harness_range *args);
+
+/* request.c */
+int hh_request(struct hh_file *file, struct hmm_harness_request *args);
+
+/* main.c */
+struct hh_device *hh_other_device(struct hh_device *device);
 
 /* access.c */
 int hh_read(struct hh_work *work, struct hmm_harness_range *args);

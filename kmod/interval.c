@@ -149,10 +149,58 @@ static unsigned long hh_from_hmm(unsigned long hmm_pfn)
 	       (hmm_pfn & ~HMM_PFN_FLAGS) << HH_CPU_PFN_SHIFT;
 }
 
+static unsigned long hh_hmm_flags(u32 ask)
+{
+	return (ask & HMM_HARNESS_ASK_FAULT ? HMM_PFN_REQ_FAULT : 0) |
+	       (ask & HMM_HARNESS_ASK_WRITE ? HMM_PFN_REQ_WRITE : 0);
+}
+
+static void hh_put_request(struct hmm_range *range, unsigned long npages,
+			   const struct hh_request *request)
+{
+	struct hmm_harness_request *args = request->args;
+	unsigned long i;
+
+	range->default_flags = hh_hmm_flags(args->default_flags);
+	range->pfn_flags_mask = hh_hmm_flags(args->mask);
+	range->dev_private_owner = request->owner;
+	for (i = 0; request->asked && i < npages; i++)
+		range->hmm_pfns[i] = hh_hmm_flags(request->asked[i]);
+
+	args->sequence = range->notifier_seq;
+	if (args->flags & HMM_HARNESS_REQUEST_STALE)
+		range->notifier_seq -= 2; /* the one before */
+	args->raw_valid = HMM_PFN_VALID;
+	args->raw_write = HMM_PFN_WRITE;
+	args->raw_error = HMM_PFN_ERROR;
+	args->raw_order = 0x1fUL << HMM_PFN_ORDER_SHIFT;
+	args->raw_pfn = ~HMM_PFN_FLAGS;
+}
+
+static int hh_range_fault(struct hh_work *work, struct hmm_range *range,
+			  const struct hh_request *request)
+{
+	int ret;
+
+#ifdef HAVE_RANGE_UNLOCKED
+	if (request && request->args->flags & HMM_HARNESS_REQUEST_UNLOCKED) {
+		ret = hmm_range_fault_unlocked_timeout(range, HH_PATIENCE);
+		hh_of_work(work)->sequence = range->notifier_seq;
+		return ret;
+	}
+#endif
+	if (mmap_read_lock_killable(work->mm))
+		return -EINTR;
+	ret = hmm_range_fault(range);
+	mmap_read_unlock(work->mm);
+	return ret;
+}
+
 static int hh_interval_look(struct hh_work *work, unsigned long start,
 			    unsigned long npages, const struct hh_pass *pass)
 {
 	struct hh_mirror *mirror = work->mirror;
+	const struct hh_request *request = pass->request;
 	bool anonymous = !pass->steady && hh_wrong(HH_OWNER_UNSET);
 	struct hmm_range range = {
 		.notifier = &hh_of_mirror(mirror)->notifier,
@@ -169,13 +217,16 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 	range.notifier_seq = mmu_interval_read_begin(range.notifier);
 	hh_of_work(work)->sequence = range.notifier_seq;
 	memset(work->cpu, 0, npages * sizeof(work->cpu[0]));
-	if (mmap_read_lock_killable(work->mm))
-		return -EINTR;
-	ret = hmm_range_fault(&range);
-	mmap_read_unlock(work->mm);
+	if (request)
+		hh_put_request(&range, npages, request);
+	ret = hh_range_fault(work, &range, request);
+	if (ret == -EBUSY && range.notifier_seq == hh_of_work(work)->sequence)
+		return -EAGAIN;
 	if (ret)
-		return ret == -EBUSY ? -EAGAIN : ret;
+		return ret;
 
+	if (request)
+		memcpy(request->raw, work->cpu, npages * sizeof(work->cpu[0]));
 	for (i = 0; i < npages; i++)
 		work->cpu[i] = hh_from_hmm(work->cpu[i]);
 	return 0;
@@ -195,6 +246,7 @@ static bool hh_interval_done(struct hh_work *work)
 
 const struct hh_binding hh_interval = {
 	.name = "interval",
+	.requests = true,
 	.node = "hmm_harness%u",
 	.mirror_size = sizeof(struct hh_interval_mirror),
 	.work_size = sizeof(struct hh_interval_work),

@@ -19,6 +19,7 @@
  * @info: of HMM_HARNESS_INFO
  * @bind: of HMM_HARNESS_BIND and HMM_HARNESS_UNBIND
  * @range: of all commands on a range
+ * @request: of HMM_HARNESS_REQUEST
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
@@ -31,6 +32,7 @@ union hh_args {
 	struct hmm_harness_info info;
 	struct hmm_harness_bind bind;
 	struct hmm_harness_range range;
+	struct hmm_harness_request request;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
@@ -78,6 +80,12 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->devmem.npages)
 		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
 				      HMM_HARNESS_CAP_EVICT;
+	if (file->device->binding->requests)
+		info->capabilities |= HMM_HARNESS_CAP_REQUEST;
+#ifdef HAVE_RANGE_UNLOCKED
+	if (file->device->binding->requests)
+		info->capabilities |= HMM_HARNESS_CAP_UNLOCKED;
+#endif
 	info->device = file->device->id;
 	info->nr_devices = HMM_HARNESS_NR_DEVICES;
 	info->device_pages = file->device->devmem.npages;
@@ -92,6 +100,11 @@ static int hh_ioctl_bind(struct hh_file *file, union hh_args *args)
 static int hh_ioctl_unbind(struct hh_file *file, union hh_args *args)
 {
 	return hh_mirror_unbind(file);
+}
+
+static int hh_ioctl_request(struct hh_file *file, union hh_args *args)
+{
+	return hh_request(file, &args->request);
 }
 
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
@@ -153,6 +166,12 @@ static const struct hh_shape hh_range_shape = {
 	.size = sizeof(struct hmm_harness_range),
 	.min_size = offsetofend(struct hmm_harness_range, retries),
 	.outputs = offsetof(struct hmm_harness_range, done),
+};
+
+static const struct hh_shape hh_request_shape = {
+	.size = sizeof(struct hmm_harness_request),
+	.min_size = offsetofend(struct hmm_harness_request, raw_pfn),
+	.outputs = offsetof(struct hmm_harness_request, retries),
 };
 
 static const struct hh_shape hh_evict_shape = {
@@ -220,6 +239,12 @@ static const struct hh_command hh_commands[] = {
 		.cmd = HMM_HARNESS_TABLE,
 		.shape = &hh_range_shape,
 		.range = hh_table,
+	}, {
+		.cmd = HMM_HARNESS_REQUEST,
+		.shape = &hh_request_shape,
+		.flags = HMM_HARNESS_REQUEST_STALE |
+			 HMM_HARNESS_REQUEST_UNLOCKED,
+		.device = hh_ioctl_request,
 	}, {
 		.cmd = HMM_HARNESS_USAGE,
 		.shape = &hh_usage_shape,

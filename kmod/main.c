@@ -84,6 +84,18 @@ static const struct file_operations hh_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
+/**
+ * hh_other_device() - the other device of the same binding
+ * @device: one
+ *
+ * Return: the other one
+ */
+struct hh_device *hh_other_device(struct hh_device *device)
+{
+	BUILD_BUG_ON(HMM_HARNESS_NR_DEVICES != 2);
+	return &hh_devices[(device - hh_devices) ^ 1];
+}
+
 static int __init hh_register(struct hh_device *device)
 {
 	device->misc.minor = MISC_DYNAMIC_MINOR;

@@ -10,6 +10,7 @@ from harness.program.operations import (
     Access,
     Advice,
     Advise,
+    Asked,
     Backing,
     Bind,
     DeviceOperation,
@@ -20,12 +21,16 @@ from harness.program.operations import (
     Exit,
     Fault,
     Fork,
+    Manner,
     Map,
     Operation,
+    Owner,
+    Pattern,
     Prot,
     Protect,
     Read,
     Remap,
+    Request,
     Snapshot,
     Span,
     Table,
@@ -71,6 +76,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 Table,
                 Usage,
                 Events,
+                Request,
             ]
         if not kinds:
             break
@@ -98,6 +104,11 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 steps.append(DeviceWrite(actor, span, token))
             case "Fault":
                 steps.append(Fault(actor, span, draw(st.sampled_from(Access))))
+            case "Request":
+                asked = draw(st.tuples(st.sampled_from(Asked), st.sampled_from(Asked)))
+                pattern = Pattern("".join(draw(st.lists(st.sampled_from("fwb."), min_size=1, max_size=4))))
+                owner, manner = draw(st.sampled_from(Owner)), draw(st.sampled_from((Manner.FRESH, Manner.STALE)))
+                steps.append(Request(actor, span, *asked, pattern, owner, manner))
             case "Fork":
                 if born == 8:
                     continue

@@ -360,6 +360,36 @@ def test_pages_behind_a_fault_may_have_gone_home() -> None:
         assert compare(program, RULES["interval"], observations).verdict is verdict, pages
 
 
+def test_a_request_may_fault_pages_that_it_does_not_name() -> None:
+    """The deviation faulted-along, and no more than that: not without a fault, and not where nothing was asked."""
+    program = _program(BUF + "d0: request buf none both .b.. own fresh\nd0: snapshot buf")
+    _, observations = _obedient(program)
+    assert compare(program, RULES["interval"], observations).verdict is Verdict.PASS
+    for pages, verdict in (
+        ((NOTHING, Entry(RW), NOTHING, NOTHING), Verdict.PASS),
+        ((Entry(RW), Entry(RW), Entry(R | Mark.ZERO), NOTHING), Verdict.DEVIATION),
+        ((NOTHING, Entry(R), NOTHING, NOTHING), Verdict.FAIL),
+        ((NOTHING, NOTHING, NOTHING, NOTHING), Verdict.FAIL),
+    ):
+        observations[-2:] = [Observation(Status.DONE, 0, pages)] * 2
+        assert compare(program, RULES["interval"], observations).verdict is verdict, pages
+    for words in ("none none .b..", "none both .w..", "none both ...."):
+        program = _program(BUF + f"d0: request buf {words} own fresh")
+        seen = [*_obedient(program)[1][:-1], Observation(Status.DONE, 0, (NOTHING, Entry(RW), NOTHING, NOTHING))]
+        assert compare(program, RULES["interval"], seen).verdict is Verdict.FAIL, words
+
+
+def test_a_request_as_another_owner_sees_its_memory() -> None:
+    text = BUF + "a: write buf 5\nd1: bind a\nd1: to-device buf[0:2]\nd0: to-device buf[2:4]\n"
+    here, there = Entry(RW | Mark.LOCAL), Entry(RW | Mark.REMOTE)
+    for owner, pages in (
+        ("own", (NOTHING, NOTHING, here, here)),
+        ("other", (there, there, NOTHING, NOTHING)),
+        ("nobody", (NOTHING,) * 4),
+    ):
+        _shows(text + f"d0: request buf none none . {owner} fresh", *pages)
+
+
 def test_a_binding_that_can_show_nothing_is_no_evidence() -> None:
     program = _program(BUF + "d0: fault buf write\nd0: usage")
     observations = [Observation(Status.DONE)] * 3 + [Observation(Status.UNSUPPORTED)]

@@ -20,12 +20,16 @@ DEVIATIONS = {
     ("devmem/own-faulted-along", "interval"),
     ("devmem/own-faulted-along", "mirror"),
     ("devmem/fork-device-writes", "interval"),
+    ("request/each-page", "interval"),
+    ("request/faulted-along", "interval"),
+    ("request/masked-in", "interval"),
 }
 # ... and of kernels that leave a page in the memory of another device where it is, up to 5.18.
 REMOTE_REFUSED = {
     (name, binding)
     for name in (
         "devmem/two-devices", "migrate/child-mirrored", "migrate/mirrored-by-both", "migrate/other-device",
+        "request/owner-nobody", "request/owner-other",
     )
     for binding in ("interval", "mirror", "test_hmm")
 }  # fmt: skip

@@ -47,7 +47,22 @@
 #define WIRE_EVICT 40
 #define WIRE_TABLE 41
 #define WIRE_USAGE 42
+#define WIRE_REQUEST 48
 #define WIRE_EVENTS 80
+
+/*
+ * WIRE_REQUEST, argument: HMM_HARNESS_ASK_* of every page, those that count of
+ * what is asked of each, HMM_HARNESS_AS_*, HMM_HARNESS_REQUEST_*. Value: what is
+ * asked of each page, two bits each, lowest first, and how many these are
+ * before they begin again.
+ */
+#define WIRE_REQUEST_DEFAULT_SHIFT 0
+#define WIRE_REQUEST_MASK_SHIFT 2
+#define WIRE_REQUEST_OWNER_SHIFT 4
+#define WIRE_REQUEST_FLAGS_SHIFT 6
+#define WIRE_REQUEST_ARGUMENT_BITS 8
+#define WIRE_REQUEST_LENGTH_SHIFT 32
+#define WIRE_REQUEST_MAX_PATTERN 16
 
 /* WIRE_MAP, value: what backs the mapping */
 #define WIRE_ANON 1		/* MAP_PRIVATE | MAP_ANONYMOUS */
@@ -102,11 +117,12 @@ struct wire_program {
  * @actor: number of the subject, or of the device for device operations
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
- *            MADV_*; WIRE_FAULT: 1 for write; else 0
+ *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST: see there; else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
- *         first page, the next page has the next one; WIRE_REMAP: new address
+ *         first page, the next page has the next one; WIRE_REMAP: new address;
+ *         WIRE_REQUEST: see there
  */
 struct wire_operation {
 	uint16_t code;
@@ -140,7 +156,7 @@ struct wire_outcome {
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
- *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_TABLE, and WIRE_TO_DEVICE,
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, and WIRE_TO_DEVICE,
  *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
  *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,

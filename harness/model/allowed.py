@@ -126,6 +126,7 @@ class Deviation:
 
 OWN_READONLY_WRITE = "own-readonly-write"
 OWN_FAULTED_ALONG = "own-faulted-along"
+FAULTED_ALONG = "faulted-along"
 REMOTE_REFUSED = "remote-refused"
 REMOTE_HUGE_ERROR = "remote-huge-error"
 RECORDED = {
@@ -141,6 +142,12 @@ RECORDED = {
             "a fault that the owner needs on one page brings its own device pages behind it back to system memory",
             "include/linux/hmm.h (dev_private_owner) against mm/hmm.c hmm_vma_fault(), which faults to the end of "
             "the walked range",
+        ),
+        Deviation(
+            FAULTED_ALONG,
+            "a fault that one page needs faults others as well, of which less was asked, or nothing",
+            "Documentation/mm/hmm.rst (index_of_write) against mm/hmm.c hmm_vma_fault(), which faults to the end of "
+            "the walked range, and hmm_vma_walk_hole(), which faults all of a hole",
         ),
         Deviation(
             REMOTE_REFUSED,

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from harness.program.operations import Advice, Advise, Evict, Operation, ToDevice, ToSystem
+from harness.program.operations import Advice, Advise, Evict, Manner, Operation, Request, ToDevice, ToSystem
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Advise) and step.advice in _AGES and not self.has("COLD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        if isinstance(step, Request) and step.manner is Manner.UNLOCKED and not self.has("RANGE_UNLOCKED"):
+            return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
         return None
 
 
@@ -61,6 +63,7 @@ FEATURES = {
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
+    "RANGE_UNLOCKED": "hmm_range_fault_unlocked_timeout() (v7.3)",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
 
@@ -84,7 +87,7 @@ _BINDINGS = {
             shows_moves=True,
             fault_shows_entries=True,
             device_pages=4096,  # kmod/main.c devmem_mb
-            cannot={},
+            cannot={"request": "v4.20 has neither default_flags, nor a mask, nor an owner"},
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
             tells_leaks=True,
             # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
@@ -103,6 +106,7 @@ _BINDINGS = {
             # lib/test_hmm.c. What its table has lost it finds again as the page of the device itself, not as the
             # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
             cannot={
+                "request": "its requests are its own",
                 "evict": "it evicts only when its file is closed",
                 "unbind": "it is bound to the process as long as its file is open",
                 "bind": "its file is bound for good to the process that opened it",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from harness.model.allowed import (
+    FAULTED_ALONG,
     NOTHING,
     OWN_FAULTED_ALONG,
     OWN_READONLY_WRITE,
@@ -26,14 +27,17 @@ from harness.model.allowed import (
 from harness.model.hearing import Hearing
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, File, Known, Page, Pte
 from harness.model.rules import POPULATE, Rules
-from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation, Owner, Signal
+from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation, Signal
+from harness.program.observations import Owner as Migrator
 from harness.program.operations import (
+    DEVICES,
     FIRST_SUBJECT,
     MAX_PAGES,
     MAX_SUBJECTS,
     Access,
     Advice,
     Advise,
+    Asked,
     Backing,
     Bind,
     DeviceOperation,
@@ -44,11 +48,14 @@ from harness.program.operations import (
     Exit,
     Fault,
     Fork,
+    Manner,
     Map,
     Operation,
+    Owner,
     Protect,
     Read,
     Remap,
+    Request,
     Snapshot,
     Span,
     Table,
@@ -88,11 +95,17 @@ class Mirror:
 
 @dataclass
 class _Walk:
-    """One call of hmm_range_fault() for `device`. `faulted`: the VMA and 2 MiB in which it needed a fault."""
+    """One call of hmm_range_fault() by `device`, which is shown the device-private memory of `owner`.
+
+    `faulted`: the VMA and 2 MiB in which it needed a fault. `along`: all of these, and whether for writing, where
+    pages differ in what is asked of them.
+    """
 
     mirror: Mirror
     device: str
+    owner: str | None
     faulted: tuple[Area, int] | None = None
+    along: dict[tuple[Area, int], bool] = field(default_factory=dict)
 
 
 class World:
@@ -114,7 +127,7 @@ class World:
             Bind: self._bind, Unbind: self._unbind, Snapshot: self._snapshot, Fault: self._fault,
             DeviceRead: self._device_read, DeviceWrite: self._device_write, ToDevice: self._to_device,
             ToSystem: self._to_system, Evict: self._evict, Table: self._table, Usage: self._usage,
-            Events: self._events,
+            Events: self._events, Request: self._request,
         }  # fmt: skip
 
     def step(self, operation: Operation, observed: Observation) -> Expectation:
@@ -359,7 +372,7 @@ class World:
                 space.set(number + shift, pte)
         return Expectation(errors)
 
-    def _advise(self, step: Advise, _: Observation) -> Expectation:
+    def _advise(self, step: Advise, observed: Observation) -> Expectation:
         space = self._spaces[step.actor]
         hole = False
         for number in self._program.pages(step.span):
@@ -370,7 +383,9 @@ class World:
                 hole = True  # mm/madvise.c madvise_walk_vmas() goes on, and says so at the end
                 continue
             error = _refusal(step.advice, area)
-            if error:
+            # Since 6.7 and in stable kernels, it is enough that the mapping could be made writable: VM_MAYWRITE.
+            granted = error == errno.EACCES and area.shared and observed.error != errno.EACCES
+            if error and not granted:
                 return Expectation(frozenset({error}))
             self._advise_page(space, number, area, step.advice)
         return Expectation(frozenset({errno.ENOMEM})) if hole else _OK
@@ -539,28 +554,27 @@ class World:
             return Entries((*remote, *home))
         return Entries(remote, tuple((pte.page.strayed, shape) for shape in home))
 
-    def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
-        space = self._mirrors[step.actor].space
-        allowed: list[Entries] = []
-        for number in self._program.pages(step.span):
-            area = space.areas.get(number)
-            pte = space.ptes.get(number)
-            if area is None or (not area.prot.readable and self._rules.unreadable_shown):
-                allowed.append(_ERROR)  # clauses 33 and 35
-            elif not area.prot.readable:
-                allowed.append(Entries((NOTHING,)))
-            elif pte is None:
-                allowed.append(Entries((NOTHING,)))  # clause 32
-            elif pte.page.home not in (None, step.actor) and self._rules.remote_shown:
-                allowed.append(self._remote_entry(pte))
-            elif pte.page.home not in (None, step.actor) and not pte.page.strayed:
-                allowed.append(Entries((NOTHING,), _remote(pte)))  # clause 49
-            else:
-                missing = pte.present is Known.MAYBE
-                allowed.append(self._entries(pte, step.actor, huge=pte.huge, missing=missing))
-        return Expectation(elements=tuple(allowed))
+    def _view(self, walk: _Walk, number: int, *, granted: bool = False) -> Entries:
+        """What is shown of a page. `granted`: it was asked for, so that there is an entry (clause 28)."""
+        device, owner = walk.device, walk.owner
+        area = walk.mirror.space.areas.get(number)
+        pte = walk.mirror.space.ptes.get(number)
+        if area is None or (not area.prot.readable and self._rules.unreadable_shown):
+            return _ERROR  # clauses 33 and 35
+        if pte is None or not area.prot.readable:
+            return Entries((NOTHING,))  # clause 32
+        home = pte.page.home
+        if home not in (None, device) and (home == owner or self._rules.remote_shown):
+            return self._remote_entry(pte)
+        if home not in (None, owner) and not pte.page.strayed:
+            return Entries((NOTHING,), _remote(pte))  # clause 49
+        return self._entries(pte, owner or "", huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
 
-    def _request(self, walk: _Walk, number: int, *, write: bool) -> int:
+    def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
+        walk = _Walk(self._mirrors[step.actor], step.actor, step.actor)
+        return Expectation(elements=tuple(self._view(walk, number) for number in self._program.pages(step.span)))
+
+    def _grant(self, walk: _Walk, number: int, *, write: bool) -> int:
         """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
         space = walk.mirror.space
         area = space.areas.get(number)
@@ -572,16 +586,23 @@ class World:
             return errno.EPERM  # clause 36
         pte = space.ptes.get(number)
         segment = (area, number // HUGE_PAGES)
-        if pte is not None and pte.page.home == walk.device:
+        if pte is not None and pte.page.home is not None and pte.page.home == walk.owner:
             # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
             if walk.faulted == segment and not pte.page.strayed:
                 self._stray(pte.page, OWN_FAULTED_ALONG)
         else:
             if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
                 walk.faulted = segment
-            pte = self._touch(space, number, write=write)
-        walk.mirror.entries[number] = (pte.page, pte.write)
+            self._touch(space, number, write=write)
         return 0
+
+    def _enter(self, walk: _Walk, number: int, *, write: bool) -> int:
+        """What hmm_range_fault() does for one page that is requested, and then entered; returns an errno or 0."""
+        error = self._grant(walk, number, write=write)
+        if not error:
+            pte = walk.mirror.space.ptes[number]
+            walk.mirror.entries[number] = (pte.page, pte.write)
+        return error
 
     def _refused(self, walk: _Walk, number: int, observed: Observation, *, shown: int | None) -> bool:
         """Whether a kernel that leaves another device's page where it is stopped here: `REMOTE_REFUSED`.
@@ -594,7 +615,7 @@ class World:
             self._rules.has("MIGRATE_FAULT_PAGE")
             or observed.error != errno.EFAULT
             or pte is None
-            or pte.page.home in (None, walk.device)
+            or pte.page.home in (None, walk.owner)
             or not space.areas[number].prot.readable
         ):
             return False
@@ -609,12 +630,15 @@ class World:
     def _is_own_readonly(self, walk: _Walk, number: int) -> bool:
         pte = walk.mirror.space.ptes.get(number)
         area = walk.mirror.space.areas.get(number)
-        if pte is None or area is None or pte.page.home != walk.device or not area.prot.readable:
+        if pte is None or area is None or pte.page.home is None or pte.page.home != walk.owner:
+            return False
+        if not area.prot.readable:
             return False
         return pte.write is not Known.YES or not area.prot.writable
 
     def _fault(self, step: Fault, observed: Observation) -> Expectation:
-        walk = _Walk(self._mirrors[step.actor], step.actor)
+        walk = _Walk(self._mirrors[step.actor], step.actor, step.actor)
+        space = walk.mirror.space
         write = step.access is Access.WRITE
         allowed: list[Entries] = []
         for index, number in enumerate(self._program.pages(step.span)):
@@ -623,50 +647,138 @@ class World:
                 entry = self._fault_own_readonly(walk, number, seen)
                 if entry is None:
                     return Expectation(frozenset({errno.EPERM}), self._if_shown(allowed))
+                if space.areas[number].prot.writable:
+                    walk.mirror.entries[number] = (space.ptes[number].page, space.ptes[number].write)
                 allowed.append(entry)
                 continue
             if self._refused(walk, number, observed, shown=index if self._rules.fault_shows_entries else None):
                 return Expectation(frozenset({0}), self._if_shown(allowed), _REFUSED)
-            error = self._request(walk, number, write=write)
+            error = self._enter(walk, number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
-            pte = walk.mirror.space.ptes[number]
+            pte = space.ptes[number]
             allowed.append(self._entries(pte, step.actor, huge=pte.huge, missing=False))
         return Expectation(elements=self._if_shown(allowed))
 
     def _fault_own_readonly(self, walk: _Walk, number: int, seen: Element | None) -> Entries | None:
         """A write fault on the owner's own read-only page: write permission, or EPERM (None); clauses 29 and 36."""
         space = walk.mirror.space
-        page = space.ptes[number].page
-        readonly = ((OWN_READONLY_WRITE, self._shapes(page, Known.NO, local=True, huge=False)[0]),)
+        here = tuple(replace(shape, marks=shape.marks & ~Mark.WRITE) for shape in self._view(walk, number).shapes)
+        readonly = ((OWN_READONLY_WRITE, here[0]),)
         if not space.areas[number].prot.writable:
             return None if seen is None else Entries((), readonly)
-        writable = [self._shapes(page, Known.YES, local=local, huge=False)[0] for local in (True, False)]
+        writable = [replace(here[0], marks=here[0].marks | Mark.WRITE)]
+        writable += self._shapes(space.ptes[number].page, Known.YES, local=False, huge=False)
         if isinstance(seen, Entry) and Mark.WRITE in seen.marks:
-            if Mark.LOCAL in seen.marks:
+            if seen.marks & (Mark.LOCAL | Mark.REMOTE):
                 space.ptes[number].write = Known.YES
             else:
                 self._touch(space, number, write=True)
-        walk.mirror.entries[number] = (space.ptes[number].page, space.ptes[number].write)
         return Entries(tuple(writable), readonly)
+
+    def _request(self, step: Request, observed: Observation) -> Expectation:
+        if step.manner is Manner.STALE:
+            return Expectation(frozenset({errno.EBUSY}))  # clause 52
+        mirror = self._mirrors[step.actor]
+        others = [device for device in DEVICES if device != step.actor]
+        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: others[0]}[step.owner]
+        walk = _Walk(mirror, step.actor, owner, along=self._along(step, mirror.space, owner))
+        allowed: list[Entries] = []
+        for index, number in enumerate(self._program.pages(step.span)):
+            asked = step.asked(index)
+            seen = observed.elements[index] if index < len(observed.elements) else None
+            write = asked is Asked.BOTH
+            if write and self._is_own_readonly(walk, number):
+                entry = self._fault_own_readonly(walk, number, seen)
+                if entry is None:
+                    return Expectation(frozenset({errno.EPERM}))
+                allowed.append(entry)
+                continue
+            granted = asked in (Asked.FAULT, Asked.BOTH)
+            fresh = number not in mirror.space.ptes
+            if granted and self._refused(walk, number, observed, shown=None):
+                return Expectation(frozenset({0}), (), _REFUSED)
+            error = self._grant(walk, number, write=write) if granted else 0
+            if error:
+                return Expectation(frozenset({error}))
+            entry = self._view(walk, number, granted=granted)
+            if not write:
+                entry = self._or_along(walk, number, entry, seen, fresh=fresh, failed=bool(observed.error))
+            allowed.append(entry)
+        return Expectation(elements=tuple(allowed))
+
+    def _along(self, step: Request, space: AddressSpace, owner: str | None) -> dict[tuple[Area, int], bool]:
+        """Where a page needs a fault, and whether for writing: it is a fault of more pages, see `FAULTED_ALONG`."""
+        found: dict[tuple[Area, int], bool] = {}
+        pages = [(number, step.asked(index)) for index, number in enumerate(self._program.pages(step.span))]
+        if len({asked for _, asked in pages}) == 1:
+            return found
+        for number, asked in pages:
+            area = space.areas.get(number)
+            if area is None or asked in (Asked.NONE, Asked.WRITE):
+                continue
+            pte = space.ptes.get(number)
+            write = asked is Asked.BOTH
+            there = pte is not None and pte.present is Known.YES and pte.page.home in (None, owner)
+            segment = (area, number // HUGE_PAGES)
+            if not there or segment in found or (write and pte is not None and pte.write is not Known.YES):
+                found[segment] = found.get(segment, False) or write
+        return found
+
+    def _or_along(
+        self, walk: _Walk, number: int, expected: Entries, seen: Element | None, *, fresh: bool, failed: bool
+    ) -> Entries:
+        """What is shown of a page, of which less was asked than of another one. `fresh`: it was not there before."""
+        space = walk.mirror.space
+        area = space.areas.get(number)
+        if area is None or (area, number // HUGE_PAGES) not in walk.along or not area.prot.readable:
+            return expected
+        write = walk.along[area, number // HUGE_PAGES] and area.prot.writable
+        if failed:
+            self._touch_maybe(space, number, write=write)
+        elif isinstance(seen, Entry) and Mark.VALID in seen.marks and not expected.admits(seen):
+            write = write and Mark.WRITE in seen.marks
+            if fresh:
+                space.fault_in(number, write=write)  # with nothing that anybody had heard of before
+            else:
+                self._touch(space, number, write=write)
+            along = self._view(walk, number, granted=True)
+            return Entries(expected.shapes, tuple((FAULTED_ALONG, shape) for shape in along.shapes))
+        return expected
+
+    def _touch_maybe(self, space: AddressSpace, number: int, *, write: bool) -> None:
+        """A permitted access that may have been made or not."""
+        pte = space.ptes.get(number)
+        if pte is None:
+            self._touch(space, number, write=write)
+            pte = space.ptes[number]
+            pte.present = Known.MAYBE
+        elif pte.page.home is not None:
+            self._stray(pte.page, FAULTED_ALONG)
+        if write and pte.page.zero:
+            pte = Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, pte.present, huge=pte.huge)
+            space.set(number, pte)
+        if write and pte.write is Known.NO:
+            pte.write = Known.MAYBE
+        pte.or_zero = pte.page.anonymous and 0 in pte.page.tokens
 
     def _if_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._rules.fault_shows_entries else ()
 
     def _device_read(self, step: DeviceRead, observed: Observation) -> Expectation:
-        walk = _Walk(self._mirrors[step.actor], step.actor)
+        walk = _Walk(self._mirrors[step.actor], step.actor, step.actor)
         allowed: list[Tokens] = []
         for number in self._program.pages(step.span):
             if self._refused(walk, number, observed, shown=len(allowed)):
                 return Expectation(frozenset({0}), tuple(allowed), _REFUSED)
-            error = self._request(walk, number, write=False)
+            error = self._enter(walk, number, write=False)
             if error:
                 return Expectation(frozenset({error}), tuple(allowed))
             allowed.append(Tokens(walk.mirror.space.ptes[number].page.tokens))
         return Expectation(elements=tuple(allowed))
 
     def _device_write(self, step: DeviceWrite, observed: Observation) -> Expectation:
-        walk = _Walk(self._mirrors[step.actor], step.actor)
+        walk = _Walk(self._mirrors[step.actor], step.actor, step.actor)
         space = walk.mirror.space
         errors = frozenset({0})
         deviating: tuple[tuple[int, str], ...] = ()
@@ -682,7 +794,7 @@ class World:
             if self._refused(walk, number, observed, shown=len(numbers)):
                 deviating = _REFUSED
                 break
-            error = self._request(walk, number, write=True)
+            error = self._enter(walk, number, write=True)
             if error:
                 errors = frozenset({error})
                 break
@@ -828,11 +940,11 @@ class World:
         return Expectation(hearing=heard)
 
 
-def _owner(happening: Happening, device: str, by: str | None) -> Owner | None:
+def _owner(happening: Happening, device: str, by: str | None) -> Migrator | None:
     """What `device` is told of who does this; nothing but of migrations."""
     if happening is not Happening.MIGRATE or by is None:
         return None
-    return Owner.OWN if by == device else Owner.OTHER
+    return Migrator.OWN if by == device else Migrator.OTHER
 
 
 def _remote(pte: Pte) -> tuple[tuple[str, Shape], ...]:

@@ -37,6 +37,7 @@ class Mark(Flag):
     REMOTE = 0x20  # in the memory of another device
     STALE = 0x40  # a device entry that contradicts the CPU's
     MOVED = 0x80  # moved by this step
+    RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
 
 
 NO_MARKS = Mark(0)
@@ -68,6 +69,7 @@ _WORDS = (
     (Mark.REMOTE, "other-device"),
     (Mark.STALE, "STALE"),
     (Mark.MOVED, "moved"),
+    (Mark.RESIDUE, "residue"),
 )
 
 Token = int | Signal

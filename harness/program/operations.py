@@ -16,6 +16,8 @@ MAX_STEPS = 65536  # of a program; wire.h WIRE_MAX_OPERATIONS
 MAX_PAGES = 65536  # of a region; wire.h WIRE_MAX_PAGES
 MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
 MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
+MAX_REQUEST = 512  # pages of one request; HMM_HARNESS_REQUEST_MAX_PAGES
+MAX_PATTERN = 16  # letters of a `Pattern`; wire.h WIRE_REQUEST_MAX_PATTERN
 DEVICES = ("d0", "d1")  # wire.h WIRE_MAX_DEVICES
 FIRST_SUBJECT = "a"  # runs from the start of every program
 
@@ -82,6 +84,60 @@ class Access(StrEnum):
 
     READ = "read"
     WRITE = "write"
+
+
+class Asked(StrEnum):
+    """What hmm_range_fault() is asked of a page: HMM_PFN_REQ_*."""
+
+    NONE = "none"
+    FAULT = "fault"  # it shall be there
+    WRITE = "write"  # nothing by itself: clause 30
+    BOTH = "both"  # it shall be there and be writable
+
+    @property
+    def letter(self) -> str:
+        """How a `Pattern` writes it."""
+        return "." if self is Asked.NONE else self.value[0]
+
+    def __or__(self, other: Asked) -> Asked:
+        return _ASKED[self._bits | other._bits]
+
+    def __and__(self, other: Asked) -> Asked:
+        return _ASKED[self._bits & other._bits]
+
+    @property
+    def _bits(self) -> int:
+        return _ASKED.index(self)
+
+
+_ASKED = (Asked.NONE, Asked.FAULT, Asked.WRITE, Asked.BOTH)  # HMM_HARNESS_ASK_*
+
+
+class Pattern(str):
+    """What is asked of each page of a span, a letter of `Asked` each; it begins again when it ends."""
+
+    __slots__ = ()
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """One for each letter."""
+        return tuple(asked for letter in self for asked in Asked if asked.letter == letter)
+
+
+class Owner(StrEnum):
+    """Whose device-private memory hmm_range_fault() shows: `hmm_range.dev_private_owner`."""
+
+    OWN = "own"
+    NOBODY = "nobody"
+    OTHER = "other"  # that of the other device
+
+
+class Manner(StrEnum):
+    """How hmm_range_fault() is called."""
+
+    FRESH = "fresh"  # with the notifier's sequence number of now
+    STALE = "stale"  # with an older one
+    UNLOCKED = "unlocked"  # hmm_range_fault_unlocked_timeout(), without the mmap lock
 
 
 @dataclass(frozen=True)
@@ -227,6 +283,27 @@ class Fault(DeviceOperation):
 
 
 @dataclass(frozen=True)
+class Request(DeviceOperation):
+    """One hmm_range_fault() with every choice that it leaves to a driver; nothing enters the device's page table.
+
+    `default`: hmm_range.default_flags; `mask`: pfn_flags_mask; `pattern`: what hmm_pfns ask of each page.
+    """
+
+    verb = "request"
+    span: Span
+    default: Asked
+    mask: Asked
+    pattern: Pattern
+    owner: Owner
+    manner: Manner
+
+    def asked(self, index: int) -> Asked:
+        """What is asked of page `index` of the span, all told: clause 31."""
+        asked = self.pattern.asked
+        return (asked[index % len(asked)] & self.mask) | self.default
+
+
+@dataclass(frozen=True)
 class DeviceRead(DeviceOperation):
     """The device loads the pages through its own page table; shows each page's token."""
 
@@ -293,7 +370,7 @@ SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
-    Events,
+    Events, Request,
 )  # fmt: skip
 QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage, Events)  # these change nothing
 

@@ -15,6 +15,7 @@ from harness.program.operations import (
     DEVICES,
     FIRST_SUBJECT,
     MAX_PAGES,
+    MAX_REQUEST,
     MAX_STEPS,
     MAX_SUBJECTS,
     MAX_TOKEN,
@@ -29,6 +30,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Remap,
+    Request,
     Span,
     SubjectOperation,
     Unbind,
@@ -126,6 +128,8 @@ class Checker:
             case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
                 if not 0 < token <= MAX_TOKEN - written.count:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
+            case Request(span=asked) if asked.count > MAX_REQUEST:
+                self._fail(f"{asked.count} pages in one request", f"at most {MAX_REQUEST}")
             case Fork(child=child):
                 if child in self.subjects:
                     self._fail(f"subject {child!r} exists already", "give each child a new name")

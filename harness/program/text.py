@@ -25,9 +25,11 @@ from typing import NoReturn, get_type_hints
 from harness.program.operations import (
     DEVICE_OPERATIONS,
     DEVICES,
+    MAX_PATTERN,
     SUBJECT_OPERATIONS,
     Map,
     Operation,
+    Pattern,
     Remap,
     Span,
 )
@@ -89,7 +91,7 @@ def _arguments(kind: type[Operation]) -> list[str]:
     return [field.name for field in fields(kind) if field.name != "actor"]
 
 
-_FORMS: dict[type, str] = {Span: "REGION[FROM:TO]", int: "NUMBER", str: "NAME"}
+_FORMS: dict[type, str] = {Span: "REGION[FROM:TO]", int: "NUMBER", str: "NAME", Pattern: "PATTERN"}
 
 
 def _usage(kind: type[Operation], actor: str) -> str:
@@ -106,7 +108,12 @@ class _Parser:
         self._file = file
         self._number = 0
         self._sizes: dict[str, int] = {}  # pages of each region so far, for `buf` alone
-        self._readers: dict[type, Callable[[str], object]] = {Span: self._span, int: self._integer, str: self._name}
+        self._readers: dict[type, Callable[[str], object]] = {
+            Span: self._span,
+            int: self._integer,
+            str: self._name,
+            Pattern: self._pattern,
+        }
         self.title: list[str] = []
         self.steps: list[Operation] = []
         self.numbers: list[int] = []  # the line of each step
@@ -170,6 +177,14 @@ class _Parser:
         if not _NAME.fullmatch(word):
             self._fail(f"{word!r} is no name", "a letter, then letters, digits and _")
         return word
+
+    def _pattern(self, word: str) -> Pattern:
+        if len(word) > MAX_PATTERN or len(Pattern(word).asked) != len(word):
+            self._fail(
+                f"{word!r} does not say what is asked of each page",
+                f"1 to {MAX_PATTERN} letters: `f` fault, `w` write, `b` both, `.` none; they begin again at the end",
+            )
+        return Pattern(word)
 
     def _span(self, word: str) -> Span:
         match = _SPAN.fullmatch(word)

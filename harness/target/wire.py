@@ -15,6 +15,7 @@ from harness.program.operations import (
     Access,
     Advice,
     Advise,
+    Asked,
     Backing,
     Bind,
     DeviceOperation,
@@ -25,12 +26,15 @@ from harness.program.operations import (
     Exit,
     Fault,
     Fork,
+    Manner,
     Map,
     Operation,
+    Owner,
     Prot,
     Protect,
     Read,
     Remap,
+    Request,
     Snapshot,
     Table,
     ToDevice,
@@ -49,7 +53,7 @@ _CODES: dict[type[Operation], str] = {
     Write: "WRITE", Fork: "FORK", Exit: "EXIT", Bind: "BIND", Unbind: "UNBIND", Snapshot: "SNAPSHOT",
     Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
-    Events: "EVENTS",
+    Events: "EVENTS", Request: "REQUEST",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -75,6 +79,18 @@ _ADVICE = {
     Advice.DOFORK: mmap.MADV_DOFORK,
     Advice.WIPEONFORK: 18,
     Advice.KEEPONFORK: 19,
+}
+_ASKED = {
+    Asked.NONE: 0,
+    Asked.FAULT: CONSTANTS["HMM_HARNESS_ASK_FAULT"],
+    Asked.WRITE: CONSTANTS["HMM_HARNESS_ASK_WRITE"],
+    Asked.BOTH: CONSTANTS["HMM_HARNESS_ASK_FAULT"] | CONSTANTS["HMM_HARNESS_ASK_WRITE"],
+}
+_OWNERS = {owner: CONSTANTS[f"HMM_HARNESS_AS_{owner.name}"] for owner in Owner}
+_MANNERS = {
+    Manner.FRESH: 0,
+    Manner.STALE: CONSTANTS["HMM_HARNESS_REQUEST_STALE"],
+    Manner.UNLOCKED: CONSTANTS["HMM_HARNESS_REQUEST_UNLOCKED"],
 }
 _STATUSES = {
     CONSTANTS["WIRE_NOT_RUN"]: Status.NOT_RUN,
@@ -134,6 +150,15 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             wire.other = subjects.index(subject)
         case Fault(access=access):
             wire.argument = int(access is Access.WRITE)
+        case Request():
+            wire.argument = (
+                _ASKED[step.default] << CONSTANTS["WIRE_REQUEST_DEFAULT_SHIFT"]
+                | _ASKED[step.mask] << CONSTANTS["WIRE_REQUEST_MASK_SHIFT"]
+                | _OWNERS[step.owner] << CONSTANTS["WIRE_REQUEST_OWNER_SHIFT"]
+                | _MANNERS[step.manner] << CONSTANTS["WIRE_REQUEST_FLAGS_SHIFT"]
+            )
+            bits = sum(_ASKED[asked] << 2 * index for index, asked in enumerate(step.pattern.asked))
+            wire.value = len(step.pattern) << CONSTANTS["WIRE_REQUEST_LENGTH_SHIFT"] | bits
 
 
 def _prot(prot: Prot) -> int:

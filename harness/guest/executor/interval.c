@@ -49,6 +49,58 @@ static void on_pages(int fd, unsigned long command, uint32_t flags, const struct
 		seen->error = EPROTO;
 }
 
+/* The kernel's own form says the same as what the module makes of it. */
+static bool agree(const struct hmm_harness_request *request, uint64_t raw, uint64_t page)
+{
+	uint64_t known = request->raw_valid | request->raw_write | request->raw_error | request->raw_order |
+			 request->raw_pfn;
+	uint64_t order = page & HMM_HARNESS_PAGE_ORDER_MASK;
+
+	if (page & HMM_HARNESS_PAGE_RESIDUE)
+		return raw && !(raw & (request->raw_valid | request->raw_error));
+	if (!(page & (HMM_HARNESS_PAGE_VALID | HMM_HARNESS_PAGE_ERROR)))
+		return raw == 0;
+	/* The module calls an error what has no struct page, too. */
+	if (page & HMM_HARNESS_PAGE_ERROR)
+		return raw & (request->raw_valid | request->raw_error);
+	return !(raw & ~known) && raw & request->raw_valid &&
+	       !(raw & request->raw_write) == !(page & HMM_HARNESS_PAGE_WRITE) &&
+	       (raw & request->raw_order) / (request->raw_order & -request->raw_order) ==
+		       order >> HMM_HARNESS_PAGE_ORDER_SHIFT;
+}
+
+static void put_request(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+			uint64_t *elements, uint64_t *raw)
+{
+	uint8_t asked[HMM_HARNESS_REQUEST_MAX_PAGES];
+	uint64_t length = operation->value >> WIRE_REQUEST_LENGTH_SHIFT;
+	struct hmm_harness_request request = {
+		.size = sizeof(request),
+		.flags = operation->argument >> WIRE_REQUEST_FLAGS_SHIFT & 3,
+		.addr = operation->address,
+		.npages = operation->npages,
+		.default_flags = operation->argument >> WIRE_REQUEST_DEFAULT_SHIFT & 3,
+		.mask = operation->argument >> WIRE_REQUEST_MASK_SHIFT & 3,
+		.owner = operation->argument >> WIRE_REQUEST_OWNER_SHIFT & 3,
+		.asked = (uintptr_t)asked,
+		.pages = (uintptr_t)elements,
+		.raw = (uintptr_t)raw,
+	};
+
+	for (uint64_t i = 0; i < operation->npages; i++)
+		asked[i] = operation->value >> 2 * (i % length) & 3;
+	seen->error = call(fd, HMM_HARNESS_REQUEST, &request);
+	if (seen->error == EOPNOTSUPP)
+		seen->status = WIRE_UNSUPPORTED;
+	if (seen->error)
+		return;
+	seen->count = operation->npages;
+	for (uint64_t i = 0; i < operation->npages; i++) {
+		if (!agree(&request, raw[i], elements[i]))
+			seen->error = EPROTO;
+	}
+}
+
 static void move_data(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 		      uint64_t *elements, uint64_t *scratch)
 {
@@ -99,6 +151,9 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		on_pages(fd, HMM_HARNESS_FAULT, operation->argument ? HMM_HARNESS_FAULT_WRITE : 0, operation, seen,
 			 elements);
 		break;
+	case WIRE_REQUEST:
+		put_request(fd, operation, seen, elements, scratch);
+		return seen->status == WIRE_DONE;
 	case WIRE_TO_DEVICE:
 		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_DEVICE, operation, seen, elements);
 		break;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "executor.h"
+#include "hmm_harness.h"
 #include "token.h"
 
 #define ALL_PROTECTIONS (WIRE_PROT_READ | WIRE_PROT_WRITE | WIRE_PROT_EXEC)
@@ -27,7 +28,7 @@ const struct binding *request_binding(uint32_t number)
 
 bool request_is_device(uint16_t code)
 {
-	return (code >= WIRE_BIND && code <= WIRE_USAGE) || code == WIRE_EVENTS;
+	return (code >= WIRE_BIND && code <= WIRE_USAGE) || code == WIRE_REQUEST || code == WIRE_EVENTS;
 }
 
 /* The most elements that the observation of @operation can have */
@@ -43,6 +44,7 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_TO_DEVICE:
 	case WIRE_TO_SYSTEM:
 	case WIRE_TABLE:
+	case WIRE_REQUEST:
 		return operation->npages;
 	case WIRE_EVICT:
 		return 2;
@@ -112,6 +114,15 @@ static const char *find_fault(const struct wire_operation *operation)
 		if (operation->argument > 1)
 			return "unknown access";
 		break;
+	case WIRE_REQUEST: {
+		uint64_t length = operation->value >> WIRE_REQUEST_LENGTH_SHIFT;
+
+		if (operation->npages > HMM_HARNESS_REQUEST_MAX_PAGES)
+			return "npages out of range";
+		if (operation->argument >> WIRE_REQUEST_ARGUMENT_BITS)
+			return "unknown request";
+		return length < 1 || length > WIRE_REQUEST_MAX_PATTERN ? "pattern out of range" : NULL;
+	}
 	case WIRE_REMAP:
 		if (!range_is_valid(operation->value, operation->npages))
 			return "new address out of range";

@@ -67,11 +67,19 @@
 /* SNAPSHOT and FAULT only: order of the CPU's mapping that covers the page. */
 #define HMM_HARNESS_PAGE_ORDER_SHIFT 8
 #define HMM_HARNESS_PAGE_ORDER_MASK 0x1f00
+/*
+ * REQUEST only: neither valid nor an error, but not 0 either: hmm_range_fault()
+ * left other bits.
+ */
+#define HMM_HARNESS_PAGE_RESIDUE 0x2000
 
 /* hmm_harness_info.capabilities */
 #define HMM_HARNESS_CAP_MIRROR 0x1
 #define HMM_HARNESS_CAP_DEVMEM 0x2
 #define HMM_HARNESS_CAP_EVICT 0x4
+/* REQUEST, and with it HMM_HARNESS_REQUEST_UNLOCKED */
+#define HMM_HARNESS_CAP_REQUEST 0x10
+#define HMM_HARNESS_CAP_UNLOCKED 0x20
 /* EVENTS, and a netlink family: hmm_harness_netlink.h */
 #define HMM_HARNESS_CAP_EVENTS 0x100
 
@@ -174,6 +182,73 @@ struct hmm_harness_range {
 	__aligned_u64 retries;
 };
 
+/* What is asked of a page: HMM_PFN_REQ_FAULT and HMM_PFN_REQ_WRITE */
+#define HMM_HARNESS_ASK_FAULT 0x1
+#define HMM_HARNESS_ASK_WRITE 0x2
+
+/* hmm_harness_request.owner: whose device-private memory is shown */
+#define HMM_HARNESS_AS_OWN 0
+#define HMM_HARNESS_AS_NOBODY 1
+#define HMM_HARNESS_AS_OTHER 2	/* that of the other device of this binding */
+
+/* hmm_harness_request.flags */
+#define HMM_HARNESS_REQUEST_STALE 0x1
+#define HMM_HARNESS_REQUEST_UNLOCKED 0x2
+
+#define HMM_HARNESS_REQUEST_MAX_PAGES 512
+
+/**
+ * struct hmm_harness_request - HMM_HARNESS_REQUEST
+ * @size: sizeof(struct hmm_harness_request)
+ * @flags: HMM_HARNESS_REQUEST_*
+ * @addr: first address
+ * @npages: length in pages, 1 to HMM_HARNESS_REQUEST_MAX_PAGES, else -E2BIG
+ * @default_flags: HMM_HARNESS_ASK_*, of every page
+ * @mask: HMM_HARNESS_ASK_*, what of @asked counts
+ * @owner: HMM_HARNESS_AS_*
+ * @reserved: must be zero
+ * @asked: user pointer to @npages __u8, HMM_HARNESS_ASK_* of each page; 0 for
+ *         none
+ * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
+ *         not wanted
+ * @raw: user pointer to @npages __u64, filled with hmm_range.hmm_pfns as they
+ *       are; 0 if not wanted
+ * @retries: (out) how often an invalidation made it start over
+ * @sequence: (out) of the notifier, as mmu_interval_read_begin() gave it
+ * @raw_valid: (out) HMM_PFN_VALID of this kernel
+ * @raw_write: (out) HMM_PFN_WRITE
+ * @raw_error: (out) HMM_PFN_ERROR
+ * @raw_order: (out) mask of the order
+ * @raw_pfn: (out) mask of the page's number
+ *
+ * One call of hmm_range_fault(), with every choice that it leaves to a driver.
+ * Nothing is entered into the device's page table, and a call that fails fills
+ * nothing in. STALE: with a sequence number that an invalidation has made
+ * void, so that -EBUSY is what has to come of it. UNLOCKED:
+ * hmm_range_fault_unlocked_timeout() in its place, which takes the mmap lock
+ * itself; -EOPNOTSUPP where there is none.
+ */
+struct hmm_harness_request {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__u32 default_flags;
+	__u32 mask;
+	__u32 owner;
+	__u32 reserved;
+	__aligned_u64 asked;
+	__aligned_u64 pages;
+	__aligned_u64 raw;
+	__aligned_u64 retries;
+	__aligned_u64 sequence;
+	__aligned_u64 raw_valid;
+	__aligned_u64 raw_write;
+	__aligned_u64 raw_error;
+	__aligned_u64 raw_order;
+	__aligned_u64 raw_pfn;
+};
+
 /**
  * struct hmm_harness_evict - HMM_HARNESS_EVICT
  * @size: sizeof(struct hmm_harness_evict)
@@ -253,6 +328,7 @@ struct hmm_harness_events {
 #define HMM_HARNESS_EVICT _IO(HMM_HARNESS_TYPE, 0x08)
 #define HMM_HARNESS_TABLE _IO(HMM_HARNESS_TYPE, 0x09)
 #define HMM_HARNESS_USAGE _IO(HMM_HARNESS_TYPE, 0x0a)
+#define HMM_HARNESS_REQUEST _IO(HMM_HARNESS_TYPE, 0x10)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */
