@@ -367,6 +367,19 @@ static bool hh_fulfilled(struct hh_seed_work *mine, unsigned long npages,
 }
 
 /*
+ * HMM of v4.20 ends its walk at an entry that can never be accessed, succeeds,
+ * and leaves what is behind as it was.
+ */
+static int hh_snapshot_piece(struct hmm_range *range)
+{
+	unsigned long i;
+
+	for (i = 0; i < hh_npages(range); i++)
+		range->pfns[i] = range->values[HMM_PFN_NONE];
+	return hmm_vma_get_pfns(range);
+}
+
+/*
  * Goes over the mappings of a range. With @hold each piece stays under way;
  * without, it is done at once, since the fault of the next may let go of
  * mmap_lock, after which nothing may be known of this mapping.
@@ -401,7 +414,7 @@ static int hh_over_pieces(struct hh_seed_work *mine, unsigned long start,
 		if (fault)
 			ret = hh_fault_piece(mine, range, pass);
 		else
-			ret = hmm_vma_get_pfns(range);
+			ret = hh_snapshot_piece(range);
 		/* A look at what is not for devices says so of each page. */
 		if (ret && (fault || (ret != -EPERM && ret != -EINVAL)))
 			return ret;

@@ -26,6 +26,7 @@ from harness.program.operations import (
     Operation,
     Owner,
     Pattern,
+    Poison,
     Prot,
     Protect,
     Read,
@@ -43,16 +44,16 @@ from harness.program.operations import (
 )
 from harness.program.program import Program
 
-_SPAN_KINDS = (Unmap, Read, Snapshot, DeviceRead, ToDevice, ToSystem, Table)
+_ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
+_SPAN_KINDS = (Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToSystem, Table)
 
 
 @st.composite
 def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     """A valid program of at most `max_steps` steps after its first mapping."""
     sizes = {"r0": draw(st.integers(1, 8))}
-    steps: list[Operation] = [
-        Map("a", "r0", draw(st.sampled_from(Backing)), sizes["r0"], draw(st.sampled_from(Prot)))
-    ]
+    backings = {"r0": draw(st.sampled_from(Backing))}
+    steps: list[Operation] = [Map("a", "r0", backings["r0"], sizes["r0"], draw(st.sampled_from(Prot)))]
     alive = ["a"]
     born = 1
     bound: dict[str, str] = {}
@@ -63,6 +64,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         kinds: list[type[Operation]] = [Bind] if len(bound) < len(DEVICES) and alive else []
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit]
+            kinds += [Poison] if backings[region] is Backing.ANON else []
         if bound:
             kinds += [
                 Unbind,
@@ -88,16 +90,16 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         match kind.__name__:
             case "Map":
                 sizes[name] = draw(st.integers(1, 8))
-                steps.append(
-                    Map(actor, name, draw(st.sampled_from(Backing)), sizes[name], draw(st.sampled_from(Prot)))
-                )
+                backings[name] = draw(st.sampled_from(Backing))
+                steps.append(Map(actor, name, backings[name], sizes[name], draw(st.sampled_from(Prot))))
             case "Protect":
                 steps.append(Protect(actor, span, draw(st.sampled_from(Prot))))
             case "Remap":
                 sizes[name] = span.count
+                backings[name] = backings[region]
                 steps.append(Remap(actor, span, name))
             case "Advise":
-                steps.append(Advise(actor, span, draw(st.sampled_from(Advice))))
+                steps.append(Advise(actor, span, draw(st.sampled_from(_ADVICE))))
             case "Write":
                 steps.append(Write(actor, span, token))
             case "DeviceWrite":

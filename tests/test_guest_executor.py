@@ -373,7 +373,7 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([], timeout_ms=0), "timeout of 0 ms"),
         (request([], head={"binding": 9}), "unknown binding 9"),
         (request([b"\0" * 32]), "operation 0 (code 0): unknown code"),
-        (request([b"\x0a" + b"\0" * 31]), "operation 0 (code 10): unknown code"),
+        (request([b"\x0b" + b"\0" * 31]), "operation 0 (code 11): unknown code"),
         (request([b"\x2b" + b"\0" * 31]), "operation 0 (code 43): unknown code"),
         (request([operation("READ", actor=16, npages=1)]), "actor out of range"),
         (request([operation("SNAPSHOT", actor=2, npages=1)]), "actor out of range"),

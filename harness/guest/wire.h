@@ -35,6 +35,7 @@
 #define WIRE_WRITE 7
 #define WIRE_FORK 8
 #define WIRE_EXIT 9
+#define WIRE_POISON 10
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33

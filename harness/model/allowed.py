@@ -126,7 +126,10 @@ class Deviation:
 
 OWN_READONLY_WRITE = "own-readonly-write"
 OWN_FAULTED_ALONG = "own-faulted-along"
+POISON_FAULTABLE = "poison-faultable"
+GUARD_FAULTABLE = "guard-faultable"
 FAULTED_ALONG = "faulted-along"
+SNAPSHOT_CUT = "snapshot-cut"
 REMOTE_REFUSED = "remote-refused"
 REMOTE_HUGE_ERROR = "remote-huge-error"
 RECORDED = {
@@ -148,6 +151,21 @@ RECORDED = {
             "a fault that one page needs faults others as well, of which less was asked, or nothing",
             "Documentation/mm/hmm.rst (index_of_write) against mm/hmm.c hmm_vma_fault(), which faults to the end of "
             "the walked range, and hmm_vma_walk_hole(), which faults all of a hole",
+        ),
+        Deviation(
+            POISON_FAULTABLE,
+            "poisoned memory snapshots as nothing, as if a fault could help, but every fault fails",
+            "include/linux/hmm.h (HMM_PFN_ERROR: poisoned pages) against mm/hmm.c hmm_vma_handle_pte()",
+        ),
+        Deviation(
+            GUARD_FAULTABLE,
+            "a guard page snapshots as nothing, as if a fault could help, but every fault fails",
+            "include/linux/hmm.h (0: a fault could succeed) against mm/hmm.c hmm_vma_handle_pte(), since 6.13",
+        ),
+        Deviation(
+            SNAPSHOT_CUT,
+            "a snapshot ends at poisoned memory: it succeeds, and what is behind is shown as nothing",
+            "v4.20 mm/hmm.c hmm_vma_get_pfns(), which does not look at what walk_page_range() returns",
         ),
         Deviation(
             REMOTE_REFUSED,

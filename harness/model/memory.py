@@ -23,6 +23,13 @@ class Known(Enum):
     MAYBE = 2
 
 
+class Trap(Enum):
+    """What a page table may have in place of a page: no access succeeds."""
+
+    POISON = "poison"  # a hwpoison entry: the memory has failed
+    GUARD = "guard"  # MADV_GUARD_INSTALL
+
+
 @dataclass(eq=False)
 class Page:
     """A page of memory. `tokens`: what it may hold, several after MADV_FREE or a failed device write."""
@@ -89,6 +96,7 @@ class AddressSpace:
         self.zero = zero
         self.areas: dict[int, Area] = {}
         self.ptes: dict[int, Pte] = {}
+        self.traps: dict[int, Trap] = {}  # where there is a trap, there is no `Pte`
         self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
 
@@ -104,6 +112,12 @@ class AddressSpace:
         self._tables.add(page_number // HUGE_PAGES)
         if not pte.page.zero:
             pte.page.mappings.add((self, page_number))
+
+    def trap(self, page_number: int, trap: Trap) -> None:
+        """Puts a trap where there is no entry."""
+        assert page_number not in self.ptes
+        self.traps[page_number] = trap
+        self._tables.add(page_number // HUGE_PAGES)
 
     def clear(self, page_number: int) -> Pte | None:
         """Takes the entry away and returns it."""
@@ -170,7 +184,12 @@ class AddressSpace:
         # do_fault_around(): what the page cache has nearby may be mapped as well.
         assert area.file is not None
         for near in range(page_number - FAULT_AROUND + 1, page_number + FAULT_AROUND):
-            if near not in self.ptes and self.areas.get(near) == area and near - area.origin in area.file.pages:
+            if (
+                near not in self.ptes
+                and near not in self.traps
+                and self.areas.get(near) == area
+                and near - area.origin in area.file.pages
+            ):
                 self.set(near, Pte(self.file_page(near), may_write, Known.MAYBE))
 
     def _touch_huge(self, page_number: int, area: Area, *, write: bool) -> None:
@@ -181,7 +200,7 @@ class AddressSpace:
             return
         self.ptes[page_number].huge = True
         for number in block:
-            if number in self.ptes:
+            if number in self.ptes or number in self.traps:
                 continue
             if write:
                 self.set(number, Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, Known.MAYBE, huge=True))

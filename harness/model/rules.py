@@ -26,6 +26,7 @@ class Rules:
     unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
     reasons: bool = True  # the device is told why memory is invalidated
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
+    traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
     def has(self, feature: str) -> bool:
@@ -46,11 +47,14 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Advise) and step.advice in _AGES and not self.has("COLD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
+            return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Request) and step.manner is Manner.UNLOCKED and not self.has("RANGE_UNLOCKED"):
             return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
         return None
 
 
+_GUARDS = (Advice.GUARD_INSTALL, Advice.GUARD_REMOVE)
 _AGES = (Advice.COLD, Advice.PAGEOUT)
 POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 
@@ -61,6 +65,7 @@ FEATURES = {
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
+    "GUARD": "MADV_GUARD_INSTALL and _REMOVE (v6.13)",
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "RANGE_UNLOCKED": "hmm_range_fault_unlocked_timeout() (v7.3)",
@@ -94,6 +99,7 @@ _BINDINGS = {
             unreadable_error=errno.EPERM,
             unreadable_shown=False,
             reasons=False,  # v4.20 hmm.h enum hmm_update_event: "no indication as to why"
+            traps_cut_snapshots=True,
             remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
         ),
         Rules(

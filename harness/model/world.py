@@ -13,11 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from harness.model.allowed import (
     FAULTED_ALONG,
+    GUARD_FAULTABLE,
     NOTHING,
     OWN_FAULTED_ALONG,
     OWN_READONLY_WRITE,
+    POISON_FAULTABLE,
     REMOTE_HUGE_ERROR,
     REMOTE_REFUSED,
+    SNAPSHOT_CUT,
     Count,
     Entries,
     Expectation,
@@ -25,7 +28,7 @@ from harness.model.allowed import (
     Tokens,
 )
 from harness.model.hearing import Hearing
-from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, File, Known, Page, Pte
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, File, Known, Page, Pte, Trap
 from harness.model.rules import POPULATE, Rules
 from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation, Signal
 from harness.program.observations import Owner as Migrator
@@ -52,6 +55,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Owner,
+    Poison,
     Protect,
     Read,
     Remap,
@@ -72,6 +76,12 @@ from harness.program.text import render_step
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _OK = Expectation()
+_TRAPPED = {
+    Trap.POISON: Entries(_ERROR.shapes, ((POISON_FAULTABLE, NOTHING),)),
+    Trap.GUARD: Entries(_ERROR.shapes, ((GUARD_FAULTABLE, NOTHING),)),
+}
+_SIGNALS = {Trap.POISON: Signal.BUS, Trap.GUARD: Signal.SEGV}  # mm/memory.c do_swap_page(), handle_pte_marker()
+_EHWPOISON = 133  # mm/madvise.c madvise_populate()
 _REFUSED = ((errno.EFAULT, REMOTE_REFUSED),)
 # Advice that only marks the VMA
 _AREA_FLAGS = {
@@ -127,7 +137,7 @@ class World:
             Bind: self._bind, Unbind: self._unbind, Snapshot: self._snapshot, Fault: self._fault,
             DeviceRead: self._device_read, DeviceWrite: self._device_write, ToDevice: self._to_device,
             ToSystem: self._to_system, Evict: self._evict, Table: self._table, Usage: self._usage,
-            Events: self._events, Request: self._request,
+            Poison: self._poison, Events: self._events, Request: self._request,
         }  # fmt: skip
 
     def step(self, operation: Operation, observed: Observation) -> Expectation:
@@ -323,6 +333,7 @@ class World:
             pte = self._clear(space, number, Happening.UNMAP)
             if pte is not None:
                 self._drop(pte.page)
+            space.traps.pop(number, None)
             space.areas.pop(number, None)
         return _OK
 
@@ -370,6 +381,8 @@ class World:
             space.areas[number + shift] = replace(area, origin=area.origin + shift)
             if pte is not None:
                 space.set(number + shift, pte)
+            if number in space.traps:
+                space.trap(number + shift, space.traps.pop(number))
         return Expectation(errors)
 
     def _advise(self, step: Advise, observed: Observation) -> Expectation:
@@ -382,6 +395,8 @@ class World:
                     return Expectation(frozenset({errno.ENOMEM}))
                 hole = True  # mm/madvise.c madvise_walk_vmas() goes on, and says so at the end
                 continue
+            if step.advice in POPULATE and number in space.traps:
+                return Expectation(frozenset({errno.EFAULT, _EHWPOISON}))
             error = _refusal(step.advice, area)
             # Since 6.7 and in stable kernels, it is enough that the mapping could be made writable: VM_MAYWRITE.
             granted = error == errno.EACCES and area.shared and observed.error != errno.EACCES
@@ -396,6 +411,16 @@ class World:
                 pte = self._clear(space, number, Happening.CLEAR)
                 if pte is not None:
                     self._drop(pte.page)
+                if space.traps.get(number) is Trap.POISON:
+                    del space.traps[number]
+            case Advice.GUARD_INSTALL:
+                pte = self._clear(space, number, Happening.CLEAR)
+                if pte is not None:
+                    self._drop(pte.page)
+                space.trap(number, Trap.GUARD)
+            case Advice.GUARD_REMOVE:
+                if space.traps.get(number) is Trap.GUARD:
+                    del space.traps[number]
             case Advice.FREE:
                 self._free_lazily(space, number)
             case Advice.PAGEOUT:
@@ -442,6 +467,8 @@ class World:
             area = space.areas.get(number)
             if area is None or not area.prot.cpu_readable:
                 allowed.append(Tokens(frozenset({Signal.SEGV})))
+            elif number in space.traps:
+                allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
             else:
                 allowed.append(Tokens(self._touch(space, number, write=False).page.tokens))
         return Expectation(elements=tuple(allowed))
@@ -454,10 +481,29 @@ class World:
             if area is None or not area.prot.writable:
                 allowed.append(Tokens(frozenset({Signal.SEGV})))
                 continue
+            if number in space.traps:
+                allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
+                continue
             pte = self._touch(space, number, write=True)
             pte.page.fill(step.token + offset)
             allowed.append(Tokens(frozenset({0})))
         return Expectation(elements=tuple(allowed))
+
+    def _poison(self, step: Poison, observed: Observation) -> Expectation:
+        """mm/memory-failure.c memory_failure() of pages that are written and nobody else's."""
+        space = self._spaces[step.actor]
+        for number in self._program.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.writable or number in space.traps:
+                return Expectation(frozenset({errno.EFAULT}))
+            pte = self._touch(space, number, write=True)
+            if not area.prot.readable and observed.error == errno.EFAULT:
+                return Expectation(frozenset({errno.EFAULT}))  # unless it is quick: gup_fast() does not look at VMAs
+            if pte.huge and observed.error == errno.EBUSY:
+                return Expectation(frozenset({errno.EBUSY}))  # it could not be split
+            self._clear(space, number, Happening.CLEAR)
+            space.trap(number, Trap.POISON)
+        return _OK
 
     def _fork(self, step: Fork, _: Observation) -> Expectation:
         parent = self._spaces[step.actor]
@@ -481,6 +527,9 @@ class World:
                 pte.write = Known.NO
                 self._invalidate(parent, (number,), only_writable=True)
             child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
+        for number, trap in parent.traps.items():
+            if not (parent.areas[number].dontfork or parent.areas[number].wipeonfork):
+                child.trap(number, trap)
         self._spaces[step.child] = child
         return _OK
 
@@ -561,6 +610,8 @@ class World:
         pte = walk.mirror.space.ptes.get(number)
         if area is None or (not area.prot.readable and self._rules.unreadable_shown):
             return _ERROR  # clauses 33 and 35
+        if area.prot.readable and number in walk.mirror.space.traps:
+            return _TRAPPED[walk.mirror.space.traps[number]]  # clauses 45 and 46
         if pte is None or not area.prot.readable:
             return Entries((NOTHING,))  # clause 32
         home = pte.page.home
@@ -570,9 +621,17 @@ class World:
             return Entries((NOTHING,), _remote(pte))  # clause 49
         return self._entries(pte, owner or "", huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
 
-    def _snapshot(self, step: Snapshot, _: Observation) -> Expectation:
+    def _snapshot(self, step: Snapshot, observed: Observation) -> Expectation:
         walk = _Walk(self._mirrors[step.actor], step.actor, step.actor)
-        return Expectation(elements=tuple(self._view(walk, number) for number in self._program.pages(step.span)))
+        allowed: list[Entries] = []
+        cut = False
+        for index, number in enumerate(self._program.pages(step.span)):
+            entry = self._view(walk, number)
+            allowed.append(replace(entry, deviating=(*entry.deviating, (SNAPSHOT_CUT, NOTHING))) if cut else entry)
+            seen = observed.elements[index] if index < len(observed.elements) else None
+            trapped = number in walk.mirror.space.traps and isinstance(seen, Entry) and Mark.ERROR in seen.marks
+            cut = cut or (trapped and self._rules.traps_cut_snapshots)
+        return Expectation(elements=tuple(allowed))
 
     def _grant(self, walk: _Walk, number: int, *, write: bool) -> int:
         """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
@@ -584,6 +643,8 @@ class World:
             return self._rules.unreadable_error  # clauses 35 and 36
         if write and not area.prot.writable:
             return errno.EPERM  # clause 36
+        if number in space.traps:
+            return errno.EFAULT  # clauses 45 and 46
         pte = space.ptes.get(number)
         segment = (area, number // HUGE_PAGES)
         if pte is not None and pte.page.home is not None and pte.page.home == walk.owner:
@@ -733,6 +794,8 @@ class World:
         area = space.areas.get(number)
         if area is None or (area, number // HUGE_PAGES) not in walk.along or not area.prot.readable:
             return expected
+        if number in space.traps:
+            return expected
         write = walk.along[area, number // HUGE_PAGES] and area.prot.writable
         if failed:
             self._touch_maybe(space, number, write=write)
@@ -808,6 +871,8 @@ class World:
     def _migratable(self, space: AddressSpace, number: int) -> bool:
         """mm/migrate_device.c: holes and the zero page of anonymous VMAs, and anonymous pages (clauses 65 to 76)."""
         pte = space.ptes.get(number)
+        if number in space.traps:
+            return False
         if pte is None or pte.page.zero:
             return space.areas[number].anonymous
         return pte.page.anonymous and pte.page.home is None
@@ -817,6 +882,7 @@ class World:
         space = mirror.space
         capacity = self._rules.device_pages
         # What there is no memory for stays where it is.
+        cut = False
         room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._residents(step.actor))
         allowed: list[Entries] = []
         for number in self._program.pages(step.span):
@@ -832,6 +898,9 @@ class World:
             here = pte is not None and pte.page.home == step.actor
             marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
             deviating: tuple[tuple[str, Shape], ...] = ()
+            if here and cut:
+                deviating = ((SNAPSHOT_CUT, Shape(marks & ~Mark.LOCAL)),)
+            cut = cut or (number in space.traps and self._rules.traps_cut_snapshots)
             if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
                 if pte.page.strayed:

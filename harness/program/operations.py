@@ -77,6 +77,8 @@ class Advice(StrEnum):
     DOFORK = "dofork"
     WIPEONFORK = "wipeonfork"
     KEEPONFORK = "keeponfork"
+    GUARD_INSTALL = "guard-install"
+    GUARD_REMOVE = "guard-remove"
 
 
 class Access(StrEnum):
@@ -236,6 +238,14 @@ class Write(SubjectOperation):
 
 
 @dataclass(frozen=True)
+class Poison(SubjectOperation):
+    """The memory behind the pages fails: each is written, and then MADV_HWPOISON. Anonymous regions only."""
+
+    verb = "poison"
+    span: Span
+
+
+@dataclass(frozen=True)
 class Fork(SubjectOperation):
     """fork(2): `child` is the new subject."""
 
@@ -366,7 +376,7 @@ class Events(DeviceOperation):
 
 
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
-    Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit,
+    Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,

@@ -20,6 +20,7 @@ from harness.program.operations import (
     MAX_SUBJECTS,
     MAX_TOKEN,
     PAGE_SIZE,
+    Backing,
     Bind,
     DeviceOperation,
     DeviceWrite,
@@ -29,6 +30,7 @@ from harness.program.operations import (
     Fork,
     Map,
     Operation,
+    Poison,
     Remap,
     Request,
     Span,
@@ -107,6 +109,7 @@ class Checker:
         self.regions: dict[str, Region] = {}
         self.subjects: dict[str, bool] = {FIRST_SUBJECT: True}  # name: whether it still runs
         self._bound: dict[str, str] = {}
+        self._backings: dict[str, Backing] = {}  # of each region
         self._step = 0
 
     def check(self, number: int, step: Operation) -> None:
@@ -121,10 +124,14 @@ class Checker:
         if span is not None:
             self._check_span(span)
         match step:
-            case Map(region=name, pages=pages):
+            case Map(region=name, pages=pages, backing=backing):
                 self._add_region(name, pages)
+                self._backings[name] = backing
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
+                self._backings[name] = self._backings[moved.region]
+            case Poison(span=failing) if self._backings[failing.region] is not Backing.ANON:
+                self._fail(f"{failing.region} is not anonymous", "only what nobody else may need can be poisoned")
             case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
                 if not 0 < token <= MAX_TOKEN - written.count:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")

@@ -30,6 +30,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Owner,
+    Poison,
     Prot,
     Protect,
     Read,
@@ -53,7 +54,7 @@ _CODES: dict[type[Operation], str] = {
     Write: "WRITE", Fork: "FORK", Exit: "EXIT", Bind: "BIND", Unbind: "UNBIND", Snapshot: "SNAPSHOT",
     Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
-    Events: "EVENTS", Request: "REQUEST",
+    Events: "EVENTS", Request: "REQUEST", Poison: "POISON",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -79,6 +80,8 @@ _ADVICE = {
     Advice.DOFORK: mmap.MADV_DOFORK,
     Advice.WIPEONFORK: 18,
     Advice.KEEPONFORK: 19,
+    Advice.GUARD_INSTALL: 102,
+    Advice.GUARD_REMOVE: 103,
 }
 _ASKED = {
     Asked.NONE: 0,

@@ -10,6 +10,10 @@
 
 #include "executor.h"
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
 /* Three pages with nothing around them that could become one mapping with them */
 static char *three_pages(void)
 {
@@ -55,8 +59,18 @@ static bool ages(void)
 	return pages && !madvise(pages, PAGE_BYTES, MADV_COLD);
 }
 
+/* Pages that nobody may touch, without a mapping of their own */
+static bool guards(void)
+{
+	char *pages = three_pages();
+
+	return pages && !madvise(pages, PAGE_BYTES, MADV_GUARD_INSTALL);
+}
+
 void features_print(void)
 {
+	if (guards())
+		puts("GUARD");
 	if (ages())
 		puts("COLD");
 	if (populates()) {

@@ -85,7 +85,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_EXIT))
+	if (!device && (code < WIRE_MAP || code > WIRE_POISON))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";

@@ -27,6 +27,9 @@ static struct {
 	volatile uintptr_t page; /* 0: no access under way */
 } access_under_way;
 
+/* Memory is made to fail, which newer kernels tell at once who has it mapped */
+static volatile sig_atomic_t poisoning;
+
 static void on_fault(int number, siginfo_t *info, void *context)
 {
 	uintptr_t page = access_under_way.page;
@@ -35,6 +38,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
 	(void)context;
 	if (page && address >= page && address < page + PAGE_BYTES)
 		siglongjmp(access_under_way.back, number);
+	if (number == SIGBUS && poisoning)
+		return;
 	/* Not the program's doing: die of it, so that it is reported. */
 	signal(number, SIG_DFL);
 }
@@ -146,6 +151,23 @@ static int do_bind(const struct slot *slot, int channel)
 }
 
 /* Asks to be killed when the worker ends. Lasts until the next fork. */
+/* Each page is written first: what fails is its own, never the zero page or one that others map. */
+static int poison(const struct wire_operation *step)
+{
+	int error = 0;
+
+	for (uint64_t i = 0; i < step->npages && !error; i++) {
+		uint64_t address = step->address + i * PAGE_BYTES;
+
+		if (touch(address, true, 0))
+			return EFAULT;
+		poisoning = 1;
+		error = madvise((void *)(uintptr_t)address, PAGE_BYTES, MADV_HWPOISON) ? errno : 0;
+		poisoning = 0;
+	}
+	return error;
+}
+
 static void die_with(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -197,6 +219,9 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 	case WIRE_WRITE:
 		for (uint64_t i = 0; i < step->npages; i++)
 			control->elements[i] = touch(step->address + i * PAGE_BYTES, true, step->value + i);
+		break;
+	case WIRE_POISON:
+		slot->error = poison(step);
 		break;
 	case WIRE_FORK:
 		child = fork_sibling(parent);
