@@ -74,7 +74,7 @@ class Area:
     prot: Prot
     origin: int  # virtual page number that page 0 of `file` is or would be mapped at
     file: File | None = None
-    hugepage: bool = False
+    hugepage: bool | None = None  # MADV_HUGEPAGE, MADV_NOHUGEPAGE, or neither
     dontfork: bool = False
     wipeonfork: bool = False
 

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from harness.program.operations import Advice, Advise, Evict, Manner, Operation, Request, ToDevice, ToSystem
+from harness.program.operations import Advice, Advise, Evict, Manner, Operation, Poison, Request, ToDevice, ToSystem
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Advise) and step.advice in _AGES and not self.has("COLD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        if isinstance(step, Poison) and not self.has("POISON"):
+            return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
         if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Request) and step.manner is Manner.UNLOCKED and not self.has("RANGE_UNLOCKED"):
@@ -65,6 +67,8 @@ FEATURES = {
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
+    "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
+    "FREE_UNPOISONS": "MADV_FREE clears poisoned entries (mm/madvise.c madvise_free_pte_range())",
     "GUARD": "MADV_GUARD_INSTALL and _REMOVE (v6.13)",
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
@@ -133,4 +137,5 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 
 # For who has no target to ask: what debian:6.1 has.
-RULES = {binding: rules_for(binding, ("COLD", "DEVMEM", "MIGRATE_FAULT_PAGE", "POPULATE")) for binding in _BINDINGS}
+_DEBIAN_6_1 = ("COLD", "DEVMEM", "FREE_UNPOISONS", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE")
+RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

@@ -442,6 +442,8 @@ class World:
 
     def _free_lazily(self, space: AddressSpace, number: int) -> None:
         """mm/madvise.c madvise_free_pte_range(): a page of our own may be dropped at any later time."""
+        if space.traps.get(number) is Trap.POISON and self._rules.has("FREE_UNPOISONS"):
+            del space.traps[number]
         pte = space.ptes.get(number)
         if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone

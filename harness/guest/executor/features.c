@@ -4,9 +4,13 @@
  * found by trying, one name a line for each that is there.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "executor.h"
 
@@ -67,8 +71,45 @@ static bool guards(void)
 	return pages && !madvise(pages, PAGE_BYTES, MADV_GUARD_INSTALL);
 }
 
+static void ignore(int number)
+{
+	(void)number;
+}
+
+/* Memory failure; the page is lost until the next boot. Returns an address that has failed, or NULL. */
+static char *poisoned(void)
+{
+	char *page = three_pages();
+
+	/* Newer kernels tell at once who has it mapped. */
+	signal(SIGBUS, ignore);
+	if (!page)
+		return NULL;
+	*(volatile char *)page = 1;
+	return madvise(page, PAGE_BYTES, MADV_HWPOISON) ? NULL : page;
+}
+
+/* MADV_FREE: whether it clears what memory failure has left */
+static bool free_unpoisons(char *page)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 1;
+
+	if (madvise(page, PAGE_BYTES, MADV_FREE) ||
+	    pread(pagemap, &entry, sizeof(entry), (uintptr_t)page / PAGE_BYTES * sizeof(entry)) != sizeof(entry))
+		return false;
+	return entry >> 62 == 0; /* neither present nor swapped */
+}
+
 void features_print(void)
 {
+	char *page = poisoned();
+
+	if (page) {
+		puts("POISON");
+		if (free_unpoisons(page))
+			puts("FREE_UNPOISONS");
+	}
 	if (guards())
 		puts("GUARD");
 	if (ages())
