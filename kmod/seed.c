@@ -204,11 +204,16 @@ static int hh_seed_attach(struct hh_mirror *mirror)
 	return PTR_ERR_OR_ZERO(space);
 }
 
+/*
+ * HMM keeps ranges that are under way in what goes with the last mirror. They
+ * hold mmap_lock, and none begins once the mirror is dead.
+ */
 static void hh_seed_detach(struct hh_mirror *mirror)
 {
 	struct hh_seed_mirror *mine = hh_of_mirror(mirror);
 	struct hh_space *space = mine->space;
 
+	mmap_write_lock(mirror->mm);
 	mutex_lock(&hh_spaces_lock);
 	down_write(&space->sem);
 	list_del(&mine->list);
@@ -219,6 +224,7 @@ static void hh_seed_detach(struct hh_mirror *mirror)
 		kfree(space);
 	}
 	mutex_unlock(&hh_spaces_lock);
+	mmap_write_unlock(mirror->mm);
 }
 
 static const struct hh_form *hh_form_of(unsigned long addr)
@@ -439,6 +445,10 @@ static int hh_seed_look(struct hh_work *work, unsigned long start,
 	mine->npieces = 0;
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
+	if (READ_ONCE(work->mirror->dead)) {
+		mmap_read_unlock(work->mm);
+		return -ENXIO;
+	}
 	vma = vma_lookup(work->mm, start);
 	one = vma && vma->vm_end - start >= npages << PAGE_SHIFT;
 	ret = hh_over_pieces(mine, start, npages, pass, pass->fault,

@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HarnessError as error:
         if debug:
             raise
+        for line in getattr(error, "console", "").splitlines():  # of a VM that failed
+            progress.say(f"    {line}")
         progress.say(f"hmm-harness: {error.message}")
         if error.hint:
             progress.say(f"hint: {error.hint}")

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Throws good, bad and random ioctls at the devices of hmm_harness while the
- * memory, the files and the processes concerned come and go.
+ * Throws good, bad and random ioctls at all devices of hmm_harness, and good
+ * and random messages at its netlink family, while the memory, the files, the
+ * listeners and the processes concerned come and go.
  *
  *   ioctl_fuzz [-t seconds] [-s seed] [-p processes] [-w] [-f]
  *
@@ -23,6 +24,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/genetlink.h>
+#include <linux/netlink.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -34,12 +37,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "hmm_harness.h"
+#include "hmm_harness_netlink.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -87,7 +92,16 @@ static const struct command commands[] = {
 	  1, false, false, 0, HMM_HARNESS_CAP_EVICT },
 	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range),
 	  12, true },
+	{ "REQUEST", HMM_HARNESS_REQUEST, sizeof(struct hmm_harness_request),
+	  12, .capability = HMM_HARNESS_CAP_REQUEST },
 	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage), 2 },
+	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
+};
+
+/* Of both bindings; which of them there are depends on the kernel. */
+static const char *const nodes[] = {
+	"/dev/hmm_harness0", "/dev/hmm_harness1",
+	"/dev/hmm_mirror0", "/dev/hmm_mirror1",
 };
 
 /* The last row is for commands that do not exist. */
@@ -103,6 +117,9 @@ struct board {
 
 static struct board *board;
 static bool use_faults;
+static uint16_t family;	/* of netlink */
+static const char *devices[ARRAY_SIZE(nodes)];
+static unsigned int device_count;
 static bool use_mistakes;
 static int shared_files[SHARED_FILES];
 
@@ -317,6 +334,22 @@ static void fill_range(struct hmm_harness_range *args,
 		args->data = rnd();
 }
 
+static void fill_request(struct hmm_harness_request *args,
+			 const struct command *command)
+{
+	args->addr = some_address(command);
+	args->npages = one_in(20) ? rnd() >> below(64) : some_length();
+	args->default_flags = below(4);
+	args->mask = below(4);
+	args->owner = below(one_in(20) ? 8 : 3);
+	args->flags = one_in(8) ? below(8) : 0;
+	args->asked = some_pointer(false);
+	args->pages = some_pointer(false);
+	args->raw = some_pointer(false);
+	if (one_in(40))
+		args->reserved = rnd();
+}
+
 static void note(unsigned int row, int result, int error)
 {
 	unsigned int at = result < 0 ? error : 0;
@@ -363,6 +396,7 @@ static void call(bool lonely)
 	union {
 		uint32_t head[2];
 		struct hmm_harness_range range;
+		struct hmm_harness_request request;
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
@@ -379,6 +413,8 @@ static void call(bool lonely)
 	args->head[0] = some_size(command->size);
 	if (command->range)
 		fill_range(&args->range, command);
+	else if (nr == HMM_HARNESS_REQUEST)
+		fill_request(&args->request, command);
 	else if (one_in(30))
 		args->head[1] = rnd() >> below(64);
 
@@ -490,7 +526,7 @@ static void change_memory(void)
 		MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT,
 		MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_MERGEABLE,
 		MADV_UNMERGEABLE, MADV_WILLNEED, MADV_REMOVE, MADV_DONTFORK,
-		MADV_DOFORK,
+		MADV_DOFORK, 102 /* MADV_GUARD_INSTALL */, 103 /* _REMOVE */,
 	};
 	char *at = pool_page();
 	uint64_t n = some_length();
@@ -546,12 +582,107 @@ static void change_file(void)
 {
 	int *file = &files[SHARED_FILES +
 			   below(ARRAY_SIZE(files) - SHARED_FILES)];
-	char path[32];
 
-	snprintf(path, sizeof(path), "/dev/hmm_harness%d",
-		 (int)below(HMM_HARNESS_NR_DEVICES));
 	close(*file);
-	*file = open(path, O_RDWR);
+	*file = open(devices[below(device_count)], O_RDWR);
+}
+
+/* Subscribes and listens for a while, or says what nobody should say. */
+static void use_netlink(void)
+{
+	static const uint8_t good[] = {
+		HMM_HARNESS_CMD_SUBSCRIBE, HMM_HARNESS_CMD_STATE,
+		HMM_HARNESS_CMD_UNSUBSCRIBE,
+	};
+	struct timeval patience = { .tv_usec = 2000 };
+	bool sane = one_in(2);
+	unsigned char message[4096] __attribute__((aligned(4)));
+	struct nlmsghdr *head = (void *)message;
+	struct genlmsghdr *genl = NLMSG_DATA(head);
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+	size_t length, say;
+	int i;
+
+	if (fd < 0)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	/* A listener that is closed without a word has to be forgotten. */
+	for (say = 0; say < ARRAY_SIZE(good) && !(sane && one_in(4)); say++) {
+		for (length = 0; !sane && length < 128; length++)
+			message[length] = rnd();
+		length = NLMSG_LENGTH(GENL_HDRLEN + (sane ? 0 : below(64)));
+		head->nlmsg_len = sane || one_in(8) ? length : below(128);
+		head->nlmsg_type = family;
+		head->nlmsg_flags = NLM_F_REQUEST |
+				    (sane ? 0 : one_in(2) ? NLM_F_DUMP : rnd());
+		genl->cmd = sane ? good[say] : below(16);
+		genl->version = HMM_HARNESS_FAMILY_VERSION;
+		send(fd, message, length, 0);
+		for (i = below(50); i > 0; i--)
+			if (recv(fd, message, sizeof(message), 0) < 0)
+				break;
+	}
+	close(fd);
+}
+
+static const struct nlattr *find_attribute(const void *first, size_t size,
+					   unsigned int type)
+{
+	const struct nlattr *at = first;
+
+	while (size >= NLA_HDRLEN && at->nla_len >= NLA_HDRLEN &&
+	       at->nla_len <= size) {
+		size_t step = NLA_ALIGN(at->nla_len);
+
+		if ((at->nla_type & NLA_TYPE_MASK) == type)
+			return at;
+		if (step >= size)
+			break;
+		size -= step;
+		at = (const void *)((const char *)at + step);
+	}
+	return NULL;
+}
+
+/* The number of the family */
+static bool find_family(void)
+{
+	struct {
+		struct nlmsghdr head;
+		struct genlmsghdr genl;
+		struct nlattr name;
+		char text[NLA_ALIGN(sizeof(HMM_HARNESS_FAMILY_NAME))];
+	} ask = {
+		.head = {
+			.nlmsg_len = sizeof(ask),
+			.nlmsg_type = GENL_ID_CTRL,
+			.nlmsg_flags = NLM_F_REQUEST,
+		},
+		.genl = { .cmd = CTRL_CMD_GETFAMILY, .version = 1 },
+		.name = {
+			.nla_len = NLA_HDRLEN + sizeof(HMM_HARNESS_FAMILY_NAME),
+			.nla_type = CTRL_ATTR_FAMILY_NAME,
+		},
+		.text = HMM_HARNESS_FAMILY_NAME,
+	};
+	char answer[4096];
+	const char *first = answer + NLMSG_LENGTH(GENL_HDRLEN);
+	const struct nlattr *at;
+	ssize_t size;
+	int fd;
+
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+	if (fd < 0 || send(fd, &ask, sizeof(ask), 0) < 0)
+		return false;
+	size = recv(fd, answer, sizeof(answer), 0) - (first - answer);
+	close(fd);
+	if (size <= 0)
+		return false;
+	at = find_attribute(first, size, CTRL_ATTR_FAMILY_ID);
+	if (!at)
+		return false;
+	memcpy(&family, at + 1, sizeof(family));
+	return true;
 }
 
 struct thread {
@@ -573,6 +704,8 @@ static void *run_thread(void *argument)
 			change_memory();
 		else if (one_in(200))
 			change_file();
+		else if (one_in(400))
+			use_netlink();
 		else
 			call(false);
 	}
@@ -603,8 +736,7 @@ static void worker(uint64_t seed, pid_t parent)
 
 	memcpy(files, shared_files, sizeof(shared_files));
 	for (i = SHARED_FILES; i < ARRAY_SIZE(files); i++)
-		files[i] = open(i % 2 ? "/dev/hmm_harness1" :
-					"/dev/hmm_harness0", O_RDWR);
+		files[i] = open(devices[i % device_count], O_RDWR);
 
 	if (one_in(4)) {
 		/* Alone, so that what the table says can be believed. */
@@ -752,11 +884,12 @@ static int report(uint64_t capabilities)
 static int check_residue(void)
 {
 	struct hmm_harness_usage usage;
-	char path[32];
-	int i, fd, failures = 0;
+	const char *path;
+	int fd, failures = 0;
+	unsigned int i;
 
-	for (i = 0; i < HMM_HARNESS_NR_DEVICES; i++) {
-		snprintf(path, sizeof(path), "/dev/hmm_harness%d", i);
+	for (i = 0; i < device_count; i++) {
+		path = devices[i];
 		fd = open(path, O_RDWR);
 		usage = (struct hmm_harness_usage){ .size = sizeof(usage) };
 		if (fd < 0 || ioctl(fd, HMM_HARNESS_USAGE, &usage)) {
@@ -780,6 +913,7 @@ int main(int argc, char **argv)
 	unsigned long seconds = 10, seed = time(NULL), count = 4;
 	pid_t workers[MAX_WORKERS] = { 0 };
 	struct hmm_harness_info info = { .size = sizeof(info) };
+	uint64_t capabilities = 0;
 	char names[2048] = "";
 	double end;
 	pid_t dead;
@@ -820,18 +954,27 @@ int main(int argc, char **argv)
 		perror("ioctl_fuzz: mmap");
 		return 1;
 	}
+	for (i = 0; i < ARRAY_SIZE(nodes); i++)
+		if (!access(nodes[i], F_OK))
+			devices[device_count++] = nodes[i];
 	for (i = 0; i < SHARED_FILES; i++) {
-		const char *path = i % 2 ? "/dev/hmm_harness1" :
-					   "/dev/hmm_harness0";
-
-		shared_files[i] = open(path, O_RDWR);
+		shared_files[i] = -1;
+		if (device_count)
+			shared_files[i] = open(devices[i % device_count],
+					       O_RDWR);
 		if (shared_files[i] < 0) {
-			perror(path);
+			perror("ioctl_fuzz: no device");
 			return 2;
 		}
+		if (ioctl(shared_files[i], HMM_HARNESS_INFO, &info)) {
+			perror("ioctl_fuzz: INFO");
+			return 2;
+		}
+		capabilities |= info.capabilities;
 	}
-	if (ioctl(shared_files[0], HMM_HARNESS_INFO, &info)) {
-		perror("ioctl_fuzz: INFO");
+	if (!find_family()) {
+		fprintf(stderr, "ioctl_fuzz: no netlink family %s\n",
+			HMM_HARNESS_FAMILY_NAME);
 		return 2;
 	}
 	if (use_faults)
@@ -872,7 +1015,7 @@ int main(int argc, char **argv)
 		failures++;
 	for (i = 0; i < SHARED_FILES; i++)
 		close(shared_files[i]);
-	failures += report(info.capabilities);
+	failures += report(capabilities);
 	failures += check_residue();
 	printf("ioctl_fuzz: %s\n", failures ? "failed" : "passed");
 	return failures != 0;
