@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import ExitCode, GuestError
@@ -30,6 +31,8 @@ def main(
     """Fuzzes for `seconds` in a fresh VM and prints what was called. `wrong`: with deliberate mistakes on and off."""
     seed = secrets.randbits(32) if seed is None else seed
     machine = prepare(spec, flavour, cache=cache, progress=progress)
+    if "CONFIG_DEBUG_KMEMLEAK=y" in machine.kernel.config.read_text().splitlines():
+        machine = replace(machine, append=f"{machine.append} kmemleak=on".strip())
     with Lab(machine, cache=cache, progress=progress) as lab:
         vm = lab.vm()
         progress.say(vm.banner)
@@ -50,7 +53,7 @@ def fuzz(vm: VM, *, seconds: float, seed: int, wrong: bool = False) -> tuple[int
     vm.put(_IN_GUEST, _compile())
     _must(vm, "dmesg -c > /dev/null")
     before = _taint(vm)
-    leaks = not vm.exec(f"test -w {_KMEMLEAK}", timeout=30.0)[0]
+    leaks = not vm.exec(f"echo scan > {_KMEMLEAK}", timeout=_GRACE)[0]  # it is there, and on
     if leaks:
         _must(vm, f"echo clear > {_KMEMLEAK}")
     command = f"{_IN_GUEST} -t {math.ceil(seconds)} -s {seed}{' -w' if wrong else ''} 2>&1"
