@@ -20,6 +20,10 @@
 
 #include "probed.h"
 
+#ifdef HAVE_HMM_MIRROR
+#include <linux/hmm.h>
+#endif
+
 /* What speaks of the bindings that there can be */
 #ifdef HAVE_MMU_INTERVAL
 #define HH_INTERVAL 1
@@ -223,23 +227,28 @@ static inline struct dev_pagemap *hh_page_pgmap(struct page *page)
 #endif
 }
 
-/* The field of a device page that is its driver's */
-static inline void *hh_page_data(struct page *page)
+/* The field of a device page that is its driver's, as v4.20's hmm.h has it */
+#ifndef HAVE_HMM_MIRROR
+static inline void hmm_devmem_page_set_drvdata(struct page *page,
+					       unsigned long data)
 {
-#ifdef HAVE_HMM_MIRROR
-	return (void *)page->hmm_data;
-#else
-	return page->zone_device_data;
+	page->zone_device_data = (void *)data;
+}
+
+static inline unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
+{
+	return (unsigned long)page->zone_device_data;
+}
 #endif
+
+static inline void *hh_page_data(const struct page *page)
+{
+	return (void *)hmm_devmem_page_get_drvdata(page);
 }
 
 static inline void hh_set_page_data(struct page *page, void *data)
 {
-#ifdef HAVE_HMM_MIRROR
-	page->hmm_data = (unsigned long)data;
-#else
-	page->zone_device_data = data;
-#endif
+	hmm_devmem_page_set_drvdata(page, (unsigned long)data);
 }
 
 /* How a driver gets a device page back: struct hh_freed of .hh_free_op */

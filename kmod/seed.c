@@ -72,16 +72,19 @@ struct hh_form {
 	u8 shift;
 };
 
-/* It is the driver's choice. Each part of memory has one of these. */
+/*
+ * It is the driver's choice. Each part of memory has one of these. Flags are
+ * below the page's number: hmm_pfn_to_pfn() shifts them out, and masks nothing.
+ */
 static const struct hh_form hh_forms[] = {
-	{	/* Flags below the page's number */
+	{
 		.flags = { 0x1, 0x2, 0x4 },
 		.values = { ~0ULL << 12, 0, ~0ULL << 13 },
 		.shift = PAGE_SHIFT,
-	}, {	/* Flags above it; error and special are the same. */
-		.flags = { 1ULL << 63, 1ULL << 62, 1ULL << 61 },
-		.values = { 1ULL << 60, 0, 1ULL << 60 },
-		.shift = 0,
+	}, {	/* No bit to spare; error and special are the same. */
+		.flags = { 0x4, 0x2, 0x1 },
+		.values = { ~0ULL << 3, 0, ~0ULL << 3 },
+		.shift = 3,
 	}, {	/* None is not 0. */
 		.flags = { 0x100, 0x080, 0x040 },
 		.values = { 0x1, 0x2, 0x4 },
@@ -102,6 +105,17 @@ static struct hh_seed_work *hh_of_work(struct hh_work *work)
 	return container_of(work, struct hh_seed_work, work);
 }
 
+/* What v4.20 says of an update: that it is one, with "no indication as to why" */
+static enum hmm_harness_reason hh_reason(const struct hmm_update *update)
+{
+	switch (update->event) {
+	case HMM_UPDATE_INVALIDATE:
+		return HMM_HARNESS_REASON_UNKNOWN;
+	}
+	/* None that there is: the program that listens turns red. */
+	return HMM_HARNESS_REASON_EXCLUSIVE;
+}
+
 static int hh_seed_sync(struct hmm_mirror *hmm,
 			const struct hmm_update *update)
 {
@@ -110,8 +124,7 @@ static int hh_seed_sync(struct hmm_mirror *hmm,
 		.start = update->start,
 		.end = update->end,
 		.blockable = update->blockable,
-		/* HMM_UPDATE_INVALIDATE: "no indication as to why" */
-		.reason = HMM_HARNESS_REASON_UNKNOWN,
+		.reason = hh_reason(update),
 	};
 	struct hh_seed_mirror *each;
 	int ret = 0;
@@ -316,13 +329,29 @@ static int hh_fault_piece(struct hh_seed_work *mine, struct hmm_range *range,
 	if (pass->write && (range->vma->vm_flags & VM_READ) &&
 	    !(range->vma->vm_flags & VM_WRITE))
 		return -EPERM;
+	/* All starts over if HMM lets go of mmap_lock. */
 	hh_ask(device, range, pass, false);
-	ret = hmm_vma_fault(range, true);
+	ret = hmm_vma_fault(range, false);
 	if (ret || !hh_some_must_return(device, range, pass))
 		return ret;
 	hmm_vma_range_done(range);
 	hh_ask(device, range, pass, true);
 	return hmm_vma_fault(range, true);
+}
+
+/* Whether what hmm.h makes of an entry, and the other way round, is the same. */
+static bool hh_consistent(const struct hmm_range *range, u64 pfn)
+{
+	const u64 more = range->flags[HMM_PFN_WRITE] |
+			 range->flags[HMM_PFN_DEVICE_PRIVATE];
+	unsigned long number = hmm_pfn_to_pfn(range, pfn);
+	struct page *page = hmm_pfn_to_page(range, pfn);
+
+	if (!page || number == -1UL)
+		return !page && number == -1UL &&
+		       pfn == range->values[HMM_PFN_NONE];
+	return hmm_pfn_from_pfn(range, number) == (pfn & ~more) &&
+	       hmm_pfn_from_page(range, page) == (pfn & ~more);
 }
 
 /* From the device's form to that of hh_work.cpu. */
@@ -331,9 +360,10 @@ static unsigned long hh_decode(const struct hmm_range *range, u64 pfn)
 	unsigned long cpu;
 
 	if (pfn == range->values[HMM_PFN_ERROR] ||
-	    pfn == range->values[HMM_PFN_SPECIAL])
+	    pfn == range->values[HMM_PFN_SPECIAL] ||
+	    !hh_consistent(range, pfn))
 		return HH_CPU_ERROR;
-	if (!hmm_pfn_to_page(range, pfn))
+	if (pfn == range->values[HMM_PFN_NONE])
 		return 0;
 	cpu = hmm_pfn_to_pfn(range, pfn) << HH_CPU_PFN_SHIFT | HH_CPU_VALID;
 	return cpu | (pfn & range->flags[HMM_PFN_WRITE] ? HH_CPU_WRITE : 0);
@@ -385,6 +415,17 @@ static int hh_snapshot_piece(struct hmm_range *range)
 	return hmm_vma_get_pfns(range);
 }
 
+/* How many pages of a piece HMM looked at: see hh_snapshot_piece(). */
+static unsigned long hh_seen(const struct hmm_range *range)
+{
+	unsigned long i;
+
+	for (i = 0; i < hh_npages(range); i++)
+		if (range->pfns[i] == range->values[HMM_PFN_ERROR])
+			return i + 1;
+	return i;
+}
+
 /*
  * Goes over the mappings of a range. With @hold each piece stays under way;
  * without, it is done at once, since the fault of the next may let go of
@@ -428,6 +469,9 @@ static int hh_over_pieces(struct hh_seed_work *mine, unsigned long start,
 		if (ret)
 			continue;
 		mine->npieces++;
+		/* Whoever compares has to know of the others as well. */
+		if (pass->steady)
+			n = hh_seen(range);
 		if (!hold)
 			hh_pieces_done(mine);
 	}

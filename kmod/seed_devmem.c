@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Device memory of the binding `mirror`: hmm_devmem, and migrate_vma(). */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include "compat/hmm.h"
 
 #ifdef HH_DEVMEM
 
+#include <linux/ioport.h>
 #include <linux/mm.h>
+#include <linux/pfn.h>
 #include <linux/slab.h>
 
 #include "seed.h"
@@ -43,6 +47,37 @@ static const struct hmm_devmem_ops hh_devmem_ops = {
 	.fault = hh_seed_fault,
 };
 
+/*
+ * hmm_devmem_add_resource() is for memory that the CPU reaches as well, and says
+ * so of any other.
+ */
+static bool hh_refuses(struct device *device)
+{
+	struct resource unreachable = {
+		.name = "not public",
+		.start = PAGE_SIZE,
+		.end = 2 * PAGE_SIZE - 1,
+	};
+	struct hmm_devmem *devmem;
+
+	devmem = hmm_devmem_add_resource(&hh_devmem_ops, device, &unreachable);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem) == -EINVAL;
+	hmm_devmem_remove(devmem);
+	return false;
+}
+
+/* Whether HMM reserved addresses that are large enough, and numbered the pages. */
+static bool hh_fits(const struct hmm_devmem *devmem, unsigned long size)
+{
+	const struct resource *resource = devmem->resource;
+
+	return resource_size(resource) >= size &&
+	       devmem->pfn_first == PHYS_PFN(resource->start) &&
+	       devmem->pfn_last - devmem->pfn_first ==
+		       PHYS_PFN(resource_size(resource));
+}
+
 /**
  * hh_seed_add_memory() - see struct hh_binding
  * @device: the device
@@ -62,12 +97,21 @@ int hh_seed_add_memory(struct hh_device *device, unsigned long size)
 		ret = PTR_ERR(memory->hmm_device);
 		goto free;
 	}
+	ret = -EPROTO;
+	if (!hh_refuses(&memory->hmm_device->device))
+		goto put;
 	memory->devmem = hmm_devmem_add(&hh_devmem_ops,
 					&memory->hmm_device->device, size);
 	if (IS_ERR(memory->devmem)) {
 		ret = PTR_ERR(memory->devmem);
 		goto put;
 	}
+	if (!hh_fits(memory->devmem, size)) {
+		ret = -EPROTO;
+		goto remove;
+	}
+	pr_info("%s: memory of hmm_device%u\n", device->name,
+		memory->hmm_device->minor);
 	mine->pgmap = &memory->devmem->pagemap;
 	mine->private = memory;
 	mine->first = memory->devmem->pfn_first;
@@ -75,6 +119,8 @@ int hh_seed_add_memory(struct hh_device *device, unsigned long size)
 	mine->npages = size >> PAGE_SHIFT;
 	return 0;
 
+remove:
+	hmm_devmem_remove(memory->devmem);
 put:
 	hmm_device_put(memory->hmm_device);
 free:

@@ -286,8 +286,10 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (change->release)
 		haunted = ULONG_MAX;
 
+	/* v4.20 finds what is right behind the last, too. */
 	index = first;
-	for (slot = xa_find(&mirror->table, &index, last, XA_PRESENT); slot;
+	for (slot = xa_find(&mirror->table, &index, last, XA_PRESENT);
+	     slot && index <= last;
 	     slot = xa_find_after(&mirror->table, &index, last, XA_PRESENT)) {
 		if (index < haunted || !hh_table_haunt(mirror, index))
 			hh_table_erase(mirror, index);

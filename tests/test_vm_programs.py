@@ -24,7 +24,8 @@ DEVIATIONS = {
     ("request/each-page", "interval"),
     ("request/faulted-along", "interval"),
     ("request/masked-in", "interval"),
-    *((f"trap/{name}-snapshot", binding) for name in ("guard", "poison") for binding in RULES),
+    *((f"trap/{name}", binding) for name in ("guard-snapshot", "poison-snapshot") for binding in RULES),
+    *(("trap/poison-from-anywhere", binding) for binding in RULES),
 }
 # ... and of kernels that leave a page in the memory of another device where it is, up to 5.18.
 REMOTE_REFUSED = {

@@ -32,7 +32,6 @@
 
 #ifdef HAVE_HMM_MIRROR
 
-#include <linux/hmm.h>
 #include <linux/pagemap.h>
 
 #ifdef HH_DEVMEM
@@ -244,17 +243,7 @@ struct hmm_devmem *hmm_devmem_add_resource(const struct hmm_devmem_ops *ops,
 					   struct resource *res);
 void hmm_devmem_remove(struct hmm_devmem *devmem);
 
-/* A field of each device page for the driver */
-static inline void hmm_devmem_page_set_drvdata(struct page *page,
-					       unsigned long data)
-{
-	page->zone_device_data = (void *)data;
-}
-
-static inline unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
-{
-	return (unsigned long)page->zone_device_data;
-}
+/* hmm_devmem_page_set_drvdata() and its counterpart: ../compat.h */
 
 /* Not of v4.20: takes a free page into use, locked and with a reference. */
 static inline void hmm_devmem_page_use(struct hmm_devmem *devmem,
