@@ -3,10 +3,23 @@
 
 from __future__ import annotations
 
+import signal
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from harness.errors import ExitCode
-from harness.target.watchdog import Trouble, VMFailure, complaints, excerpt, find_trouble, trouble_on_console
+from harness.target.qemu import Qemu
+from harness.target.watchdog import (
+    Trouble,
+    VMFailure,
+    complaints,
+    excerpt,
+    find_trouble,
+    trouble_of_qemu,
+    trouble_on_console,
+)
 from tests.make_corpus import corpus
 
 LOGS = {(each.provocation.name, each.kernel): each.log for each in corpus()}
@@ -129,3 +142,16 @@ def test_each_kind_has_its_exit_code_and_a_hint(kind: Trouble, code: ExitCode) -
     failure = VMFailure(kind, "message")
     assert failure.exit_code is code
     assert failure.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(-signal.SIGBUS, "disk is full"), (-signal.SIGKILL, "OOM killer"), (0, "a whole kernel"), (1, "QEMU said")],
+)
+def test_what_qemu_died_of_has_a_remedy(status: int, hint: str) -> None:
+    qemu = cast(Qemu, SimpleNamespace(status=status, console="", stderr=""))
+    failure = trouble_of_qemu(qemu)
+    assert failure is not None
+    assert failure.kind is Trouble.QEMU_DIED
+    assert failure.hint is not None
+    assert hint in failure.hint

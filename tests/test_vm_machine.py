@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -18,9 +19,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import GuestError
 from harness.progress import Progress
 from harness.target.accel import accelerator
 from harness.target.cache import Cache
+from harness.target.qemu import Qemu
+from harness.target.saved import load
 from harness.target.vm import VM, Machine, start
 from harness.target.watchdog import Trouble, VMFailure, complaints
 from tests.provoking import TRIGGER, build_crash, load_crash
@@ -382,3 +386,27 @@ def test_the_guests_python_is_byte_compiled(vm: VM) -> None:
     for module in ("cffi/api", "json/decoder", "harness/guest/agent"):
         directory, name = module.split("/")[-2:]
         assert re.search(rf"code object from '\S*{directory}/__pycache__/{name}\.cpython-\d+\.pyc'", output), module
+
+
+def _killed(qemu: Qemu, directory: Path) -> None:
+    os.kill(qemu.pid, signal.SIGKILL)
+    load(qemu, directory)
+
+
+def _too_many_files(_qemu: Qemu, _directory: Path) -> None:
+    raise GuestError("no way to the guest") from OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("broken", [_killed, _too_many_files])
+def test_a_restore_that_fails_for_reasons_of_its_own_costs_nobody_the_saved_state(
+    machine: Machine, cache: Cache, broken: Callable[[Qemu, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = StringIO()
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.target.vm.load", broken)
+        with start(machine, cache=cache, progress=Progress(words)) as vm:
+            assert not vm.restored
+    assert "cannot be restored" in words.getvalue()
+    with start(machine, cache=cache, progress=Progress(words)) as vm:
+        assert vm.restored
+    assert "damaged" not in words.getvalue()

@@ -7,8 +7,10 @@ back from that for each use, so that each use begins with the same clean guest.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,10 @@ _LOOK_SECONDS = 5.0  # between questions to QEMU while an answer is awaited
 _PING_SECONDS = 10.0
 _CONNECT_SECONDS = 30.0
 _PUT_SECONDS = 120.0
+_END_SECONDS = 1.0  # from QEMU's last word to its end
+
+_KILLERS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM})  # sent by somebody
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # what a process may have too little of
 
 _FOREVER = 30 * 86400.0  # while a debugger may hold the guest
 
@@ -371,14 +377,17 @@ def _restored(
         return None
     gdb = debugging.port if debugging else None
     qemu = Qemu(machine, accel.name, memory=memory_for_restoring(entry), incoming=True, gdb=gdb)
+    reading = False
     try:
         vm = VM(machine, qemu, restored=True, accel=accel)
         qemu.qmp.negotiate()
+        reading = True
         load(qemu, entry)
         vm.connect()
         if debugging is not None:
             debugging.listening(qemu.gdb_port())
     except GuestError as error:
+        blameless = not reading or _from_outside(error, qemu)
         qemu.close()  # and all that it said is read
         reason = qemu.stderr.splitlines()[-1:] or [error.message]
         if debugging is not None and debugging.port:  # which may be taken; that says nothing of what was saved
@@ -387,14 +396,30 @@ def _restored(
                 hint="another port, or --gdb for a free one",
             ) from error
         progress.say(f"the saved VM cannot be restored ({reason[0]}): booting instead")
-        # An entry with a file missing counts as damaged, and is made again the next time.
-        (entry / "state").unlink(missing_ok=True)
+        if not blameless:
+            # An entry with a file missing counts as damaged, and is made again the next time.
+            (entry / "state").unlink(missing_ok=True)
         return None
     except BaseException:
         qemu.close()
         raise
     stack.callback(qemu.close)
     return vm
+
+
+def _from_outside(error: BaseException, qemu: Qemu) -> bool:
+    """Whether QEMU was killed or this process lacks something: that says nothing of what was saved."""
+    deadline = time.monotonic() + _END_SECONDS
+    while qemu.status is None and (left := deadline - time.monotonic()) > 0:
+        qemu.wait_change(left)  # its sockets are closed before it is collected
+    if qemu.status is not None and -qemu.status in _KILLERS:
+        return True
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _SCARCE:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progress: Progress) -> None:

@@ -50,6 +50,11 @@ _HINTS = {
     Trouble.LOST_CONNECTION: "the console excerpt shows whether the agent or the SSH server ended",
     Trouble.QEMU_DIED: "see what QEMU said; `kill -9` and the kernel's OOM killer leave no word",
 }
+_HINTS_BY_STATUS = {  # of QEMU's death
+    -signal.SIGBUS: "the guest's memory is a file of the cache, and that disk is full or broken: free some with "
+    "`hmm-harness clean`, or set XDG_CACHE_HOME to a directory on a larger disk",
+    0: "the guest switched itself off or reset itself: is that a whole kernel, and one for this machine?",
+}
 
 
 class VMFailure(GuestError):  # noqa: N818 - it says how a VM failed
@@ -132,7 +137,8 @@ def trouble_of_qemu(qemu: Qemu) -> VMFailure | None:
     if on_console is not None and on_console.kind is Trouble.PANIC:
         return on_console
     said = f": {qemu.stderr.splitlines()[-1]}" if qemu.stderr else ""
-    return VMFailure(Trouble.QEMU_DIED, f"QEMU {_ending(status)}{said}", console=_tail(qemu))
+    hint = None if status is None else _HINTS_BY_STATUS.get(status)
+    return VMFailure(Trouble.QEMU_DIED, f"QEMU {_ending(status)}{said}", console=_tail(qemu), hint=hint)
 
 
 def _await_end(qemu: Qemu) -> None:
