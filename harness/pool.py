@@ -12,12 +12,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from harness.errors import GuestError
 from harness.report.results import Result, Target
 from harness.run import Plan, Task, last_words, run_task, survey
-from harness.target import children
+from harness.target import children, hostmemory
 from harness.target.lab import Lab
 from harness.target.vm import Machine
 
@@ -28,11 +27,8 @@ _MANY_PAGES = 2048
 
 def fitting(machine: Machine) -> int:
     """How many VMs of `machine` this computer has the CPUs and the free memory for; at least one."""
-    free = 0
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) // 1024
-    return max(1, min(len(os.sched_getaffinity(0)), free // (machine.memory_mib + _QEMU_MIB)))
+    free = hostmemory.available() or 0
+    return max(1, min(len(os.sched_getaffinity(0)), free // (machine.memory_mib + _QEMU_MIB << 20)))
 
 
 def spread(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.compare import Comparison, Verdict, compare, obstacle
+from harness.defaults import DEFAULT_TIMEOUT
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
 from harness.model.rules import Rules, rules_for
@@ -36,7 +37,6 @@ _VERDICTS = {
 
 # mm/oom_kill.c __oom_kill_process(), and the executor of a driver
 _OUT_OF_MEMORY = ("Out of memory: Killed process", "was refused memory")
-DEFAULT_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)

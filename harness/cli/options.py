@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL
+
 if TYPE_CHECKING:
     from harness.target.cache import Cache
 
     Commands = argparse._SubParsersAction["Command"]
 
 BINDINGS = ("interval", "mirror", "test_hmm")
-DEFAULT_KERNEL = "debian:6.1"
-DEFAULT_FLAVOUR = "plain"
-DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest
 
 
 class _Page(argparse.RawDescriptionHelpFormatter):
@@ -101,8 +100,11 @@ def add_gdb(command: argparse.ArgumentParser) -> None:
 
 
 def words(text: str) -> list[str]:
-    """The words of a list with commas."""
-    return [word for word in text.split(",") if word]
+    """The words of a list with commas; at least one."""
+    found = [word for word in text.split(",") if word]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing")
+    return found
 
 
 def seconds(text: str) -> float:

@@ -15,9 +15,6 @@ from harness.cli import candidates
 from harness.cli.options import (
     BINDINGS,
     CONFIGURED,
-    DEFAULT_FLAVOUR,
-    DEFAULT_KERNEL,
-    DEFAULT_TIMEOUT,
     add_gdb,
     completed,
     manual,
@@ -27,6 +24,7 @@ from harness.cli.options import (
     seconds,
     words,
 )
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress
 
@@ -94,11 +92,11 @@ def add(commands: Commands) -> None:
         "--wrong",
         type=words,
         metavar="NAME,...",
-        help="switch on deliberate mistakes of the driver (interval only)",
+        help="switch on deliberate mistakes of our driver (default binding then: interval)",
     )
     completed(wrong, candidates.mistakes)
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
-    command.add_argument("--timeout", type=seconds, help="seconds for one program (default: 30)")
+    command.add_argument("--timeout", type=seconds, help=f"seconds for one program (default: {DEFAULT_TIMEOUT:g})")
     command.add_argument("--no-restore", action="store_true", default=None, help="boot each VM, restore none")
     command.add_argument(
         "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
@@ -268,6 +266,10 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
             "test_hmm is the kernel's own and makes no deliberate mistakes",
             hint="--wrong goes with --binding interval",
         )
+    known = candidates.mistakes("")
+    for name in wrong:  # the module in the VM has the last word; that is half a minute later where it has to be built
+        if name not in known:
+            raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
     kernels = dict.fromkeys(options.kernel or [DEFAULT_KERNEL])
     flavours = dict.fromkeys(options.flavour or [DEFAULT_FLAVOUR])
     programs = catalogue.select(options.program)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT, number, seconds, words
+from harness.cli.options import BINDINGS, number, seconds, words
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 from harness.errors import UsageError
 
 OWN_FILE = "hmm-harness.toml"

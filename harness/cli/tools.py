@@ -10,7 +10,6 @@ from harness.cli import candidates
 from harness.cli.options import (
     BINDINGS,
     CONFIGURED,
-    DEFAULT_KERNEL,
     add_kernel,
     completed,
     manual,
@@ -19,6 +18,7 @@ from harness.cli.options import (
     own_command,
     seconds,
 )
+from harness.defaults import DEFAULT_KERNEL
 from harness.errors import ExitCode
 from harness.progress import Progress
 

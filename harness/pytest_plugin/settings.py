@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from harness.cli.options import BINDINGS, DEFAULT_FLAVOUR, DEFAULT_KERNEL, number, seconds, words
+from harness.cli.options import BINDINGS, number, seconds, words
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 from harness.errors import UsageError
 
 WORKER_SEED = "hmm_seed"  # in pytest-xdist's workerinput
@@ -80,7 +81,7 @@ _SETTINGS = (
     _Setting("kernel", "KERNEL,...", _names, f"kernels under test; may be repeated (default: {DEFAULT_KERNEL})"),
     _Setting("flavour", "NAME,...", _names, f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})"),
     _Setting("binding", "NAME,...", _bindings, f"drivers to run on (default: {','.join(BINDINGS)})"),
-    _Setting("timeout", "SECONDS", seconds, "for one program in the guest (default: 30)"),
+    _Setting("timeout", "SECONDS", seconds, f"for one program in the guest (default: {DEFAULT_TIMEOUT:g})"),
     _Setting("seed", "N", _seed, "of the fixtures hmm_seed and hmm_random (default: a new one, which is shown)"),
     _Setting("vms", "N", number, "VMs at once, of all pytest processes together (default: as many as fit)"),
     _Setting("no-restore", "", _switch, "boot each VM instead of restoring a saved one"),
@@ -167,7 +168,7 @@ def _read(config: pytest.Config, environment: Mapping[str, str]) -> Settings:
         kernels=several("kernel", (DEFAULT_KERNEL,)),
         flavours=several("flavour", (DEFAULT_FLAVOUR,)),
         bindings=several("binding", BINDINGS),
-        timeout=30.0 if found["timeout"] is None else found["timeout"],
+        timeout=DEFAULT_TIMEOUT if found["timeout"] is None else found["timeout"],
         seed=random.SystemRandom().getrandbits(_SEED_BITS) if seed is None else seed,
         vms=found["vms"],
         restore=not found["no-restore"],

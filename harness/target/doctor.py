@@ -10,10 +10,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from harness.errors import ExitCode, HarnessError
-from harness.target import hostpackages, kernel
+from harness.target import hostmemory, hostpackages, kernel
 from harness.target.accel import accelerator, find_qemu
 from harness.target.cache import Cache
 from harness.target.places import CHECKOUT
@@ -144,12 +143,10 @@ def _space(cache: Cache) -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    meminfo = Path("/proc/meminfo").read_text() if sys.platform == "linux" else ""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
-    if match is None:
+    available = hostmemory.available()
+    if available is None:
         yield Finding(Level.NOTE, "memory: this system does not say how much is available")
         return
-    available = int(match[1]) * 1024
     line = f"memory: {available // _MIB} MiB available"
     if available >= _MEMORY:
         yield Finding(Level.OK, line)

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What holds where nothing else is said, on the command line, in settings and in code.
+
+Imports nothing, for --help needs it.
+"""
+
+from __future__ import annotations
+
+DEFAULT_KERNEL = "debian:6.1"
+DEFAULT_FLAVOUR = "plain"
+DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest
