@@ -63,6 +63,19 @@ def test_mistakes_are_of_our_own_driver() -> None:
     _refused(ended, ExitCode.USAGE, "makes no deliberate mistakes", "hint: ")
 
 
+def test_a_mistake_that_the_driver_does_not_know_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    ended = _run("run", "--wrong", "skip-invalidate,nosuch", "snapshot/hole", XDG_CACHE_HOME=str(tmp_path))
+    _refused(ended, ExitCode.USAGE, "no mistake 'nosuch'", "hint: one of: ", "skip-invalidate")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_text_is_neither_a_configuration_nor_results(tmp_path: Path) -> None:
+    path = tmp_path / "binary"
+    path.write_bytes(b"\x7fELF\xd0\n")
+    _refused(_run("kernel", "check-config", str(path)), ExitCode.USAGE, "no text", "hint: ")
+    _refused(_run("report", str(path), "--html", "-"), ExitCode.USAGE, "no text", "hint: ")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_outputs_are_no_divergence(closed: str) -> None:
     ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "list"], capture_output=True, check=False)
@@ -120,6 +133,8 @@ def test_a_flavour_that_does_not_exist(tmp_path: Path) -> None:
         ["run", "--timeout", "-1"],
         ["run", "--timeout", "1e-9"],
         ["run", "--timeout", "soon"],
+        ["run", "--flavour", ""],
+        ["run", "--wrong", ","],
         ["nosuch"],
         [],
     ],

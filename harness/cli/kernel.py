@@ -152,7 +152,11 @@ def _check(options: argparse.Namespace, progress: Progress) -> int:
     config, modules_load = _config_of(options.config, progress)
     source = config.parent if (config.parent / "Kconfig").is_file() else config.parent / "source"
     known = source if (source / "Kconfig").is_file() else None
-    report = checkconfig.check(config.read_text(), options.flavour, modules_load=modules_load, source=known)
+    try:
+        text = config.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{config} is no configuration: it is no text", hint="the .config of a kernel is") from None
+    report = checkconfig.check(text, options.flavour, modules_load=modules_load, source=known)
     _print(report, options.flavour)
     commands = report.commands(config, known)
     if commands:

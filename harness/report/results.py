@@ -23,6 +23,7 @@ from harness.compare import Verdict
 from harness.errors import ExitCode, HarnessError, UsageError
 
 FORMAT = 1  # another number whenever an old reader would misunderstand
+_HINT = "name a file that `hmm-harness run --json FILE` wrote"
 
 
 @dataclass(frozen=True)
@@ -277,13 +278,12 @@ def read(path: Path) -> Run:
         try:
             record = json.loads(line)
             run = _take(run, record)
+        except UnicodeDecodeError:
+            raise UsageError(f"{path}:{number}: no results of hmm-harness: no text", hint=_HINT) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
-                f"{path}:{number}: no results of hmm-harness: {error!r}"[:300],
-                hint="name a file that `hmm-harness run --json FILE` wrote",
-            ) from None
+            raise UsageError(f"{path}:{number}: no results of hmm-harness: {error!r}"[:300], hint=_HINT) from None
     if run is None:
-        raise UsageError(f"{path} holds no run", hint="name a file that `hmm-harness run --json FILE` wrote")
+        raise UsageError(f"{path} holds no run", hint=_HINT)
     run.results = list(
         {result.place: result for result in run.results}.values()
     )  # the last word, where there are two
