@@ -219,3 +219,17 @@ def test_several_kernels_have_a_line_per_binding() -> None:
     ]
     assert lines.count("line") == 1  # what all of them say is said once
     assert lines[-1] == "1 programs x 2 bindings on 2 kernels: 2 passed, 2 errors [1.0 s]"
+
+
+def test_a_reason_is_said_once_with_the_programs_and_the_kernels_that_are_not_all() -> None:
+    stream = io.StringIO()
+    run = _run(["x", "y"], ("debian:6.1", "debian:7.3"))
+    for kernel, program, step in (("debian:6.1", "x", 3), ("debian:7.3", "x", 3), ("debian:6.1", "y", 4)):
+        skip = _result(Verdict.SKIP, program, "mirror")
+        run.results.append(replace(skip, kernel=kernel, reason=f"mirror cannot `request` in step {step}: too old"))
+    Table(run, Progress(io.StringIO()), out=stream, colour=False).foot(1.0)
+    assert stream.getvalue().splitlines()[1:4] == [
+        "SKIP: mirror cannot `request`: too old",
+        "    x (mirror)",
+        "    y (mirror) on debian:6.1",
+    ]

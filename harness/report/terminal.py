@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import TextIO
@@ -15,6 +16,7 @@ _COLOURS = {Verdict.PASS: "32", Verdict.SKIP: "2", Verdict.DEVIATION: "36"}
 _BAD = "31"
 _FINE = frozenset(_COLOURS)
 _MOST_PROGRAMS = 12  # named below a reason that many share
+_STEP = re.compile(r"^step \d+: | in step \d+(?=:)")  # one reason, wherever in a program it is met
 
 
 class Table:
@@ -106,18 +108,24 @@ class Table:
         self._progress.say(line, to=self._out)
 
     def _reasons(self, results: list[Result], status: Verdict) -> None:
-        reasons: dict[str, dict[str, None]] = {}
+        reasons: dict[str, dict[tuple[str, str], list[tuple[str, str]]]] = {}
         for result in results:
             if result.status is status:
-                where = f"{result.program} ({result.binding})"
-                reasons.setdefault(result.reason, {})[where] = None
+                programs = reasons.setdefault(_STEP.sub("", result.reason), {})
+                programs.setdefault((result.program, result.binding), []).append((result.kernel, result.flavour))
         for reason, programs in reasons.items():
             self._say("")
             self._say(f"{status}: {reason}")
-            for program in list(programs)[:_MOST_PROGRAMS]:
-                self._say(f"    {program}")
+            for (program, binding), kernels in list(programs.items())[:_MOST_PROGRAMS]:
+                everywhere = len(kernels) == len(self._run.kernels)
+                where = "" if everywhere else f" on {', '.join(map(self._called, kernels))}"
+                self._say(f"    {program} ({binding}){where}")
             if len(programs) > _MOST_PROGRAMS:
                 self._say(f"    ... and {len(programs) - _MOST_PROGRAMS} more")
+
+    def _called(self, kernel: tuple[str, str]) -> str:
+        """A kernel, with its flavour if there are several."""
+        return kernel[0] if len({flavour for _, flavour in self._run.kernels}) == 1 else f"{kernel[0]} {kernel[1]}"
 
     def _cell(self, status: Verdict) -> str:
         text = status.ljust(12)
