@@ -272,10 +272,12 @@ def test_the_doctor_fails_if_something_is_missing(
 ) -> None:
     fine = doctor.Finding(doctor.Level.OK, "all is well")
     note = doctor.Finding(doctor.Level.NOTE, "could be better")
-    monkeypatch.setattr(doctor, "check", lambda: [fine, note])
+    monkeypatch.setattr(doctor, "check", lambda **_: [fine, note])
     assert doctor.main() == ExitCode.PASS
     assert capsys.readouterr().out == "ok       all is well\nnote     could be better\n"
-    monkeypatch.setattr(doctor, "check", lambda: [fine, doctor.Finding(doctor.Level.MISSING, "no QEMU", "get it")])
+    monkeypatch.setattr(
+        doctor, "check", lambda **_: [fine, doctor.Finding(doctor.Level.MISSING, "no QEMU", "get it")]
+    )
     assert doctor.main() == ExitCode.INFRASTRUCTURE
     assert capsys.readouterr().out.endswith("&& get it\n")
 
@@ -286,3 +288,13 @@ def test_the_doctor_says_when_the_disk_is_too_full(tmp_path: Path, monkeypatch: 
     assert finding.level is doctor.Level.MISSING
     assert "1 MiB free" in finding.text
     assert finding.remedy.endswith("hmm-harness clean")
+
+
+@pytest.mark.parametrize(("absent", "level"), [("", doctor.Level.NOTE), ("cffi", doctor.Level.MISSING)])
+def test_the_doctor_minds_a_venv_only_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: str, level: doctor.Level
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == absent else object())
+    (finding,) = [each for each in doctor.check(Cache(tmp_path)) if ".venv/" in each.text]
+    assert finding.level is level

@@ -208,10 +208,10 @@ def _bench(options: argparse.Namespace, progress: Progress) -> int:
     return ExitCode.PASS
 
 
-def _doctor(_options: argparse.Namespace, _progress: Progress) -> int:
+def _doctor(_options: argparse.Namespace, progress: Progress) -> int:
     from harness.target import doctor
 
-    return doctor.main()
+    return doctor.main(progress)
 
 
 def _clean(_options: argparse.Namespace, progress: Progress) -> int:

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 
 from harness.errors import ExitCode, HarnessError
+from harness.progress import Progress
 from harness.target import hostmemory, hostpackages, kernel
 from harness.target.accel import accelerator, find_qemu
 from harness.target.cache import Cache
@@ -40,16 +42,17 @@ class Finding:
     remedy: str = ""
 
 
-def check(cache: Cache | None = None) -> list[Finding]:
+def check(cache: Cache | None = None, progress: Progress | None = None) -> list[Finding]:
     """Looks at everything that the harness needs. Changes nothing but the cache's note of the accelerator."""
     cache = Cache() if cache is None else cache
+    progress = Progress(quiet=True) if progress is None else progress
     return [
         *_machine(),
         *_python(),
         *_packages(),
         *_qemu(cache),
         *_kernels(),
-        *_space(cache),
+        *_space(cache, progress),
         *_memory(),
     ]
 
@@ -63,9 +66,9 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(progress: Progress | None = None) -> int:
     """Prints the report; the exit code says whether something is missing."""
-    findings = check()
+    findings = check(progress=progress or Progress())
     print(report(findings))
     return ExitCode.INFRASTRUCTURE if any(each.level is Level.MISSING for each in findings) else ExitCode.PASS
 
@@ -89,7 +92,11 @@ def _python() -> Iterator[Finding]:
         yield Finding(Level.MISSING, f"Python {version} is older than {needed}", _SET_UP)
     else:
         yield Finding(Level.OK, f"Python {version}")
-    if not (CHECKOUT / ".venv/bin/hmm-harness").exists():
+    if (CHECKOUT / ".venv/bin/hmm-harness").exists():
+        return
+    if find_spec("paramiko") is not None and find_spec("cffi") is not None:  # installed elsewhere, and this is it
+        yield Finding(Level.NOTE, f".venv/ has no hmm-harness, {sys.prefix} has what it needs")
+    else:
         yield Finding(Level.MISSING, ".venv/ has no hmm-harness", _SET_UP)
 
 
@@ -128,7 +135,7 @@ def _kernels() -> Iterator[Finding]:
         )
 
 
-def _space(cache: Cache) -> Iterator[Finding]:
+def _space(cache: Cache, progress: Progress) -> Iterator[Finding]:
     free = cache.free()
     held = ", ".join(f"{each.entries} {each.kind} ({each.size // _MIB} MiB)" for each in cache.usage()) or "nothing"
     line = f"cache: {cache.root}, {free // _MIB} MiB free, holds {held}"
@@ -138,7 +145,9 @@ def _space(cache: Cache) -> Iterator[Finding]:
         yield Finding(
             Level.MISSING, f"{line}; a kernel build needs {kernel.NEEDS // _MIB} MiB", ".venv/bin/hmm-harness clean"
         )
-    for damaged in cache.verify():
+    with progress.step("reading all that is cached"):  # a minute and more where many VMs are saved
+        found = cache.verify()
+    for damaged in found:
         yield Finding(Level.NOTE, f"damaged, will be built again: {damaged}")
 
 
