@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TextIO
 
 _FIRST_AFTER = 2.0  # seconds; shorter steps stay silent
 _REPEAT_TERMINAL = 0.5
+_COLUMNS = 118  # of a line, at most
 _REPEAT_LOG = 15.0  # where lines cannot be overwritten, a CI log for instance
 
 
@@ -77,12 +79,19 @@ class Progress:
                     continue
                 self._erase()
                 if self._terminal:
-                    line = step.line()[:118]
+                    line = step.line()[: self._columns()]
                     self._stream.write(line)
                     self._shown = len(line)
                 else:
                     self._stream.write(step.line() + "\n")
                 self._stream.flush()
+
+    def _columns(self) -> int:
+        """Most characters of a line that can be overwritten: one that is broken cannot."""
+        try:
+            return max(1, min(_COLUMNS, os.get_terminal_size(self._stream.fileno()).columns - 1))
+        except (OSError, ValueError):  # no descriptor, or none of a terminal
+            return _COLUMNS
 
     def _erase(self) -> None:
         if self._shown:

@@ -50,7 +50,8 @@ class Table:
         elif target.banner:
             self._say(target.banner)
             if self._one:
-                self._say("  ".join(["program".ljust(self._width), *(name.ljust(12) for name in self._run.bindings)]))
+                titles = [name.ljust(12) for name in self._run.bindings]
+                self._say("  ".join(["program".ljust(self._width), *titles]).rstrip())
 
     def add(self, result: Result) -> None:
         """Takes a result, which is in the run already; prints the row when it is whole."""
