@@ -8,6 +8,7 @@ A module of this package is a group of commands. Everything that is slow to impo
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -66,7 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         progress.say(f"hmm-harness: {error}")
-        progress.say("hint: is there space and permission there? `hmm-harness --debug ...` shows where it happened")
+        remedy = (
+            "`ulimit -n` allows too few" if error.errno == errno.EMFILE else "is there space and permission there?"
+        )
+        progress.say(f"hint: {remedy}; `hmm-harness --debug ...` shows where it happened")
         return ExitCode.INFRASTRUCTURE
     except Exception:  # noqa: BLE001  status 1 would say that a kernel diverged
         import traceback

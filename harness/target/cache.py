@@ -275,6 +275,8 @@ class Cache:
                 f"the cache holds {used // _MIB} MiB",
                 hint="free some with `hmm-harness clean`, or set XDG_CACHE_HOME to a directory on a larger disk",
             )
+        if error.errno == errno.EMFILE:
+            return HarnessError(f"cannot make {what}: {error}", hint="`ulimit -n 1024`, or more, in the shell")
         return HarnessError(
             f"cannot make {what} in {self.root}: {error}",
             hint="`hmm-harness doctor` says what is missing; XDG_CACHE_HOME puts the cache elsewhere",

@@ -47,8 +47,10 @@ def read_patch(path: Path) -> Patch:
     """The patch in a file. Raises `UsageError` if there is none, or one that needs more than an image built anew."""
     try:
         patch = Patch(path.stem, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="name a patch") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no patch: it is no text", hint="as `git diff` or `diff -u` write it") from None
     if not patch.files:
         raise UsageError(f"{path} is no patch: it names no file", hint="as `git diff` or `diff -u` write it, for -p1")
     for name in patch.files:
