@@ -122,6 +122,19 @@ def test_what_the_store_wrote_is_read_back(tmp_path: Path) -> None:
     assert read(path).end is None  # it went on
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_write_one_store(tmp_path: Path, resume: bool) -> None:
+    path = tmp_path / "results.jsonl"
+    run = _run(["x"])
+    with Store(path) as store:
+        store.begin(run)
+        with pytest.raises(HarnessError, match="another run"), Store(path, resume=resume):
+            raise AssertionError("both have it")
+    assert read(path) == run
+    with Store(path, resume=resume) as store:
+        store.begin(run)
+
+
 @pytest.mark.parametrize(
     "text", ["", "hello\n", "{}\n", '{"type": "result"}\n', '{"type": "run", "format": 0}\n', "[]\n"]
 )

@@ -11,7 +11,10 @@ A run that is resumed adds to the same file, and ends it again.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from io import FileIO
@@ -193,13 +196,14 @@ class Store:
 
     def __init__(self, path: Path | None, *, resume: bool = False) -> None:
         self._path = path
-        self._mode = "r+" if resume else "w"
+        self._resume = resume
         self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
+            flags = os.O_RDWR | os.O_CLOEXEC | (0 if self._resume else os.O_CREAT)
             try:
-                self._file = file = FileIO(self._path, self._mode)
+                self._file = file = FileIO(os.open(self._path, flags, 0o666), "r+")
             except OSError as error:
                 raise HarnessError(
                     f"cannot write results to {self._path}: {error.strerror}", hint="name a file that can be written"
@@ -210,8 +214,9 @@ class Store:
                     f"cannot write results to {self._path}: it is a pipe or a terminal",
                     hint="name a regular file: half a line can be taken back from it when the disk is full",
                 )
-            if self._mode == "r+":
-                file.truncate(_whole_lines(file))
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                self._claim(file)
+                file.truncate(_whole_lines(file) if self._resume else 0)
                 file.seek(0, 2)
         return self
 
@@ -220,6 +225,19 @@ class Store:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _claim(self, file: FileIO) -> None:
+        """Two that write the same file would leave neither's results in it. A process that ends lets go."""
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise HarnessError(
+                f"another run is writing its results to {self._path}",
+                hint="wait for it, or name another file or directory",
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def begin(self, run: Run) -> None:
         """Writes what is planned."""
