@@ -219,8 +219,10 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
     except VMFailure as failure:
         console = failure.console.splitlines()
         found = crashes(console)
-        reason = with_bug(failure.message, found)
-        return result(Comparison(verdict_of(failure), reason), console, 0.0, reports=reports_of(found))
+        verdict = verdict_of(failure)
+        hint = f"hint: {failure.hint}" if verdict is Verdict.ERROR and failure.hint else ""
+        comparison = Comparison(verdict, with_bug(failure.message, found))
+        return result(comparison, console, 0.0, remark=hint, reports=reports_of(found))
     except GuestError as error:
         reason = "; ".join(filter(None, [error.message, error.hint]))
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)

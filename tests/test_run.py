@@ -16,6 +16,7 @@ from harness.report.results import Result, Run
 from harness.run import Plan, run
 from harness.target.crashes import crashes
 from harness.target.lab import Execution, Lab
+from harness.target.watchdog import Trouble, VMFailure
 
 PROGRAMS = [parse("a: map x anon 1 rw\na: read x", file=name, name=name) for name in ("one", "two", "three")]
 WARNING = (
@@ -134,6 +135,21 @@ def test_a_program_that_was_skipped_is_not_to_blame() -> None:
     results = _run(FakeLab(late="one"), "interval", "test_hmm")
     (crashed,) = (result for result in results if result.status is Verdict.CRASHED)
     assert (crashed.program, crashed.binding) == ("one", "interval")
+
+
+class DyingLab(FakeLab):
+    """One whose QEMU is killed."""
+
+    def execute(self, program: Program, _binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        super().execute(program, _binding, wrong=wrong, timeout=timeout)
+        raise VMFailure(Trouble.QEMU_DIED, "QEMU was killed by SIGBUS", hint="the disk is full")
+
+
+def test_trouble_that_is_not_the_kernels_comes_with_its_remedy() -> None:
+    for result in _run(DyingLab()):
+        assert result.status is Verdict.ERROR
+        assert result.reason == "QEMU was killed by SIGBUS"
+        assert "  hint: the disk is full" in result.explanation
 
 
 class StarvedLab(FakeLab):

@@ -65,7 +65,7 @@ def explain(
     tables: Sequence[PageTables] = (),
     remark: str = "",
 ) -> tuple[str, ...]:
-    """The whole text, line by line. `tables` are what `page_tables` made, `remark` says why there are none."""
+    """The whole text, line by line. `tables` are of `page_tables`, `remark` tells why there are none, or a hint."""
     lines = [title, f"    {comparison.reason}", ""]
     marked = comparison.divergence.step if comparison.divergence else None
     for number, step in enumerate(program.steps):
