@@ -17,10 +17,13 @@
  * struct hh_interval_memory - the struct pages of a device
  * @pgmap: what the kernel needs to know of them
  * @device: whose they are
+ * @region: the addresses that they pretend to have, of which there may be more
+ *          than were asked for
  */
 struct hh_interval_memory {
 	struct dev_pagemap pgmap;
 	struct hh_device *device;
+	struct resource *region;
 };
 
 static struct hh_device *hh_page_device(struct page *page)
@@ -69,6 +72,7 @@ int hh_interval_add_memory(struct hh_device *device, unsigned long size)
 		return PTR_ERR(region);
 	}
 	memory->device = device;
+	memory->region = region;
 	pgmap = &memory->pgmap;
 	pgmap->type = MEMORY_DEVICE_PRIVATE;
 	pgmap->range.start = region->start;
@@ -78,7 +82,7 @@ int hh_interval_add_memory(struct hh_device *device, unsigned long size)
 	pgmap->owner = device;
 	ret = memremap_pages(pgmap, numa_node_id());
 	if (IS_ERR(ret)) {
-		release_mem_region(region->start, size);
+		release_mem_region(region->start, resource_size(region));
 		kfree(memory);
 		return PTR_ERR(ret);
 	}
@@ -95,12 +99,12 @@ int hh_interval_add_memory(struct hh_device *device, unsigned long size)
  */
 void hh_interval_remove_memory(struct hh_device *device)
 {
-	struct hh_devmem *devmem = &device->devmem;
+	struct hh_interval_memory *memory = device->devmem.private;
+	struct resource *region = memory->region;
 
-	memunmap_pages(devmem->pgmap);
-	release_mem_region(PFN_PHYS(devmem->first),
-			   PFN_PHYS(devmem->npages));
-	kfree(devmem->private);
+	memunmap_pages(&memory->pgmap);
+	release_mem_region(region->start, resource_size(region));
+	kfree(memory);
 }
 
 /**
