@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs that only some tests need."""
+"""Programs and sources that only some tests need."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,19 @@ def need(program: str) -> None:
     if shutil.which(program) is None:
         assert "CI" not in os.environ, f"{program} is not installed, and CI is to have it: vm-images/host-packages"
         pytest.skip(f"{program} is not installed")
+
+
+SEED_TREE = "HMM_HARNESS_SEED_TREE"
+
+
+def seed_tree() -> Path:
+    """A source tree of v4.20.1, the kernel that has the API of the binding `mirror` itself.
+
+    $HMM_HARNESS_SEED_TREE, or where distributions put such things. Skips the test if there is none.
+    """
+    named = os.environ.get(SEED_TREE)
+    for tree in [Path(named).expanduser()] if named else sorted(Path("/usr/src").glob("linux-4.20*")):
+        if (tree / "include/linux/hmm.h").is_file():
+            return tree
+    assert not named, f"${SEED_TREE} names no source tree: {named}"
+    pytest.skip(f"needs a source tree of v4.20.1: ${SEED_TREE}")
