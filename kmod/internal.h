@@ -17,7 +17,7 @@
  * All of these are the same for every device. How one talks to the kernel is
  * its binding, struct hh_binding:
  *
- *   interval.c, interval_devmem.c  today's API
+ *   interval.c, interval_devmem.c, watch.c  today's API
  *   seed.c, seed_devmem.c          v4.20's, which compat/ has on later kernels
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
@@ -81,6 +81,8 @@ struct hh_work;
  * @look: read the CPU's page table into hh_work.cpu, and fault as the pass asks:
  *        0, -EAGAIN to start over, or an error for the user. After 0, @done is
  *        called once.
+ * @watch: begin to be told of a part of the memory besides; or NULL
+ * @watched: what such a watch was told; or NULL
  * @changed: whether what @look saw is known to be outdated; a hint, without the
  *           mirror's lock
  * @done: whether what @look saw is outdated; with the mirror's lock held, unless
@@ -106,6 +108,10 @@ struct hh_binding {
 	void (*detach)(struct hh_mirror *mirror);
 	int (*look)(struct hh_work *work, unsigned long start,
 		    unsigned long npages, const struct hh_pass *pass);
+	int (*watch)(struct hh_mirror *mirror,
+		     const struct hmm_harness_watch *args);
+	int (*watched)(struct hh_mirror *mirror,
+		       struct hmm_harness_watch *args);
 	bool (*changed)(struct hh_work *work);
 	bool (*done)(struct hh_work *work);
 	int (*add_memory)(struct hh_device *device, unsigned long size);

@@ -10,6 +10,7 @@
 #include <linux/hmm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
+#include <linux/sched/mm.h>
 
 #include "interval.h"
 
@@ -17,10 +18,12 @@
  * struct hh_interval_mirror - a mirror that listens
  * @mirror: what all mirrors are
  * @notifier: covers all addresses of the process
+ * @watches: cover parts of these besides
  */
 struct hh_interval_mirror {
 	struct hh_mirror mirror;
 	struct mmu_interval_notifier notifier;
+	struct hh_watches watches;
 };
 
 /**
@@ -121,6 +124,7 @@ static const struct mmu_interval_notifier_ops hh_notifier_ops = {
 
 static int hh_interval_attach(struct hh_mirror *mirror)
 {
+	mutex_init(&hh_of_mirror(mirror)->watches.lock);
 	return mmu_interval_notifier_insert(&hh_of_mirror(mirror)->notifier,
 					    mirror->mm, 0,
 					    ULONG_MAX & PAGE_MASK,
@@ -129,7 +133,46 @@ static int hh_interval_attach(struct hh_mirror *mirror)
 
 static void hh_interval_detach(struct hh_mirror *mirror)
 {
-	mmu_interval_notifier_remove(&hh_of_mirror(mirror)->notifier);
+	struct hh_interval_mirror *mine = hh_of_mirror(mirror);
+
+	mutex_lock(&mine->watches.lock);
+	hh_watch_end_all(&mine->watches);
+	mutex_unlock(&mine->watches.lock);
+	mmu_interval_notifier_remove(&mine->notifier);
+}
+
+static int hh_interval_watch(struct hh_mirror *mirror,
+			     const struct hmm_harness_watch *args)
+{
+	struct hh_watches *watches = &hh_of_mirror(mirror)->watches;
+	int ret = -ENXIO;
+
+	if (!mmget_not_zero(mirror->mm))
+		return -ESRCH;
+	if (mutex_lock_killable(&watches->lock)) {
+		ret = -EINTR;
+		goto put;
+	}
+	/* Else nobody would end it any more. */
+	if (!READ_ONCE(mirror->dead))
+		ret = hh_watch_begin(watches, mirror->mm, args);
+	mutex_unlock(&watches->lock);
+put:
+	mmput(mirror->mm);
+	return ret;
+}
+
+static int hh_interval_watched(struct hh_mirror *mirror,
+			       struct hmm_harness_watch *args)
+{
+	struct hh_watches *watches = &hh_of_mirror(mirror)->watches;
+	int ret;
+
+	if (mutex_lock_killable(&watches->lock))
+		return -EINTR;
+	ret = hh_watch_tell(watches, args);
+	mutex_unlock(&watches->lock);
+	return ret;
 }
 
 /* From hmm_range_fault()'s form, which differs between kernels, to ours. */
@@ -253,6 +296,8 @@ const struct hh_binding hh_interval = {
 	.attach = hh_interval_attach,
 	.detach = hh_interval_detach,
 	.look = hh_interval_look,
+	.watch = hh_interval_watch,
+	.watched = hh_interval_watched,
 	.changed = hh_interval_changed,
 	.done = hh_interval_done,
 #ifdef HH_DEVMEM

@@ -1,10 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Device memory of the binding `interval`: interval_devmem.c */
+/* What the files of the binding `interval` have of each other */
 #ifndef HMM_HARNESS_INTERVAL_H
 #define HMM_HARNESS_INTERVAL_H
 
 #include "internal.h"
 
+/**
+ * struct hh_watches - the watches of a mirror
+ * @lock: protects all that follows; taken before mmap_lock
+ * @count: how many there are
+ * @all: these
+ */
+struct hh_watches {
+	struct mutex lock; /* protects all that follows */
+	unsigned int count;
+	struct hh_watch *all[HMM_HARNESS_MAX_WATCHES];
+};
+
+/* watch.c */
+int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
+		   const struct hmm_harness_watch *args);
+int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args);
+void hh_watch_end_all(struct hh_watches *watches);
+
+/* interval_devmem.c */
 int hh_interval_add_memory(struct hh_device *device, unsigned long size);
 void hh_interval_remove_memory(struct hh_device *device);
 void hh_interval_use_page(struct hh_device *device, struct page *page);

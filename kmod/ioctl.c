@@ -20,6 +20,7 @@
  * @bind: of HMM_HARNESS_BIND and HMM_HARNESS_UNBIND
  * @range: of all commands on a range
  * @request: of HMM_HARNESS_REQUEST
+ * @watch: of HMM_HARNESS_WATCH and HMM_HARNESS_WATCHED
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
@@ -33,6 +34,7 @@ union hh_args {
 	struct hmm_harness_bind bind;
 	struct hmm_harness_range range;
 	struct hmm_harness_request request;
+	struct hmm_harness_watch watch;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
@@ -82,6 +84,12 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 				      HMM_HARNESS_CAP_EVICT;
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_REQUEST;
+	if (file->device->binding->watch)
+		info->capabilities |= HMM_HARNESS_CAP_WATCH;
+#ifdef HAVE_NOTIFIER_TWO_PASS
+	if (file->device->binding->watch)
+		info->capabilities |= HMM_HARNESS_CAP_TWO_PASS;
+#endif
 #ifdef HAVE_RANGE_UNLOCKED
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_UNLOCKED;
@@ -105,6 +113,59 @@ static int hh_ioctl_unbind(struct hh_file *file, union hh_args *args)
 static int hh_ioctl_request(struct hh_file *file, union hh_args *args)
 {
 	return hh_request(file, &args->request);
+}
+
+static int hh_check_part(u64 addr, u64 npages)
+{
+	u64 end;
+
+	if (addr & ~PAGE_MASK || !npages)
+		return -EINVAL;
+	if (npages > HMM_HARNESS_MAX_PAGES)
+		return -E2BIG;
+	if (check_add_overflow(addr, npages << PAGE_SHIFT, &end))
+		return -EINVAL;
+	return 0;
+}
+
+static int hh_ioctl_watch(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_watch *watch = &args->watch;
+	struct hh_mirror *mirror;
+	int ret;
+
+	if (!file->device->binding->watch)
+		return -EOPNOTSUPP;
+	ret = hh_check_part(watch->addr, watch->npages);
+	if (ret)
+		return ret;
+	if (watch->pages)
+		return -EINVAL;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	ret = mirror->device->binding->watch(mirror, watch);
+	hh_mirror_put(mirror);
+	return ret;
+}
+
+static int hh_ioctl_watched(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_watch *watch = &args->watch;
+	struct hh_mirror *mirror;
+	int ret;
+
+	if (!file->device->binding->watched)
+		return -EOPNOTSUPP;
+	ret = hh_check_part(watch->addr, watch->npages);
+	if (ret)
+		return ret;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	ret = mirror->device->binding->watched(mirror, watch);
+	hh_mirror_put(mirror);
+	return ret;
 }
 
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
@@ -172,6 +233,12 @@ static const struct hh_shape hh_request_shape = {
 	.size = sizeof(struct hmm_harness_request),
 	.min_size = offsetofend(struct hmm_harness_request, raw_pfn),
 	.outputs = offsetof(struct hmm_harness_request, retries),
+};
+
+static const struct hh_shape hh_watch_shape = {
+	.size = sizeof(struct hmm_harness_watch),
+	.min_size = offsetofend(struct hmm_harness_watch, strays),
+	.outputs = offsetof(struct hmm_harness_watch, calls),
 };
 
 static const struct hh_shape hh_evict_shape = {
@@ -246,6 +313,15 @@ static const struct hh_command hh_commands[] = {
 			 HMM_HARNESS_REQUEST_UNLOCKED,
 		.device = hh_ioctl_request,
 	}, {
+		.cmd = HMM_HARNESS_WATCH,
+		.shape = &hh_watch_shape,
+		.flags = HMM_HARNESS_WATCH_TWO_PASS,
+		.device = hh_ioctl_watch,
+	}, {
+		.cmd = HMM_HARNESS_WATCHED,
+		.shape = &hh_watch_shape,
+		.device = hh_ioctl_watched,
+	}, {
 		.cmd = HMM_HARNESS_USAGE,
 		.shape = &hh_usage_shape,
 		.device = hh_ioctl_usage,
@@ -259,17 +335,9 @@ static const struct hh_command hh_commands[] = {
 static int hh_check_range(const struct hh_command *command,
 			  const struct hmm_harness_range *args)
 {
-	u64 end;
-
-	if (args->addr & ~PAGE_MASK || !args->npages)
-		return -EINVAL;
 	if (!command->data && args->data)
 		return -EINVAL;
-	if (args->npages > HMM_HARNESS_MAX_PAGES)
-		return -E2BIG;
-	if (check_add_overflow(args->addr, args->npages << PAGE_SHIFT, &end))
-		return -EINVAL;
-	return 0;
+	return hh_check_part(args->addr, args->npages);
 }
 
 static int hh_run_range(const struct hh_command *command, struct hh_file *file,

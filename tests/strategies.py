@@ -25,6 +25,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Owner,
+    Passes,
     Pattern,
     Poison,
     Prot,
@@ -40,6 +41,8 @@ from harness.program.operations import (
     Unbind,
     Unmap,
     Usage,
+    Watch,
+    Watched,
     Write,
 )
 from harness.program.program import Program
@@ -57,6 +60,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     alive = ["a"]
     born = 1
     bound: dict[str, str] = {}
+    watches: dict[str, list[Span]] = {}
     for _ in range(draw(st.integers(0, max_steps))):
         region = draw(st.sampled_from(sorted(sizes)))
         start = draw(st.integers(0, sizes[region] - 1))
@@ -79,7 +83,9 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 Usage,
                 Events,
                 Request,
+                Watch,
             ]
+            kinds += [Watched] if any(watches.values()) else []
         if not kinds:
             break
         kind = draw(st.sampled_from(kinds))
@@ -106,6 +112,13 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 steps.append(DeviceWrite(actor, span, token))
             case "Fault":
                 steps.append(Fault(actor, span, draw(st.sampled_from(Access))))
+            case "Watch":
+                if span not in watches.setdefault(actor, []):
+                    watches[actor].append(span)
+                    steps.append(Watch(actor, span, Passes.ONE))
+            case "Watched":
+                watch = draw(st.sampled_from([(device, span) for device in watches for span in watches[device]]))
+                steps.append(Watched(*watch))
             case "Request":
                 asked = draw(st.tuples(st.sampled_from(Asked), st.sampled_from(Asked)))
                 pattern = Pattern("".join(draw(st.lists(st.sampled_from("fwb."), min_size=1, max_size=4))))
@@ -127,6 +140,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 steps.append(Bind(device, bound[device]))
             case "Unbind":
                 del bound[actor]
+                watches.pop(actor, None)
                 steps.append(Unbind(actor))
             case "Evict" | "Usage" | "Events":
                 steps.append(kind(actor))

@@ -94,6 +94,11 @@ static const struct command commands[] = {
 	  12, true },
 	{ "REQUEST", HMM_HARNESS_REQUEST, sizeof(struct hmm_harness_request),
 	  12, .capability = HMM_HARNESS_CAP_REQUEST },
+	{ "WATCH", HMM_HARNESS_WATCH, sizeof(struct hmm_harness_watch),
+	  4, .flags = HMM_HARNESS_WATCH_TWO_PASS,
+	  .capability = HMM_HARNESS_CAP_WATCH },
+	{ "WATCHED", HMM_HARNESS_WATCHED, sizeof(struct hmm_harness_watch),
+	  8, .capability = HMM_HARNESS_CAP_WATCH },
 	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage), 2 },
 	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
 };
@@ -350,6 +355,23 @@ static void fill_request(struct hmm_harness_request *args,
 		args->reserved = rnd();
 }
 
+/* Few ranges, so that some are watched when they are asked for. */
+static void fill_watch(struct hmm_harness_watch *args,
+		       const struct command *command)
+{
+	args->addr = (uint64_t)POOL + below(4) * 4 * PAGE;
+	args->npages = 1 + below(3) * 6;
+	args->flags = command->flags & one_in(2);
+	if (command->nr == HMM_HARNESS_WATCHED)
+		args->pages = some_pointer(false);
+	if (one_in(20))
+		args->addr = some_address(command);
+	if (one_in(20))
+		args->npages = rnd() >> below(64);
+	if (one_in(40))
+		args->pages = rnd();
+}
+
 static void note(unsigned int row, int result, int error)
 {
 	unsigned int at = result < 0 ? error : 0;
@@ -397,6 +419,7 @@ static void call(bool lonely)
 		uint32_t head[2];
 		struct hmm_harness_range range;
 		struct hmm_harness_request request;
+		struct hmm_harness_watch watch;
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
@@ -415,6 +438,9 @@ static void call(bool lonely)
 		fill_range(&args->range, command);
 	else if (nr == HMM_HARNESS_REQUEST)
 		fill_request(&args->request, command);
+	else if (command->size == sizeof(struct hmm_harness_watch) &&
+		 command->capability == HMM_HARNESS_CAP_WATCH)
+		fill_watch(&args->watch, command);
 	else if (one_in(30))
 		args->head[1] = rnd() >> below(64);
 

@@ -49,6 +49,8 @@
 #define WIRE_TABLE 41
 #define WIRE_USAGE 42
 #define WIRE_REQUEST 48
+#define WIRE_WATCH 49
+#define WIRE_WATCHED 50
 #define WIRE_EVENTS 80
 
 /*
@@ -118,7 +120,8 @@ struct wire_program {
  * @actor: number of the subject, or of the device for device operations
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
- *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST: see there; else 0
+ *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST: see there;
+ *            WIRE_WATCH: 1 for two passes; else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
@@ -157,7 +160,7 @@ struct wire_outcome {
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
- *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, and WIRE_TO_DEVICE,
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, and WIRE_TO_DEVICE,
  *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
  *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,

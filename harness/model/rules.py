@@ -7,7 +7,19 @@ import errno
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from harness.program.operations import Advice, Advise, Evict, Manner, Operation, Poison, Request, ToDevice, ToSystem
+from harness.program.operations import (
+    Advice,
+    Advise,
+    Evict,
+    Manner,
+    Operation,
+    Passes,
+    Poison,
+    Request,
+    ToDevice,
+    ToSystem,
+    Watch,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,8 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Request) and step.manner is Manner.UNLOCKED and not self.has("RANGE_UNLOCKED"):
             return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
+        if isinstance(step, Watch) and step.passes is Passes.TWO and not self.has("NOTIFIER_TWO_PASS"):
+            return "needs interval notifiers of two passes, which this kernel does not have"
         return None
 
 
@@ -73,6 +87,7 @@ FEATURES = {
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "RANGE_UNLOCKED": "hmm_range_fault_unlocked_timeout() (v7.3)",
+    "NOTIFIER_TWO_PASS": "interval notifiers are told in two passes (v7.2)",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
 
@@ -96,7 +111,10 @@ _BINDINGS = {
             shows_moves=True,
             fault_shows_entries=True,
             device_pages=4096,  # kmod/main.c devmem_mb
-            cannot={"request": "v4.20 has neither default_flags, nor a mask, nor an owner"},
+            cannot={
+                "request": "v4.20 has neither default_flags, nor a mask, nor an owner",
+                "watch": "a mirror of v4.20 hears of all addresses",
+            },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
             tells_leaks=True,
             # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
@@ -117,6 +135,7 @@ _BINDINGS = {
             # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
             cannot={
                 "request": "its requests are its own",
+                "watch": "its only notifier is that of its mirror",
                 "evict": "it evicts only when its file is closed",
                 "unbind": "it is bound to the process as long as its file is open",
                 "bind": "its file is bound for good to the process that opened it",

@@ -68,6 +68,8 @@ from harness.program.operations import (
     Unbind,
     Unmap,
     Usage,
+    Watch,
+    Watched,
     Write,
     span_of,
 )
@@ -75,6 +77,7 @@ from harness.program.program import Program
 from harness.program.text import render_step
 
 _ERROR = Entries((Shape(Mark.ERROR),))
+_HEARD = Shape(Mark.HEARD)
 _OK = Expectation()
 _TRAPPED = {
     Trap.POISON: Entries(_ERROR.shapes, ((POISON_FAULTABLE, NOTHING),)),
@@ -95,12 +98,21 @@ _AREA_FLAGS = {
 
 
 @dataclass(eq=False)
+class Ear:
+    """A watch. `told`: the pages that it must have been told of since the last look; it may be told of any."""
+
+    pages: frozenset[int]
+    told: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
 class Mirror:
     """A device's view of one process. `entries`: what its page table may hold; any may be missing."""
 
     space: AddressSpace
     hearing: Hearing
     entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
+    watches: dict[Span, Ear] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,7 +140,7 @@ class World:
         self._spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self._zero)}
         self._mirrors: dict[str, Mirror] = {}
         self._returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
-        self._listening = any(isinstance(step, Events) for step in program.steps)
+        self._listening = any(isinstance(step, Events | Watch) for step in program.steps)
         self._number = 0
         self._cause = ""  # the step at hand
         self._handlers: dict[type[Operation], Callable[..., Expectation]] = {
@@ -138,13 +150,14 @@ class World:
             DeviceRead: self._device_read, DeviceWrite: self._device_write, ToDevice: self._to_device,
             ToSystem: self._to_system, Evict: self._evict, Table: self._table, Usage: self._usage,
             Poison: self._poison, Events: self._events, Request: self._request,
+            Watch: self._watch, Watched: self._watched,
         }  # fmt: skip
 
     def step(self, operation: Operation, observed: Observation) -> Expectation:
         """What `operation` may show. `observed` chooses where several outcomes are allowed, and only there."""
         if (
             isinstance(operation, DeviceOperation)
-            and not isinstance(operation, Bind | Unbind | Evict | Usage | Events)
+            and not isinstance(operation, Bind | Unbind | Evict | Usage | Events | Watched)
             and self._mirrors[operation.actor].space not in self._spaces.values()
         ):
             return Expectation(self._rules.dead_errors)
@@ -211,6 +224,8 @@ class World:
         for device, mirror in self._mirrors.items():
             if mirror.space is space:
                 mirror.hearing.must(self._cause, [(what, _owner(what, device, by)) for what in happenings], number)
+                for ear in mirror.watches.values():
+                    ear.told |= {number} & ear.pages
 
     def _may_hear(
         self, space: AddressSpace, numbers: Iterable[int], happening: Happening, *, by: str | None = None
@@ -540,6 +555,8 @@ class World:
         for mirror in self._mirrors.values():
             if mirror.space is space:
                 mirror.hearing.released = True
+                for ear in mirror.watches.values():
+                    ear.told = set(ear.pages)  # clause 18
         for number in list(space.ptes):
             pte = self._clear(space, number)
             if pte is not None:
@@ -1004,6 +1021,21 @@ class World:
             _count(self._residents(step.actor)), Count(0), Count(freed, freed), faults, Count(0), Count(0, entries),
         )  # fmt: skip
         return Expectation(elements=elements)
+
+    def _watch(self, step: Watch, _: Observation) -> Expectation:
+        self._mirrors[step.actor].watches[step.span] = Ear(frozenset(self._program.pages(step.span)))
+        return _OK
+
+    def _watched(self, step: Watched, _: Observation) -> Expectation:
+        ear = self._mirrors[step.actor].watches.get(step.span)
+        if ear is None:  # the process had exited before the watch could begin
+            return Expectation(frozenset({errno.ENOENT}))
+        told, ear.told = ear.told, set()
+        # Reclaim, compaction and others clear entries when they like: it may always be told of more.
+        must, may = Entries((_HEARD,)), Entries((_HEARD, NOTHING))
+        return Expectation(
+            elements=tuple(must if number in told else may for number in self._program.pages(step.span))
+        )
 
     def _events(self, step: Events, _: Observation) -> Expectation:
         mirror = self._mirrors[step.actor]

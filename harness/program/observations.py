@@ -37,6 +37,7 @@ class Mark(Flag):
     REMOTE = 0x20  # in the memory of another device
     STALE = 0x40  # a device entry that contradicts the CPU's
     MOVED = 0x80  # moved by this step
+    HEARD = 0x4000  # a watch was told of it
     RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
 
 
@@ -70,6 +71,7 @@ _WORDS = (
     (Mark.STALE, "STALE"),
     (Mark.MOVED, "moved"),
     (Mark.RESIDUE, "residue"),
+    (Mark.HEARD, "heard"),
 )
 
 Token = int | Signal

@@ -18,6 +18,7 @@ MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
 MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
 MAX_REQUEST = 512  # pages of one request; HMM_HARNESS_REQUEST_MAX_PAGES
 MAX_PATTERN = 16  # letters of a `Pattern`; wire.h WIRE_REQUEST_MAX_PATTERN
+MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
 DEVICES = ("d0", "d1")  # wire.h WIRE_MAX_DEVICES
 FIRST_SUBJECT = "a"  # runs from the start of every program
 
@@ -313,6 +314,30 @@ class Request(DeviceOperation):
         return (asked[index % len(asked)] & self.mask) | self.default
 
 
+class Passes(StrEnum):
+    """How an interval notifier is told."""
+
+    ONE = "one-pass"  # invalidate()
+    TWO = "two-pass"  # invalidate_start(), invalidate_finish()
+
+
+@dataclass(frozen=True)
+class Watch(DeviceOperation):
+    """Another mmu_interval_notifier, over this span, until the device is unbound."""
+
+    verb = "watch"
+    span: Span
+    passes: Passes
+
+
+@dataclass(frozen=True)
+class Watched(DeviceOperation):
+    """Shows of which pages the watch of exactly this span was told since the last look, or since it began."""
+
+    verb = "watched"
+    span: Span
+
+
 @dataclass(frozen=True)
 class DeviceRead(DeviceOperation):
     """The device loads the pages through its own page table; shows each page's token."""
@@ -380,7 +405,7 @@ SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
-    Events, Request,
+    Events, Request, Watch, Watched,
 )  # fmt: skip
 QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage, Events)  # these change nothing
 

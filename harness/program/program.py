@@ -19,6 +19,7 @@ from harness.program.operations import (
     MAX_STEPS,
     MAX_SUBJECTS,
     MAX_TOKEN,
+    MAX_WATCHES,
     PAGE_SIZE,
     Backing,
     Bind,
@@ -37,6 +38,8 @@ from harness.program.operations import (
     SubjectOperation,
     Unbind,
     Usage,
+    Watch,
+    Watched,
     Write,
     span_of,
 )
@@ -109,6 +112,7 @@ class Checker:
         self.regions: dict[str, Region] = {}
         self.subjects: dict[str, bool] = {FIRST_SUBJECT: True}  # name: whether it still runs
         self._bound: dict[str, str] = {}
+        self._watches: dict[str, list[Span]] = {}  # of each device that is bound
         self._backings: dict[str, Backing] = {}  # of each region
         self._step = 0
 
@@ -174,6 +178,16 @@ class Checker:
                 self._fail(f"{step.actor} is not bound", f"`{step.actor}: bind a` first")
             case Unbind():
                 del self._bound[step.actor]
+                self._watches.pop(step.actor, None)
+            case Watch(span=span):
+                watches = self._watches.setdefault(step.actor, [])
+                if span in watches:
+                    self._fail(f"{step.actor} watches exactly this already")
+                if len(watches) == MAX_WATCHES:
+                    self._fail(f"more than {MAX_WATCHES} watches of {step.actor}")
+                watches.append(span)
+            case Watched(span=span) if span not in self._watches.get(step.actor, []):
+                self._fail(f"{step.actor} does not watch exactly this", f"`{step.actor}: watch ...` first")
             case Evict() | Usage() | Events():
                 pass
 

@@ -30,6 +30,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Owner,
+    Passes,
     Poison,
     Prot,
     Protect,
@@ -43,6 +44,8 @@ from harness.program.operations import (
     Unbind,
     Unmap,
     Usage,
+    Watch,
+    Watched,
     Write,
     span_of,
 )
@@ -54,7 +57,7 @@ _CODES: dict[type[Operation], str] = {
     Write: "WRITE", Fork: "FORK", Exit: "EXIT", Bind: "BIND", Unbind: "UNBIND", Snapshot: "SNAPSHOT",
     Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
-    Events: "EVENTS", Request: "REQUEST", Poison: "POISON",
+    Events: "EVENTS", Request: "REQUEST", Poison: "POISON", Watch: "WATCH", Watched: "WATCHED",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -153,6 +156,8 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             wire.other = subjects.index(subject)
         case Fault(access=access):
             wire.argument = int(access is Access.WRITE)
+        case Watch(passes=passes):
+            wire.argument = int(passes is Passes.TWO)
         case Request():
             wire.argument = (
                 _ASKED[step.default] << CONSTANTS["WIRE_REQUEST_DEFAULT_SHIFT"]

@@ -101,6 +101,29 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 	}
 }
 
+static int watch(int fd, unsigned long command, uint32_t flags, const struct wire_operation *operation,
+		 struct wire_observation *seen, uint64_t *elements)
+{
+	struct hmm_harness_watch watch = {
+		.size = sizeof(watch),
+		.flags = flags,
+		.addr = operation->address,
+		.npages = operation->npages,
+		.pages = (uintptr_t)elements,
+	};
+	int error = call(fd, command, &watch);
+
+	if (error == EOPNOTSUPP)
+		seen->status = WIRE_UNSUPPORTED;
+	if (error || !elements)
+		return error;
+	/* A call that is none of its business, or a second pass too many */
+	if (watch.strays || watch.finished > watch.calls)
+		return EPROTO;
+	seen->count = operation->npages;
+	return 0;
+}
+
 static void move_data(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 		      uint64_t *elements, uint64_t *scratch)
 {
@@ -153,6 +176,13 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		break;
 	case WIRE_REQUEST:
 		put_request(fd, operation, seen, elements, scratch);
+		return seen->status == WIRE_DONE;
+	case WIRE_WATCH:
+		seen->error = watch(fd, HMM_HARNESS_WATCH, operation->argument ? HMM_HARNESS_WATCH_TWO_PASS : 0,
+				    operation, seen, NULL);
+		return seen->status == WIRE_DONE;
+	case WIRE_WATCHED:
+		seen->error = watch(fd, HMM_HARNESS_WATCHED, 0, operation, seen, elements);
 		return seen->status == WIRE_DONE;
 	case WIRE_TO_DEVICE:
 		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_DEVICE, operation, seen, elements);

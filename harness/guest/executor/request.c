@@ -28,7 +28,8 @@ const struct binding *request_binding(uint32_t number)
 
 bool request_is_device(uint16_t code)
 {
-	return (code >= WIRE_BIND && code <= WIRE_USAGE) || code == WIRE_REQUEST || code == WIRE_EVENTS;
+	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_WATCHED) ||
+	       code == WIRE_EVENTS;
 }
 
 /* The most elements that the observation of @operation can have */
@@ -45,6 +46,7 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_TO_SYSTEM:
 	case WIRE_TABLE:
 	case WIRE_REQUEST:
+	case WIRE_WATCHED:
 		return operation->npages;
 	case WIRE_EVICT:
 		return 2;
@@ -111,6 +113,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_ADVISE:
 		break;
 	case WIRE_FAULT:
+	case WIRE_WATCH:
 		if (operation->argument > 1)
 			return "unknown access";
 		break;

@@ -72,6 +72,8 @@
  * left other bits.
  */
 #define HMM_HARNESS_PAGE_RESIDUE 0x2000
+/* WATCHED only: the watch was told of a change of it. */
+#define HMM_HARNESS_PAGE_HEARD 0x4000
 
 /* hmm_harness_info.capabilities */
 #define HMM_HARNESS_CAP_MIRROR 0x1
@@ -80,6 +82,9 @@
 /* REQUEST, and with it HMM_HARNESS_REQUEST_UNLOCKED */
 #define HMM_HARNESS_CAP_REQUEST 0x10
 #define HMM_HARNESS_CAP_UNLOCKED 0x20
+/* WATCH and WATCHED, and with them HMM_HARNESS_WATCH_TWO_PASS */
+#define HMM_HARNESS_CAP_WATCH 0x40
+#define HMM_HARNESS_CAP_TWO_PASS 0x80
 /* EVENTS, and a netlink family: hmm_harness_netlink.h */
 #define HMM_HARNESS_CAP_EVENTS 0x100
 
@@ -249,6 +254,43 @@ struct hmm_harness_request {
 	__aligned_u64 raw_pfn;
 };
 
+/* hmm_harness_watch.flags of HMM_HARNESS_WATCH */
+#define HMM_HARNESS_WATCH_TWO_PASS 0x1
+
+#define HMM_HARNESS_MAX_WATCHES 16
+
+/**
+ * struct hmm_harness_watch - HMM_HARNESS_WATCH, HMM_HARNESS_WATCHED
+ * @size: sizeof(struct hmm_harness_watch)
+ * @flags: see the operation
+ * @addr: first address
+ * @npages: length in pages
+ * @pages: WATCHED: user pointer to @npages __u64, filled with
+ *         HMM_HARNESS_PAGE_HEARD or 0; 0 if not wanted. WATCH: 0
+ * @calls: (out) WATCHED: how often the watch was called since it began
+ * @finished: (out) WATCHED: how many of these had a second pass
+ * @strays: (out) WATCHED: how many did not concern the range at all
+ *
+ * WATCH adds an mmu_interval_notifier of its own to what the file is bound to,
+ * over a range that may overlap with others: -EEXIST when there is one of
+ * exactly this range, -ENOSPC when there are HMM_HARNESS_MAX_WATCHES. It lasts
+ * until the file is unbound. TWO_PASS: with invalidate_start() and _finish();
+ * -EOPNOTSUPP where the kernel has no such passes.
+ *
+ * WATCHED tells of the watch with exactly this range which pages it was told of
+ * since it began, or since the last WATCHED: -ENOENT when there is none.
+ */
+struct hmm_harness_watch {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__aligned_u64 pages;
+	__aligned_u64 calls;
+	__aligned_u64 finished;
+	__aligned_u64 strays;
+};
+
 /**
  * struct hmm_harness_evict - HMM_HARNESS_EVICT
  * @size: sizeof(struct hmm_harness_evict)
@@ -329,6 +371,8 @@ struct hmm_harness_events {
 #define HMM_HARNESS_TABLE _IO(HMM_HARNESS_TYPE, 0x09)
 #define HMM_HARNESS_USAGE _IO(HMM_HARNESS_TYPE, 0x0a)
 #define HMM_HARNESS_REQUEST _IO(HMM_HARNESS_TYPE, 0x10)
+#define HMM_HARNESS_WATCH _IO(HMM_HARNESS_TYPE, 0x11)
+#define HMM_HARNESS_WATCHED _IO(HMM_HARNESS_TYPE, 0x12)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Watches: interval notifiers besides the one of the mirror, over parts of its
+ * memory that may overlap. They keep no page table; they note of which pages
+ * they were told.
+ */
+#include "compat.h"
+
+#ifdef HH_INTERVAL
+
+#include <linux/bitmap.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "interval.h"
+
+/**
+ * struct hh_watch - a watch
+ * @notifier: covers its range
+ * @finish: for the second pass of one call at a time
+ * @finishing: whether @finish is in use
+ * @first: number of its first page
+ * @npages: how many
+ * @lock: protects all that follows, and is what readers of the notifier hold
+ * @calls: of the callback
+ * @finished: of its second pass
+ * @strays: calls that did not concern its range
+ * @heard: a bit for each page
+ */
+struct hh_watch {
+	struct mmu_interval_notifier notifier;
+#ifdef HAVE_NOTIFIER_TWO_PASS
+	struct mmu_interval_notifier_finish finish;
+	unsigned long finishing;
+#endif
+	unsigned long first;
+	unsigned long npages;
+	spinlock_t lock; /* protects all that follows */
+	u64 calls;
+	u64 finished;
+	u64 strays;
+	unsigned long heard[];
+};
+
+static struct hh_watch *hh_of_notifier(struct mmu_interval_notifier *notifier)
+{
+	return container_of(notifier, struct hh_watch, notifier);
+}
+
+/* Never sleeps, so it never has to refuse. */
+static bool hh_watch_told(struct mmu_interval_notifier *notifier,
+			  const struct mmu_notifier_range *range,
+			  unsigned long sequence)
+{
+	struct hh_watch *watch = hh_of_notifier(notifier);
+	unsigned long from = range->start >> PAGE_SHIFT;
+	/* What ends in the middle of a page, or at the end of all, has it. */
+	unsigned long to = ((range->end - 1) >> PAGE_SHIFT) + 1;
+	unsigned long end = watch->first + watch->npages;
+
+	spin_lock(&watch->lock);
+	mmu_interval_set_seq(notifier, sequence);
+	watch->calls++;
+	if (from < end && to > watch->first) {
+		from = max(from, watch->first);
+		to = min(to, end);
+		bitmap_set(watch->heard, from - watch->first, to - from);
+	} else {
+		watch->strays++;
+	}
+	spin_unlock(&watch->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops hh_watch_ops = {
+	.invalidate = hh_watch_told,
+};
+
+#ifdef HAVE_NOTIFIER_TWO_PASS
+static bool hh_watch_start(struct mmu_interval_notifier *notifier,
+			   const struct mmu_notifier_range *range,
+			   unsigned long sequence,
+			   struct mmu_interval_notifier_finish **finish)
+{
+	struct hh_watch *watch = hh_of_notifier(notifier);
+
+	hh_watch_told(notifier, range, sequence);
+	if (!test_and_set_bit(0, &watch->finishing))
+		*finish = &watch->finish;
+	return true;
+}
+
+static void hh_watch_finish(struct mmu_interval_notifier_finish *finish)
+{
+	struct hh_watch *watch = container_of(finish, struct hh_watch, finish);
+
+	spin_lock(&watch->lock);
+	watch->finished++;
+	spin_unlock(&watch->lock);
+	clear_bit(0, &watch->finishing);
+}
+
+static const struct mmu_interval_notifier_ops hh_watch_ops_two = {
+	.invalidate_start = hh_watch_start,
+	.invalidate_finish = hh_watch_finish,
+};
+#endif
+
+static const struct mmu_interval_notifier_ops *hh_watch_ops_of(u32 flags)
+{
+#ifdef HAVE_NOTIFIER_TWO_PASS
+	if (flags & HMM_HARNESS_WATCH_TWO_PASS)
+		return &hh_watch_ops_two;
+#endif
+	return flags ? NULL : &hh_watch_ops;
+}
+
+static struct hh_watch *hh_find_watch(struct hh_watches *watches,
+				      const struct hmm_harness_watch *args)
+{
+	unsigned int i;
+
+	for (i = 0; i < watches->count; i++)
+		if (watches->all[i]->first == args->addr >> PAGE_SHIFT &&
+		    watches->all[i]->npages == args->npages)
+			return watches->all[i];
+	return NULL;
+}
+
+/**
+ * hh_watch_begin() - HMM_HARNESS_WATCH
+ * @watches: of the mirror; its lock is held
+ * @mm: its memory, which has a user
+ * @args: what the caller asked for
+ *
+ * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -ENOMEM
+ */
+int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
+		   const struct hmm_harness_watch *args)
+{
+	const struct mmu_interval_notifier_ops *ops;
+	struct hh_watch *watch;
+	int ret;
+
+	ops = hh_watch_ops_of(args->flags);
+	if (!ops)
+		return -EOPNOTSUPP;
+	if (hh_find_watch(watches, args))
+		return -EEXIST;
+	if (watches->count == HMM_HARNESS_MAX_WATCHES)
+		return -ENOSPC;
+	watch = kzalloc(struct_size(watch, heard, BITS_TO_LONGS(args->npages)),
+			GFP_KERNEL_ACCOUNT);
+	if (!watch)
+		return -ENOMEM;
+	spin_lock_init(&watch->lock);
+	watch->first = args->addr >> PAGE_SHIFT;
+	watch->npages = args->npages;
+	ret = mmu_interval_notifier_insert(&watch->notifier, mm, args->addr,
+					   args->npages << PAGE_SHIFT, ops);
+	if (ret) {
+		kfree(watch);
+		return ret;
+	}
+	watches->all[watches->count++] = watch;
+	return 0;
+}
+
+/**
+ * hh_watch_tell() - HMM_HARNESS_WATCHED
+ * @watches: of the mirror; its lock is held
+ * @args: what the caller asked for
+ *
+ * Return: 0, -ENOENT, -EFAULT
+ */
+int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args)
+{
+	u64 __user *pages = u64_to_user_ptr(args->pages);
+	struct hh_watch *watch = hh_find_watch(watches, args);
+	unsigned long i;
+	bool heard;
+
+	if (!watch)
+		return -ENOENT;
+	spin_lock(&watch->lock);
+	args->calls = watch->calls;
+	args->finished = watch->finished;
+	args->strays = watch->strays;
+	spin_unlock(&watch->lock);
+	/* What is told in between is for the next time, page by page. */
+	for (i = 0; pages && i < watch->npages; i++) {
+		spin_lock(&watch->lock);
+		heard = __test_and_clear_bit(i, watch->heard);
+		spin_unlock(&watch->lock);
+		if (put_user(heard ? HMM_HARNESS_PAGE_HEARD : 0ULL, pages + i))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+/**
+ * hh_watch_end_all() - no callback runs after it returned
+ * @watches: of the mirror; its lock is held
+ */
+void hh_watch_end_all(struct hh_watches *watches)
+{
+	while (watches->count) {
+		struct hh_watch *watch = watches->all[--watches->count];
+
+		mmu_interval_notifier_remove(&watch->notifier);
+		kfree(watch);
+	}
+}
+
+#endif /* HH_INTERVAL */
