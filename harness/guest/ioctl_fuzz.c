@@ -15,9 +15,10 @@
  * takes its place. Devices opened by the parent are shared by all workers, so
  * that most of them act on the memory of somebody else.
  *
- * Exit status: 0 when every command that the devices are capable of succeeded
- * at least once, nobody is stuck, and no device page is left when all are gone;
- * 1 otherwise, with the reason; 2 for a wrong command line or a missing device.
+ * Exit status: 0 when every command that the devices of a binding are capable of
+ * succeeded there at least once, somebody listened and heard something, nobody
+ * is stuck, and no device page is left when all are gone; 1 otherwise, with the
+ * reason; 2 for a wrong command line or a missing device.
  * Whether the kernel had something to say is for the caller to look up in its
  * log.
  */
@@ -103,11 +104,13 @@ static const struct command commands[] = {
 	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
 };
 
-/* Of both bindings; which of them there are depends on the kernel. */
-static const char *const nodes[] = {
+/* Which bindings there are depends on the kernel. */
+#define BINDINGS 2
+static const char *const nodes[BINDINGS * HMM_HARNESS_NR_DEVICES] = {
 	"/dev/hmm_harness0", "/dev/hmm_harness1",
 	"/dev/hmm_mirror0", "/dev/hmm_mirror1",
 };
+static const char *const bindings[BINDINGS] = { "interval", "mirror" };
 
 /* The last row is for commands that do not exist. */
 #define ROWS (ARRAY_SIZE(commands) + 1)
@@ -116,14 +119,21 @@ static const char *const nodes[] = {
 struct board {
 	bool stop;
 	uint64_t outcome[ROWS][MAX_ERRNO];
+	uint64_t done[BINDINGS][ROWS];	/* successes */
 	uint64_t stale;
 	uint64_t retries;
+	uint64_t said;		/* netlink messages that were taken */
+	uint64_t subscribed;
+	uint64_t heard;		/* ... and that came */
 };
 
 static struct board *board;
 static bool use_faults;
 static uint16_t family;	/* of netlink */
 static const char *devices[ARRAY_SIZE(nodes)];
+static unsigned int binding_of[ARRAY_SIZE(nodes)];	/* of devices */
+static bool present[BINDINGS];
+static uint64_t capabilities[BINDINGS];
 static unsigned int device_count;
 static bool use_mistakes;
 static int shared_files[SHARED_FILES];
@@ -372,13 +382,22 @@ static void fill_watch(struct hmm_harness_watch *args,
 		args->pages = rnd();
 }
 
-static void note(unsigned int row, int result, int error)
+static void count(uint64_t *what)
+{
+	__atomic_fetch_add(what, 1, __ATOMIC_RELAXED);
+}
+
+/* @slot: of the file in files */
+static void note(unsigned int row, unsigned int slot, int result, int error)
 {
 	unsigned int at = result < 0 ? error : 0;
 
 	if (at >= MAX_ERRNO)
 		at = MAX_ERRNO - 1;
-	__atomic_fetch_add(&board->outcome[row][at], 1, __ATOMIC_RELAXED);
+	count(&board->outcome[row][at]);
+	/* Only of these is it known which device they are. */
+	if (!at && slot < SHARED_FILES)
+		count(&board->done[binding_of[slot % device_count]][row]);
 }
 
 /* Contradictions between the tables may only be seen under mistakes. */
@@ -392,7 +411,7 @@ static void look_for_stale(const struct hmm_harness_range *args)
 		return;
 	for (i = 0; i < args->done; i++)
 		if (pages[i] & HMM_HARNESS_PAGE_STALE)
-			__atomic_fetch_add(&board->stale, 1, __ATOMIC_RELAXED);
+			count(&board->stale);
 }
 
 static void arm_failure(void)
@@ -426,7 +445,8 @@ static void call(bool lonely)
 	unsigned int row = some_row();
 	const struct command *command = &commands[row];
 	unsigned long nr = command->nr;
-	int fd = files[below(ARRAY_SIZE(files))];
+	unsigned int slot = below(ARRAY_SIZE(files));
+	int fd = files[slot];
 	uint64_t style = below(20);
 	int result, error;
 	size_t i;
@@ -477,7 +497,7 @@ static void call(bool lonely)
 	error = errno;
 	disarm_failure();
 
-	note(row, result, error);
+	note(row, slot, result, error);
 	if ((void *)args != (void *)own || !command->range || row == ROWS - 1 ||
 	    style == 0)
 		return;
@@ -620,7 +640,7 @@ static void use_netlink(void)
 		HMM_HARNESS_CMD_SUBSCRIBE, HMM_HARNESS_CMD_STATE,
 		HMM_HARNESS_CMD_UNSUBSCRIBE,
 	};
-	struct timeval patience = { .tv_usec = 2000 };
+	struct timeval patience = { .tv_usec = one_in(8) ? 50000 : 2000 };
 	bool sane = one_in(2);
 	unsigned char message[4096] __attribute__((aligned(4)));
 	struct nlmsghdr *head = (void *)message;
@@ -643,10 +663,19 @@ static void use_netlink(void)
 				    (sane ? 0 : one_in(2) ? NLM_F_DUMP : rnd());
 		genl->cmd = sane ? good[say] : below(16);
 		genl->version = HMM_HARNESS_FAMILY_VERSION;
-		send(fd, message, length, 0);
-		for (i = below(50); i > 0; i--)
+		if (send(fd, message, length, 0) < 0)
+			break;
+		count(&board->said);
+		for (i = below(50); i > 0; i--) {
 			if (recv(fd, message, sizeof(message), 0) < 0)
 				break;
+			if (!sane || head->nlmsg_type != family)
+				continue;
+			if (genl->cmd == HMM_HARNESS_CMD_SUBSCRIBE)
+				count(&board->subscribed);
+			else if (genl->cmd >= HMM_HARNESS_CMD_INVALIDATION)
+				count(&board->heard);
+		}
 	}
 	close(fd);
 }
@@ -730,7 +759,7 @@ static void *run_thread(void *argument)
 			change_memory();
 		else if (one_in(200))
 			change_file();
-		else if (one_in(400))
+		else if (one_in(100))
 			use_netlink();
 		else
 			call(false);
@@ -868,7 +897,31 @@ static void prepare_faults(void)
 	}
 }
 
-static int report(uint64_t capabilities)
+/* Everything that a binding is capable of has to have worked there. */
+static int check_reach(void)
+{
+	unsigned int binding, row, failures = 0;
+
+	for (binding = 0; binding < BINDINGS; binding++) {
+		for (row = 0; row < ROWS - 1 && present[binding]; row++) {
+			if (board->done[binding][row] ||
+			    commands[row].capability & ~capabilities[binding])
+				continue;
+			printf("ioctl_fuzz: %s: %s never succeeded\n",
+			       bindings[binding], commands[row].name);
+			failures++;
+		}
+	}
+	printf("netlink   %9lu messages, %lu subscriptions, %lu times events\n",
+	       board->said, board->subscribed, board->heard);
+	if (!board->subscribed || !board->heard) {
+		printf("ioctl_fuzz: nobody heard anything\n");
+		failures++;
+	}
+	return failures;
+}
+
+static int report(void)
 {
 	unsigned int row, at, failures = 0;
 	uint64_t calls, total = 0;
@@ -886,12 +939,6 @@ static int report(uint64_t capabilities)
 				printf(", %lu %s", board->outcome[row][at],
 				       strerrorname_np(at) ? : "?");
 		printf("\n");
-		if (row < ROWS - 1 && !board->outcome[row][0] &&
-		    !(commands[row].capability & ~capabilities)) {
-			printf("ioctl_fuzz: %s never succeeded\n",
-			       commands[row].name);
-			failures++;
-		}
 	}
 	if (board->outcome[ROWS - 1][0]) {
 		printf("ioctl_fuzz: a command that does not exist succeeded\n");
@@ -939,7 +986,6 @@ int main(int argc, char **argv)
 	unsigned long seconds = 10, seed = time(NULL), count = 4;
 	pid_t workers[MAX_WORKERS] = { 0 };
 	struct hmm_harness_info info = { .size = sizeof(info) };
-	uint64_t capabilities = 0;
 	char names[2048] = "";
 	double end;
 	pid_t dead;
@@ -980,9 +1026,13 @@ int main(int argc, char **argv)
 		perror("ioctl_fuzz: mmap");
 		return 1;
 	}
-	for (i = 0; i < ARRAY_SIZE(nodes); i++)
-		if (!access(nodes[i], F_OK))
-			devices[device_count++] = nodes[i];
+	for (i = 0; i < ARRAY_SIZE(nodes); i++) {
+		if (access(nodes[i], F_OK))
+			continue;
+		binding_of[device_count] = i / HMM_HARNESS_NR_DEVICES;
+		present[i / HMM_HARNESS_NR_DEVICES] = true;
+		devices[device_count++] = nodes[i];
+	}
 	for (i = 0; i < SHARED_FILES; i++) {
 		shared_files[i] = -1;
 		if (device_count)
@@ -996,7 +1046,7 @@ int main(int argc, char **argv)
 			perror("ioctl_fuzz: INFO");
 			return 2;
 		}
-		capabilities |= info.capabilities;
+		capabilities[binding_of[i % device_count]] = info.capabilities;
 	}
 	if (!find_family()) {
 		fprintf(stderr, "ioctl_fuzz: no netlink family %s\n",
@@ -1041,7 +1091,8 @@ int main(int argc, char **argv)
 		failures++;
 	for (i = 0; i < SHARED_FILES; i++)
 		close(shared_files[i]);
-	failures += report(capabilities);
+	failures += report();
+	failures += check_reach();
 	failures += check_residue();
 	printf("ioctl_fuzz: %s\n", failures ? "failed" : "passed");
 	return failures != 0;
