@@ -115,6 +115,9 @@ class Expectation:
     hearing: Hearing | None = None
 
 
+OK = Expectation()  # it succeeds, and shows nothing
+
+
 @dataclass(frozen=True)
 class Deviation:
     """A divergence of the kernel from its documentation that is understood."""

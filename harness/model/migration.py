@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Migration: pages move into and out of the memory of devices."""
+
+from __future__ import annotations
+
+import errno
+
+from harness.model.allowed import SNAPSHOT_CUT, Count, Entries, Expectation, Shape
+from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
+from harness.model.state import Handlers, State
+from harness.model.views import counted
+from harness.program.observations import NO_MARKS, Happening, Mark, Observation
+from harness.program.operations import MAX_PAGES, MAX_SUBJECTS, Evict, Span, ToDevice, ToSystem
+
+
+class Migration:
+    """Migrations that a device asks for."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def handlers(self) -> Handlers:
+        """The operations that this is about."""
+        return {ToDevice: self._to_device, ToSystem: self._to_system, Evict: self._evict}
+
+    def _to_device(self, step: ToDevice, _: Observation) -> Expectation:
+        mirror = self._state.mirrors[step.actor]
+        space = mirror.space
+        capacity = self._state.rules.device_pages
+        cut = False
+        # What there is no memory for stays where it is.
+        room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._state.residents(step.actor))
+        allowed: list[Entries] = []
+        for number in self._state.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.readable:
+                return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
+            moves = room > 0 and self._migratable(space, number)
+            self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
+            if moves:
+                room -= 1
+                self._move_in(space, number, step.actor, huge=self._is_whole(space, number, step.span))
+            pte = space.ptes.get(number)
+            here = pte is not None and pte.page.home == step.actor
+            marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
+            deviating: tuple[tuple[str, Shape], ...] = ()
+            if here and cut:
+                deviating = ((SNAPSHOT_CUT, Shape(marks & ~Mark.LOCAL)),)
+            cut = cut or (number in space.traps and self._state.rules.traps_cut_snapshots)
+            if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
+                mirror.entries[number] = (pte.page, pte.write)
+                if pte.page.strayed:
+                    deviating = ((pte.page.strayed, Shape(Mark.MOVED | Mark.LOCAL)),)
+                    if here:
+                        pte.page.strayed = None
+            allowed.append(Entries((Shape(marks),), deviating))
+        return Expectation(elements=self._if_moves_shown(allowed))
+
+    def _migratable(self, space: AddressSpace, number: int) -> bool:
+        """mm/migrate_device.c: holes and the zero page of anonymous VMAs, and anonymous pages (clauses 65 to 76)."""
+        pte = space.ptes.get(number)
+        if number in space.traps:
+            return False
+        if pte is None or pte.page.zero:
+            return space.areas[number].anonymous
+        return pte.page.anonymous and pte.page.home is None
+
+    def _is_whole(self, space: AddressSpace, number: int, span: Span) -> bool:
+        """Whether the 2 MiB around this page may migrate as one: `span` and a VMA have all of it."""
+        if not self._state.rules.moves_huge:
+            return False
+        first = number - number % HUGE_PAGES
+        block = range(first, first + HUGE_PAGES)
+        start = self._state.program.address(span) // 4096
+        if first < start or first + HUGE_PAGES > start + span.count:
+            return False
+        return all(space.areas.get(near) == space.areas[number] for near in block)
+
+    def _move_in(self, space: AddressSpace, number: int, device: str, *, huge: bool) -> None:
+        """`huge`: it may become a part of a page of 2 MiB there."""
+        if self._state.listening:
+            self._state.must_hear(space, number, Happening.MIGRATE, by=device)
+            self._state.mirrors[device].hearing.must(self._state.cause, [(Happening.TO_DEVICE, None)], number)
+        pte = space.ptes.get(number)
+        self._state.invalidate(space, (number,))
+        if pte is None or pte.page.zero:
+            # migrate_vma_insert_page(): writable as the VMA is.
+            write = Known.YES if space.areas[number].prot.writable else Known.NO
+            page = Page(frozenset({0}), anonymous=True, home=device)
+            space.set(number, Pte(page, write, huge=huge))
+            return
+        pte.page.home = device
+        for other, at in pte.page.mappings:
+            self._state.must_hear(other, at, Happening.MIGRATE, Happening.CLEAR, by=device)
+            self._state.invalidate(other, (at,))
+            other.ptes[at].present = Known.YES
+            other.ptes[at].huge = other.ptes[at].huge and huge
+            other.ptes[at].or_zero = False
+
+    def _to_system(self, step: ToSystem, _: Observation) -> Expectation:
+        space = self._state.mirrors[step.actor].space
+        allowed: list[Entries] = []
+        for number in self._state.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.readable:
+                return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
+            self._state.may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
+            pte = space.ptes.get(number)
+            if pte is None or pte.page.home != step.actor:
+                allowed.append(Entries((Shape(NO_MARKS),)))
+                continue
+            deviating = ((pte.page.strayed, Shape(NO_MARKS)),) if pte.page.strayed else ()
+            allowed.append(Entries((Shape(Mark.MOVED),), deviating))
+            self._state.bring_home(pte.page)
+        return Expectation(elements=self._if_moves_shown(allowed))
+
+    def _evict(self, step: Evict, _: Observation) -> Expectation:
+        residents = self._state.residents(step.actor)
+        moved = counted(residents)
+        for space in {space for page in residents for space, _ in page.mappings}:
+            # from a page to the end of its VMA
+            self._state.may_migrate(space, space.areas, step.actor, Happening.TO_SYSTEM)
+        for page in residents:
+            self._state.bring_home(page)
+        return Expectation(elements=(moved, Count(0, 0)))
+
+    def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
+        return tuple(allowed) if self._state.rules.shows_moves else ()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Requests: hmm_range_fault() with a wish for each page."""
+
+from __future__ import annotations
+
+import errno
+
+from harness.model.allowed import FAULTED_ALONG, Entries, Expectation
+from harness.model.memory import HUGE_PAGES, AddressSpace, Area, Known, Page, Pte
+from harness.model.state import Handlers, State
+from harness.model.walk import REFUSED, Walk
+from harness.program.observations import Element, Entry, Mark, Observation
+from harness.program.operations import DEVICES, Asked, Manner, Owner, Request
+
+# The VMAs and 2 MiB of them in which a page needs a fault, and whether for writing.
+_Along = dict[tuple[Area, int], bool]
+
+
+class Requests:
+    """Requests by devices."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def handlers(self) -> Handlers:
+        """The operations that this is about."""
+        return {Request: self._request}
+
+    def _request(self, step: Request, observed: Observation) -> Expectation:
+        if step.manner is Manner.STALE:
+            return Expectation(frozenset({errno.EBUSY}))  # clause 52
+        others = [device for device in DEVICES if device != step.actor]
+        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: others[0]}[step.owner]
+        walk = Walk(self._state, step.actor, owner)
+        along = self._along(step, walk.space, owner)
+        allowed: list[Entries] = []
+        for index, number in enumerate(self._state.pages(step.span)):
+            asked = step.asked(index)
+            seen = observed.elements[index] if index < len(observed.elements) else None
+            write = asked is Asked.BOTH
+            if write and walk.is_own_readonly(number):
+                entry = walk.fault_own_readonly(number, seen)
+                if entry is None:
+                    return Expectation(frozenset({errno.EPERM}))
+                allowed.append(entry)
+                continue
+            granted = asked in (Asked.FAULT, Asked.BOTH)
+            fresh = number not in walk.space.ptes
+            if granted and walk.refused(number, observed, shown=None):
+                return Expectation(frozenset({0}), (), REFUSED)
+            error = walk.grant(number, write=write) if granted else 0
+            if error:
+                return Expectation(frozenset({error}))
+            entry = walk.view(number, granted=granted)
+            if not write:
+                entry = self._or_along(walk, along, number, entry, seen, fresh=fresh, failed=bool(observed.error))
+            allowed.append(entry)
+        return Expectation(elements=tuple(allowed))
+
+    def _along(self, step: Request, space: AddressSpace, owner: str | None) -> _Along:
+        """Where a page needs a fault, and whether for writing: it is a fault of more pages, see `FAULTED_ALONG`."""
+        found: _Along = {}
+        pages = [(number, step.asked(index)) for index, number in enumerate(self._state.pages(step.span))]
+        if len({asked for _, asked in pages}) == 1:
+            return found
+        for number, asked in pages:
+            area = space.areas.get(number)
+            if area is None or asked in (Asked.NONE, Asked.WRITE):
+                continue
+            pte = space.ptes.get(number)
+            write = asked is Asked.BOTH
+            there = pte is not None and pte.present is Known.YES and pte.page.home in (None, owner)
+            segment = (area, number // HUGE_PAGES)
+            if not there or segment in found or (write and pte is not None and pte.write is not Known.YES):
+                found[segment] = found.get(segment, False) or write
+        return found
+
+    def _or_along(
+        self,
+        walk: Walk,
+        along: _Along,
+        number: int,
+        expected: Entries,
+        seen: Element | None,
+        *,
+        fresh: bool,
+        failed: bool,
+    ) -> Entries:
+        """What is shown of a page, of which less was asked than of another one. `fresh`: it was not there before."""
+        space = walk.space
+        area = space.areas.get(number)
+        if area is None or (area, number // HUGE_PAGES) not in along or not area.prot.readable:
+            return expected
+        if number in space.traps:
+            return expected
+        write = along[area, number // HUGE_PAGES] and area.prot.writable
+        if failed:
+            self._touch_maybe(space, number, write=write)
+        elif isinstance(seen, Entry) and Mark.VALID in seen.marks and not expected.admits(seen):
+            write = write and Mark.WRITE in seen.marks
+            if fresh:
+                space.fault_in(number, write=write)  # with nothing that anybody had heard of before
+            else:
+                self._state.touch(space, number, write=write)
+            faulted = walk.view(number, granted=True)
+            return Entries(expected.shapes, tuple((FAULTED_ALONG, shape) for shape in faulted.shapes))
+        return expected
+
+    def _touch_maybe(self, space: AddressSpace, number: int, *, write: bool) -> None:
+        """A permitted access that may have been made or not."""
+        pte = space.ptes.get(number)
+        if pte is None:
+            self._state.touch(space, number, write=write)
+            pte = space.ptes[number]
+            pte.present = Known.MAYBE
+        elif pte.page.home is not None:
+            self._state.stray(pte.page, FAULTED_ALONG)
+        if write and pte.page.zero:
+            pte = Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, pte.present, huge=pte.huge)
+            space.set(number, pte)
+        if write and pte.write is Known.NO:
+            pte.write = Known.MAYBE
+        pte.or_zero = pte.page.anonymous and 0 in pte.page.tokens

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What all steps work on: the memory of subjects, the mirrors of devices, and how a change of the one is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from harness.model.allowed import Expectation
+from harness.model.hearing import Hearing
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte
+from harness.model.rules import Rules
+from harness.program.observations import Happening
+from harness.program.observations import Owner as Migrator
+from harness.program.operations import FIRST_SUBJECT, Events, Operation, Span, Watch
+from harness.program.program import Program
+from harness.program.text import render_step
+
+# What carries a step out: takes the operation and what was observed of it.
+Handlers = dict[type[Operation], Callable[..., Expectation]]
+
+
+@dataclass(eq=False)
+class Ear:
+    """A watch. `told`: the pages that it must have been told of since the last look; it may be told of any."""
+
+    pages: frozenset[int]
+    told: set[int] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Mirror:
+    """A device's view of one process. `entries`: what its page table may hold; any may be missing."""
+
+    space: AddressSpace
+    hearing: Hearing
+    entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
+    watches: dict[Span, Ear] = field(default_factory=dict)
+
+
+class State:
+    """The subjects and devices of one run of `program`, and what any step may do to them.
+
+    `spaces`: by subject, of those that are alive. `mirrors`: by device. `listening`: whether the program looks at
+    what devices hear; if so, `cause` is the step at hand, as text.
+    """
+
+    def __init__(self, program: Program, rules: Rules) -> None:
+        self.program = program
+        self.rules = rules
+        self.zero = Page(frozenset({0}), anonymous=True, zero=True)
+        self.spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self.zero)}
+        self.mirrors: dict[str, Mirror] = {}
+        self.returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
+        self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
+        self.cause = ""
+        self._number = 0
+
+    def begin(self, operation: Operation) -> None:
+        """`operation` is the next step at hand."""
+        if self.listening:
+            self._number += 1
+            self.cause = f"{self._number}  {render_step(operation, self.program)}"
+
+    def pages(self, span: Span) -> Iterator[int]:
+        """The virtual page numbers of `span`."""
+        return self.program.pages(span)
+
+    def residents(self, device: str) -> set[Page]:
+        """The pages in the memory of `device`."""
+        return {pte.page for space in self.spaces.values() for pte in space.ptes.values() if pte.page.home == device}
+
+    def new_hearing(self) -> Hearing:
+        """Of a device that has heard nothing yet."""
+        return Hearing(self.program.place, self.rules.reasons)
+
+    # What the CPU's side does to the devices
+
+    def invalidate(self, space: AddressSpace, numbers: Iterable[int], *, only_writable: bool = False) -> None:
+        """The devices' entries must be gone (clauses 1 to 3): they would point elsewhere or allow more."""
+        mirrors = [mirror for mirror in self.mirrors.values() if mirror.space is space]
+        for mirror in mirrors:
+            for number in numbers:
+                entry = mirror.entries.get(number)
+                if entry is not None and not (only_writable and entry[1] is Known.NO):
+                    del mirror.entries[number]
+
+    # What of that the devices hear: facts of mm/, by its calls of mmu_notifier_range_init*()
+
+    def must_hear(self, space: AddressSpace, number: int, *happenings: Happening, by: str | None = None) -> None:
+        """The devices must hear one of `happenings` of the page if its entry is there for sure. `by`: who does it."""
+        pte = space.ptes.get(number)
+        if not self.listening or pte is None or pte.present is not Known.YES:
+            return
+        for device, mirror in self.mirrors.items():
+            if mirror.space is space:
+                mirror.hearing.must(self.cause, [(what, _owner(what, device, by)) for what in happenings], number)
+                for ear in mirror.watches.values():
+                    ear.told |= {number} & ear.pages
+
+    def may_hear(
+        self, space: AddressSpace, numbers: Iterable[int], happening: Happening, *, by: str | None = None
+    ) -> None:
+        """The devices may hear `happening` of these pages."""
+        if not self.listening:
+            return
+        numbers = tuple(numbers)
+        for device, mirror in self.mirrors.items():
+            if mirror.space is space:
+                mirror.hearing.may((happening, _owner(happening, device, by)), numbers)
+
+    def may_migrate(self, space: AddressSpace, numbers: Iterable[int], device: str, happening: Happening) -> None:
+        """`device` may migrate these pages in the direction that `happening` says, and be asked to by a CPU."""
+        if not self.listening:
+            return
+        numbers = tuple(numbers)
+        self.may_hear(space, numbers, Happening.MIGRATE, by=device)
+        if device in self.mirrors:
+            self.mirrors[device].hearing.may((happening, None), numbers)
+            self.mirrors[device].hearing.may((Happening.CPU_FAULT, None), numbers)
+
+    def _may_leave(self, page: Page) -> None:
+        """The page may leave the memory of the device in which it lives, without further notice."""
+        if self.listening and page.home is not None:
+            for space, number in page.mappings:
+                self.may_migrate(space, (number,), page.home, Happening.TO_SYSTEM)
+
+    def stray(self, page: Page, why: str) -> None:
+        """The page may have left device memory. `why`: a deviation's name, or `WITH_HUGE`."""
+        page.strayed = page.strayed or why
+        self._may_leave(page)
+
+    def _hear_return(self, page: Page) -> None:
+        """The page leaves device memory, now."""
+        device = page.home
+        if not self.listening or device is None:
+            return
+        self._may_leave(page)
+        if page.strayed:
+            return
+        for space, number in page.mappings:
+            self.must_hear(space, number, Happening.MIGRATE, Happening.CLEAR, by=device)
+        if device in self.mirrors:
+            hearing = self.mirrors[device].hearing
+            hearing.freed += 1
+            if len(page.mappings) == 1:
+                for _, number in page.mappings:
+                    hearing.must(self.cause, [(Happening.TO_SYSTEM, None)], number)
+
+    def _hear_of_touch(self, space: AddressSpace, number: int, page: Page) -> None:
+        """A CPU touches the page, which lives in device memory: clause 89."""
+        device = page.home
+        if not self.listening or device is None or page.strayed:
+            return
+        self.must_hear(space, number, Happening.MIGRATE, by=device)
+        if device in self.mirrors:
+            self.mirrors[device].hearing.must(self.cause, [(Happening.CPU_FAULT, None)], number)
+
+    def drop(self, page: Page) -> None:
+        """One mapping less: the last one frees the page (clauses 94 and 97)."""
+        if page.home in self.mirrors and not page.mappings and not page.strayed:
+            self.mirrors[page.home].hearing.freed += 1
+
+    def clear(self, space: AddressSpace, number: int, happening: Happening | None = None) -> Pte | None:
+        """The entry goes, which is heard of as `happening`."""
+        if happening is not None:
+            self.must_hear(space, number, happening)
+        self.invalidate(space, (number,))
+        return space.clear(number)
+
+    def bring_home(self, page: Page, *, now: bool = True) -> None:
+        """The page leaves device memory; every mapping of it changes (clauses 2 and 89). `now`: it had not before."""
+        if now:
+            self._hear_return(page)
+        page.home = None
+        page.strayed = None
+        for space, number in page.mappings:
+            self.invalidate(space, (number,))
+
+    def _let_go(self, space: AddressSpace, number: int, device: str) -> None:
+        """The rest of a huge page may leave device memory with the page that is touched."""
+        first = number - number % HUGE_PAGES
+        for near in range(first, first + HUGE_PAGES):
+            pte = space.ptes.get(near)
+            if pte is not None and pte.huge and pte.page.home == device and near != number:
+                self.stray(pte.page, WITH_HUGE)
+
+    def touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
+        """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
+        pte = space.ptes.get(number)
+        if pte is not None and pte.page.home is not None:
+            if pte.page.home in self.returns and not pte.page.strayed:
+                self.returns[pte.page.home] += 1  # clause 89
+            if pte.huge:
+                self._let_go(space, number, pte.page.home)
+            self._hear_of_touch(space, number, pte.page)
+            self.bring_home(pte.page)
+        present = pte is not None and pte.present is Known.YES
+        replaced = space.fault_in(number, write=write)
+        if replaced is not None and present:
+            self.must_hear(space, number, Happening.CLEAR)  # mm/memory.c wp_page_copy()
+        if replaced is not None:
+            self.invalidate(space, (number,))
+        return space.ptes[number]
+
+
+def _owner(happening: Happening, device: str, by: str | None) -> Migrator | None:
+    """What `device` is told of who does this; nothing but of migrations."""
+    if happening is not Happening.MIGRATE or by is None:
+        return None
+    return Migrator.OWN if by == device else Migrator.OTHER

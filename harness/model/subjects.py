@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Subjects: what processes do with their memory, but for advice."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+from harness.model.allowed import OK, Expectation, Tokens
+from harness.model.memory import AddressSpace, Area, File, Known, Pte, Trap
+from harness.model.state import Handlers, State
+from harness.program.observations import Happening, Observation, Signal
+from harness.program.operations import Backing, Exit, Fork, Map, Poison, Protect, Read, Remap, Unmap, Write
+
+_SIGNALS = {Trap.POISON: Signal.BUS, Trap.GUARD: Signal.SEGV}  # mm/memory.c do_swap_page(), handle_pte_marker()
+
+
+class Subjects:
+    """Mappings, accesses by the CPU, and the lives of processes."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def handlers(self) -> Handlers:
+        """The operations that this is about."""
+        return {
+            Map: self._map, Unmap: self._unmap, Protect: self._protect, Remap: self._remap,
+            Read: self._read, Write: self._write, Poison: self._poison, Fork: self._fork, Exit: self._exit,
+        }  # fmt: skip
+
+    def _map(self, step: Map, _: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        first = self._state.program.regions[step.region].address // 4096
+        file = None if step.backing is Backing.ANON else File()
+        area = Area(step.backing, step.prot, first, file)
+        for number in range(first, first + step.pages):
+            space.areas[number] = area
+        return OK
+
+    def _unmap(self, step: Unmap, _: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        self._state.may_hear(space, self._state.pages(step.span), Happening.UNMAP)
+        for number in self._state.pages(step.span):
+            pte = self._state.clear(space, number, Happening.UNMAP)
+            if pte is not None:
+                self._state.drop(pte.page)
+            space.traps.pop(number, None)
+            space.areas.pop(number, None)
+        return OK
+
+    def _protect(self, step: Protect, _: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        for number in self._state.pages(step.span):
+            if number not in space.areas:
+                return Expectation(frozenset({errno.ENOMEM}))  # what is before the hole was changed
+            if space.areas[number].prot is step.prot:
+                continue  # mm/mprotect.c mprotect_fixup(): nothing to do
+            pte = space.ptes.get(number)
+            loses_write = pte is not None and pte.write is Known.YES and not step.prot.writable
+            if loses_write or not step.prot.cpu_readable:
+                self._state.must_hear(space, number, Happening.PROTECTION_VMA)
+            if space.has_tables_near(number):
+                self._state.may_hear(space, (number,), Happening.PROTECTION_VMA)
+            space.change_area(number, prot=step.prot)
+            self._state.invalidate(space, (number,), only_writable=step.prot.readable)
+            if pte is not None:
+                pte.write = _write_after_protect(pte, space.areas[number])
+        return OK
+
+    def _remap(self, step: Remap, observed: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        numbers = list(self._state.pages(step.span))
+        areas = [space.areas.get(number) for number in numbers]
+        origins = {area for area in areas if area is not None}
+        errors = frozenset({0})
+        if self._state.rules.has("REMAP_SEVERAL"):
+            if areas[0] is None:
+                return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c remap_move(): no gap at the start
+        elif None in areas or len(origins) > 1:
+            return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c vma_to_resize(): one VMA only
+        elif not space.pieces.isdisjoint(numbers):
+            errors |= {errno.EFAULT}  # equal, but it may be two VMAs
+        if observed.error in errors and observed.error:
+            return Expectation(errors)
+        shift = self._state.program.regions[step.region].address // 4096 - numbers[0]
+        for number, area in zip(numbers, areas, strict=True):
+            if area is None:
+                continue
+            self._state.may_hear(space, (number,), Happening.UNMAP)
+            pte = self._state.clear(space, number, Happening.UNMAP)
+            del space.areas[number]
+            space.areas[number + shift] = replace(area, origin=area.origin + shift)
+            if pte is not None:
+                space.set(number + shift, pte)
+            if number in space.traps:
+                space.trap(number + shift, space.traps.pop(number))
+        return Expectation(errors)
+
+    def _read(self, step: Read, _: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        allowed: list[Tokens] = []
+        for number in self._state.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.cpu_readable:
+                allowed.append(Tokens(frozenset({Signal.SEGV})))
+            elif number in space.traps:
+                allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
+            else:
+                allowed.append(Tokens(self._state.touch(space, number, write=False).page.tokens))
+        return Expectation(elements=tuple(allowed))
+
+    def _write(self, step: Write, _: Observation) -> Expectation:
+        space = self._state.spaces[step.actor]
+        allowed: list[Tokens] = []
+        for offset, number in enumerate(self._state.pages(step.span)):
+            area = space.areas.get(number)
+            if area is None or not area.prot.writable:
+                allowed.append(Tokens(frozenset({Signal.SEGV})))
+                continue
+            if number in space.traps:
+                allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
+                continue
+            pte = self._state.touch(space, number, write=True)
+            pte.page.fill(step.token + offset)
+            allowed.append(Tokens(frozenset({0})))
+        return Expectation(elements=tuple(allowed))
+
+    def _poison(self, step: Poison, observed: Observation) -> Expectation:
+        """mm/memory-failure.c memory_failure() of pages that are written and nobody else's."""
+        space = self._state.spaces[step.actor]
+        for number in self._state.pages(step.span):
+            area = space.areas.get(number)
+            if area is None or not area.prot.writable or number in space.traps:
+                return Expectation(frozenset({errno.EFAULT}))
+            pte = self._state.touch(space, number, write=True)
+            if not area.prot.readable and observed.error == errno.EFAULT:
+                return Expectation(frozenset({errno.EFAULT}))  # unless it is quick: gup_fast() does not look at VMAs
+            if pte.huge and observed.error == errno.EBUSY:
+                return Expectation(frozenset({errno.EBUSY}))  # it could not be split
+            self._state.clear(space, number, Happening.CLEAR)
+            space.trap(number, Trap.POISON)
+        return OK
+
+    def _fork(self, step: Fork, _: Observation) -> Expectation:
+        parent = self._state.spaces[step.actor]
+        child = AddressSpace(self._state.zero)
+        for number, area in parent.areas.items():
+            if not area.dontfork:
+                child.areas[number] = area
+        child.pieces = set(parent.pieces)
+        for number, area in parent.areas.items():
+            if not (area.shared or area.dontfork or area.wipeonfork):  # mm/memory.c copy_page_range()
+                self._state.may_hear(parent, (number,), Happening.PROTECTION_PAGE)
+        for number, pte in list(parent.ptes.items()):
+            area = parent.areas[number]
+            if area.dontfork or area.wipeonfork:
+                continue
+            # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out
+            present = pte.present if pte.page.anonymous else Known.MAYBE
+            if not area.shared:
+                if pte.write is Known.YES:
+                    self._state.must_hear(parent, number, Happening.PROTECTION_PAGE)
+                pte.write = Known.NO
+                self._state.invalidate(parent, (number,), only_writable=True)
+            child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
+        for number, trap in parent.traps.items():
+            if not (parent.areas[number].dontfork or parent.areas[number].wipeonfork):
+                child.trap(number, trap)
+        self._state.spaces[step.child] = child
+        return OK
+
+    def _exit(self, step: Exit, _: Observation) -> Expectation:
+        space = self._state.spaces.pop(step.actor)
+        for mirror in self._state.mirrors.values():
+            if mirror.space is space:
+                mirror.hearing.released = True
+                for ear in mirror.watches.values():
+                    ear.told = set(ear.pages)  # clause 18
+        for number in list(space.ptes):
+            pte = self._state.clear(space, number)
+            if pte is not None:
+                self._state.drop(pte.page)
+        return OK
+
+
+def _write_after_protect(pte: Pte, area: Area) -> Known:
+    """mm/mprotect.c change_pte_range(), after a change of the VMA's protection to that of `area`."""
+    if (pte.page.home is not None and not pte.page.strayed) or pte.page.zero or not area.prot.writable:
+        return Known.NO  # clause 96: a device entry loses write, whatever is asked for
+    exclusive = pte.page.anonymous and len(pte.page.mappings) == 1
+    if pte.write is not Known.NO or exclusive or area.shared:
+        return Known.MAYBE  # can_change_pte_writable()
+    return Known.NO

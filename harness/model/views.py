@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How pages are shown to a device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.model.allowed import (
+    GUARD_FAULTABLE,
+    NOTHING,
+    POISON_FAULTABLE,
+    REMOTE_HUGE_ERROR,
+    Count,
+    Entries,
+    Shape,
+)
+from harness.model.memory import WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
+from harness.model.rules import Rules
+from harness.program.observations import NO_MARKS, Mark
+
+_ERROR = Entries((Shape(Mark.ERROR),))
+_TRAPPED = {
+    Trap.POISON: Entries(_ERROR.shapes, ((POISON_FAULTABLE, NOTHING),)),
+    Trap.GUARD: Entries(_ERROR.shapes, ((GUARD_FAULTABLE, NOTHING),)),
+}
+
+
+def view(
+    rules: Rules, space: AddressSpace, number: int, *, device: str, owner: str | None, granted: bool = False
+) -> Entries:
+    """What hmm_range_fault() shows `device` of a page, if it is shown the device-private memory of `owner`.
+
+    `granted`: the page was asked for, so that there is an entry (clause 28).
+    """
+    area = space.areas.get(number)
+    pte = space.ptes.get(number)
+    if area is None or (not area.prot.readable and rules.unreadable_shown):
+        return _ERROR  # clauses 33 and 35
+    if area.prot.readable and number in space.traps:
+        return _TRAPPED[space.traps[number]]  # clauses 45 and 46
+    if pte is None or not area.prot.readable:
+        return Entries((NOTHING,))  # clause 32
+    home = pte.page.home
+    if home not in (None, device) and (home == owner or rules.remote_shown):
+        return _remote_entry(pte)
+    if home not in (None, owner) and not pte.page.strayed:
+        return Entries((NOTHING,), _remote(pte))  # clause 49
+    return entries_of(pte, owner or "", huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
+
+
+def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
+    """An entry that shows `pte` to `device`, or none where one may be `missing`."""
+    page, write = pte.page, pte.write
+    local = page.home == device
+    shapes = shapes_of(page, write, local=local, huge=huge)
+    if pte.or_zero:
+        shapes += (Shape(Mark.VALID, Mark.ZERO, huge),)
+    if missing:
+        shapes = (NOTHING, *shapes)
+    if not page.strayed:
+        return Entries(shapes)
+    if not local and page.strayed == WITH_HUGE:
+        return Entries((NOTHING, *shapes), _remote(pte))
+    if not local:
+        return Entries((NOTHING,), tuple((page.strayed, shape) for shape in shapes))
+    gone = shapes_of(page, write, local=False, huge=huge)
+    if page.strayed == WITH_HUGE:
+        return Entries((*shapes, *gone))
+    return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
+
+
+def shapes_of(page: Page, write: Known, *, local: bool, huge: bool) -> tuple[Shape, ...]:
+    """What an entry that points to `page` may look like. `local`: the page is in the memory of who looks."""
+    marks = Mark.VALID
+    optional = NO_MARKS
+    if local:
+        marks |= Mark.LOCAL
+    if page.zero:
+        marks |= Mark.ZERO
+        if huge:
+            optional |= Mark.ZERO  # the huge zero page is another page
+    readable = Shape(marks, optional, huge)
+    writable = Shape(marks | Mark.WRITE, optional, huge)
+    return {Known.NO: (readable,), Known.YES: (writable,), Known.MAYBE: (readable, writable)}[write]
+
+
+def counted(residents: set[Page]) -> Count:
+    """How many pages a device shows that has these `residents`, unless they strayed."""
+    strayed = [page.strayed for page in residents if page.strayed]
+    deviating = (len(residents) - len(strayed), strayed[0]) if strayed else None
+    return Count(len(residents), len(residents), deviating)
+
+
+def _remote_entry(pte: Pte) -> Entries:
+    """What is shown of a page in the memory of another device, by a driver that is shown such pages."""
+    remote = tuple(
+        replace(shape, marks=shape.marks | Mark.REMOTE)
+        for shape in shapes_of(pte.page, pte.write, local=False, huge=pte.huge)
+    )
+    if not pte.page.strayed:
+        return Entries(remote)
+    home = shapes_of(pte.page, pte.write, local=False, huge=pte.huge)
+    if pte.page.strayed == WITH_HUGE:
+        return Entries((*remote, *home))
+    return Entries(remote, tuple((pte.page.strayed, shape) for shape in home))
+
+
+def _remote(pte: Pte) -> tuple[tuple[str, Shape], ...]:
+    """What a snapshot by another device may show against the rules."""
+    return ((REMOTE_HUGE_ERROR, _ERROR.shapes[0]),) if pte.huge else ()

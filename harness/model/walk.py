@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What hmm_range_fault() does, page by page."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+
+from harness.model.allowed import OWN_FAULTED_ALONG, OWN_READONLY_WRITE, REMOTE_REFUSED, Entries
+from harness.model.memory import HUGE_PAGES, Area, Known
+from harness.model.state import State
+from harness.model.views import shapes_of, view
+from harness.program.observations import Element, Entry, Mark, Observation
+
+REFUSED = ((errno.EFAULT, REMOTE_REFUSED),)  # of a step of which a page was `Walk.refused`
+
+
+class Walk:
+    """One call of hmm_range_fault() by `device`, which is shown the device-private memory of `owner`."""
+
+    def __init__(self, state: State, device: str, owner: str | None) -> None:
+        self.space = state.mirrors[device].space
+        self._state = state
+        self._device = device
+        self._owner = owner
+        self._entries = state.mirrors[device].entries
+        self._faulted: tuple[Area, int] | None = None  # the VMA and 2 MiB in which it needed a fault
+
+    def view(self, number: int, *, granted: bool = False) -> Entries:
+        """What is shown of a page. `granted`: it was asked for, so that there is an entry."""
+        return view(self._state.rules, self.space, number, device=self._device, owner=self._owner, granted=granted)
+
+    def grant(self, number: int, *, write: bool) -> int:
+        """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
+        area = self.space.areas.get(number)
+        if area is None:
+            return errno.EFAULT  # clause 34
+        if not area.prot.readable:
+            return self._state.rules.unreadable_error  # clauses 35 and 36
+        if write and not area.prot.writable:
+            return errno.EPERM  # clause 36
+        if number in self.space.traps:
+            return errno.EFAULT  # clauses 45 and 46
+        pte = self.space.ptes.get(number)
+        segment = (area, number // HUGE_PAGES)
+        if pte is not None and pte.page.home is not None and pte.page.home == self._owner:
+            # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
+            if self._faulted == segment and not pte.page.strayed:
+                self._state.stray(pte.page, OWN_FAULTED_ALONG)
+        else:
+            if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
+                self._faulted = segment
+            self._state.touch(self.space, number, write=write)
+        return 0
+
+    def enter(self, number: int, *, write: bool) -> int:
+        """What hmm_range_fault() does for one page that is requested, and then entered; returns an errno or 0."""
+        error = self.grant(number, write=write)
+        if not error:
+            self.keep(number)
+        return error
+
+    def keep(self, number: int) -> None:
+        """The page that is there goes into the device's page table."""
+        pte = self.space.ptes[number]
+        self._entries[number] = (pte.page, pte.write)
+
+    def refused(self, number: int, observed: Observation, *, shown: int | None) -> bool:
+        """Whether a kernel that leaves another device's page where it is stopped here: `REMOTE_REFUSED`.
+
+        `shown`: how many pages before this one the step shows, None if it shows none whatever comes of it.
+        """
+        pte = self.space.ptes.get(number)
+        if (
+            self._state.rules.has("MIGRATE_FAULT_PAGE")
+            or observed.error != errno.EFAULT
+            or pte is None
+            or pte.page.home in (None, self._owner)
+            or not self.space.areas[number].prot.readable
+        ):
+            return False
+        if shown is not None:
+            return len(observed.elements) == shown
+        # A fault before it would have brought it along.
+        if self._faulted == (self.space.areas[number], number // HUGE_PAGES):
+            return False
+        self._state.stray(pte.page, REMOTE_REFUSED)  # or was it one of those that follow?
+        return True
+
+    def is_own_readonly(self, number: int) -> bool:
+        """Whether the page is in the owner's memory, and read-only for all that is known."""
+        pte = self.space.ptes.get(number)
+        area = self.space.areas.get(number)
+        if pte is None or area is None or pte.page.home is None or pte.page.home != self._owner:
+            return False
+        if not area.prot.readable:
+            return False
+        return pte.write is not Known.YES or not area.prot.writable
+
+    def fault_own_readonly(self, number: int, seen: Element | None) -> Entries | None:
+        """A write fault on the owner's own read-only page: write permission, or EPERM (None); clauses 29 and 36."""
+        here = tuple(replace(shape, marks=shape.marks & ~Mark.WRITE) for shape in self.view(number).shapes)
+        readonly = ((OWN_READONLY_WRITE, here[0]),)
+        if not self.space.areas[number].prot.writable:
+            return None if seen is None else Entries((), readonly)
+        writable = [replace(here[0], marks=here[0].marks | Mark.WRITE)]
+        writable += shapes_of(self.space.ptes[number].page, Known.YES, local=False, huge=False)
+        if isinstance(seen, Entry) and Mark.WRITE in seen.marks:
+            if seen.marks & (Mark.LOCAL | Mark.REMOTE):
+                self.space.ptes[number].write = Known.YES
+            else:
+                self._state.touch(self.space, number, write=True)
+        return Entries(tuple(writable), readonly)
