@@ -96,10 +96,10 @@ def add(commands: Commands) -> None:
 
 
 def _forms() -> str:
-    from harness.target import kernel
+    from harness.target.kernels.forms import flavours, forms
 
-    lines = [f"  {form}\n      {meaning}" for form, meaning in kernel.forms()]
-    return "\n".join(["kernels:", *lines, f"flavours: {', '.join(kernel.flavours())}"])
+    lines = [f"  {form}\n      {meaning}" for form, meaning in forms()]
+    return "\n".join(["kernels:", *lines, f"flavours: {', '.join(flavours())}"])
 
 
 def _list(options: argparse.Namespace, progress: Progress) -> int:

@@ -12,9 +12,8 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.cli.options import BINDINGS, number, seconds, words
 from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
@@ -30,8 +29,7 @@ class _ValueError(Exception):
     """A value is not what its setting takes; says what that is."""
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A long option that can be set elsewhere, too.
 
     `parse` makes a value of text, `check` one of what TOML has; both raise what says which values there are.
@@ -55,8 +53,7 @@ class Setting:
         return self.key.replace("-", "_")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A setting's value and where it is from: "default", "HMM_HARNESS_VMS", "/home/me/hmm-harness.toml:3"."""
 
     value: Any

@@ -9,11 +9,13 @@ from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import debian, host, image, stock, tree
 from harness.target.kernels.build import NEEDS, flavours, make_environment
+from harness.target.kernels.forms import FORMS, forms
 from harness.target.kernels.provider import Offer, Provider
 
 __all__ = ["NEEDS", "PROVIDERS", "flavours", "forms", "installed", "make_environment", "offers", "provide_kernel"]
 
 PROVIDERS: dict[str, Provider] = {"debian": debian, "stock": stock, "tree": tree, "image": image, "host": host}
+assert PROVIDERS.keys() == FORMS.keys()
 
 
 def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
@@ -31,11 +33,6 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
             hint="hmm-harness kernel list: those that have names",
         )
     return provider.provide(what, flavour, cache=cache, progress=progress)
-
-
-def forms() -> list[tuple[str, str]]:
-    """Each form of a spec, with what it means."""
-    return [form for provider in PROVIDERS.values() for form in provider.FORMS]
 
 
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:

@@ -25,12 +25,11 @@ from harness.progress import Progress, Step
 from harness.target import kconfig
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
-from harness.target.places import VM_IMAGES
+from harness.target.kernels import forms
 from harness.target.process import environment, run_tool
 
 RECIPE = "2"  # another number whenever this file makes something else of the same input
-CONFIGS = VM_IMAGES / "kernel"
-_BASE = "base"
+CONFIGS = forms.CONFIGS
 _MIB = 1 << 20
 NEEDS = 3072 * _MIB  # bytes of disk for the unpacked source and all objects, while a build runs
 _COMPILED = re.compile(r"  (?:CC|AS|HOSTCC|LD|AR)\b.*\.(?:o|a|ko)")
@@ -94,14 +93,14 @@ _KEPT_BUILD = (
 
 def flavours() -> list[str]:
     """The names of all flavours."""
-    return sorted(path.stem for path in CONFIGS.glob("*.config") if path.stem != _BASE)
+    return forms.flavours(CONFIGS)
 
 
 def options(flavour: str, *more: str) -> list[kconfig.Option]:
     """What a flavour, and the fragments `more`, ask for. Raises UsageError if there is no such flavour."""
     if flavour not in flavours():
         raise UsageError(f"no such flavour: {flavour!r}", hint=f"there are: {', '.join(flavours())}")
-    fragments = [kconfig.read_fragment(CONFIGS / f"{name}.config") for name in (_BASE, flavour, *more)]
+    fragments = [kconfig.read_fragment(CONFIGS / f"{name}.config") for name in (forms.BASE, flavour, *more)]
     return list(kconfig.merge(fragments).values())
 
 

@@ -19,10 +19,6 @@ from harness.target.kernels.archive import ORIGINAL, SMALL_SUITES, SUITES, Archi
 from harness.target.kernels.provider import Offer
 from harness.target.process import environment, run_tool
 
-FORMS = (
-    ("debian:SERIES", "the newest source package of a series: debian:6.1, debian:7.3"),
-    ("debian:VERSION", "one version that the archive still has: debian:6.12.8, debian:6.1.190-1"),
-)
 SOURCES = Path("/usr/src")  # where the linux-source-SERIES packages put their tarballs
 _PATTERN = "linux-source-*.tar.xz"
 _SERIES = re.compile(r"\d+\.\d+")

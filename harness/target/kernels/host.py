@@ -13,7 +13,6 @@ from harness.target.cache import Cache
 from harness.target.kernels import given
 from harness.target.kernels.provider import Offer
 
-FORMS = (("host", "the kernel that this machine runs: /boot/vmlinuz-RELEASE and its headers"),)
 BOOT = Path("/boot")
 MODULES = Path("/lib/modules")
 

@@ -11,9 +11,9 @@ from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import given
+from harness.target.kernels.forms import FORMS
 from harness.target.kernels.provider import Offer
 
-FORMS = (("image:PATH,kdir=DIR", "a bzImage, and its build directory or the headers' package (also: --kdir DIR)"),)
 _KDIR = ",kdir="
 _PACKAGED = re.compile(r"vmlinuz-(\S+)")
 
@@ -22,7 +22,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     """See `Provider`. Nothing is built but, where its drivers are modules, an initramfs."""
     path, _, directory = what.partition(_KDIR)
     if not path:
-        raise UsageError("image: without a path", hint=f"{FORMS[0][0]}: {FORMS[0][1]}")
+        raise UsageError("image: without a path", hint=": ".join(FORMS["image"][0]))
     image = Path(path).expanduser().resolve()
     build = Path(directory).expanduser().resolve() if directory else _beside(image)
     return given.kernel(

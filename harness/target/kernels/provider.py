@@ -26,10 +26,6 @@ class Offer:
 class Provider(Protocol):
     """A module of this package. WHAT is the spec after its first colon."""
 
-    @property
-    def FORMS(self) -> tuple[tuple[str, str], ...]:  # noqa: N802  a constant of the module
-        """Each form of a spec with what it means, for --help and for errors."""
-
     def provide(self, what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
         """The kernel, from the cache or made now.
 

@@ -28,10 +28,6 @@ from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, neede
 from harness.target.kernels.provider import Offer
 from harness.target.process import run_tool
 
-FORMS = (
-    ("stock:SERIES", "the newest packaged kernel of a series, for clouds: stock:7.3; stock:newest"),
-    ("stock:PACKAGE", "one package: stock:linux-image-7.3.4+deb13-cloud-amd64"),
-)
 _RECIPE = "1"  # another number whenever this file makes something else of the same packages
 _FLAVOUR = "plain"
 _NEWEST = "newest"

@@ -18,7 +18,6 @@ from harness.target.kernels import build, given
 from harness.target.kernels.provider import Offer
 from harness.target.process import environment, run_tool
 
-FORMS = (("tree:PATH", "a source tree or a build directory: as it is if it is built, else built outside of it"),)
 _BUILT = "arch/x86/boot/bzImage"
 _ALWAYS = "tree/asked-for"
 _OLD_OBJTOOL = "tree/old-objtool"
