@@ -11,7 +11,6 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 from harness.errors import GuestError
 from harness.report.results import Result, Target
@@ -32,11 +31,17 @@ def fitting(machine: Machine) -> int:
 
 
 def spread(
-    plan: Plan, tasks: Sequence[Task], labs: Sequence[Lab], describe: Callable[[Lab], Target]
+    plan: Plan,
+    tasks: Sequence[Task],
+    labs: Sequence[Lab],
+    describe: Callable[[Lab], Target],
+    *,
+    say: Callable[[str], None],
 ) -> Iterator[Target | Result]:
     """What `describe` says of the first VM, then the results of `tasks` as they come, from the VMs of all `labs`.
 
-    Raises what `harness.run.run` raises, and whatever ends a worker. All workers are gone when this ends.
+    A worker that gets no VM leaves its work to the others, which `say` is told; the last one raises why. Raises what
+    `harness.run.run` raises, too, and whatever else ends a worker. All workers are gone when this ends.
     """
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in sorted(tasks, key=_light):
@@ -44,23 +49,37 @@ def spread(
     answers: queue.SimpleQueue[Target | Result | BaseException | None] = queue.SimpleQueue()
     opened = threading.Event()
     stop = threading.Event()
+    missing: dict[str, str] = {}  # complete when `opened` is set
+    crew = threading.Semaphore(min(len(labs), len(tasks)) - 1)  # how many may leave
 
     def work_through(lab: Lab) -> Iterator[Target | Result]:
         if lab is labs[0]:
             yield describe(lab)
+            missing.update(survey(plan, lab))
             opened.set()
-        else:
-            with suppress(GuestError):  # the first program hears of it
-                lab.vm()
-            opened.wait()
-        missing = survey(plan, lab)
-        while not stop.is_set():
+        elif not has_vm(lab):
+            return
+        opened.wait()
+        while not stop.is_set() and not waiting.empty():
+            if not has_vm(lab):
+                return
             try:
                 task = waiting.get_nowait()
             except queue.Empty:
                 break
             yield from run_task(task, plan, lab, missing)
         yield from last_words(lab)
+
+    def has_vm(lab: Lab) -> bool:
+        """Whether its worker can go on; raises what kept it from that if there is no other."""
+        try:
+            lab.vm()
+        except GuestError as error:
+            if stop.is_set() or not crew.acquire(blocking=False):
+                raise
+            say(f"one VM less: {error.message}")
+            return False
+        return True
 
     def work(lab: Lab) -> None:
         try:

@@ -211,6 +211,12 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
     if missing is not None:
         return result(Comparison(Verdict.SKIP, missing), (), 0.0)
     try:
+        lab.vm()
+    except GuestError as error:  # whatever it is, it is not the program's doing
+        console = error.console.splitlines() if isinstance(error, VMFailure) else ()
+        comparison = Comparison(Verdict.ERROR, f"it got no clean VM: {error.message}")
+        return result(comparison, console, 0.0, remark=f"hint: {error.hint}" if error.hint else "")
+    try:
         rules = rules_for(binding, lab.features())
         why = obstacle(program, rules)
         if why is not None:

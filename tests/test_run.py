@@ -45,7 +45,7 @@ class FakeLab:
         self.ran.append("-")
 
     def vm(self) -> Any:
-        return SimpleNamespace(console="\n".join(WARNING if self.soon and self.ran[-1] == self.late else ()))
+        return SimpleNamespace(console="\n".join(WARNING if self.soon and self.ran[-1:] == [self.late] else ()))
 
     def broken(self) -> str | None:
         return None
@@ -150,6 +150,26 @@ def test_trouble_that_is_not_the_kernels_comes_with_its_remedy() -> None:
         assert result.status is Verdict.ERROR
         assert result.reason == "QEMU was killed by SIGBUS"
         assert "  hint: the disk is full" in result.explanation
+
+
+class BootlessLab(FakeLab):
+    """One that gets no other VM once the first is gone."""
+
+    def discard(self) -> None:
+        super().discard()
+        self.gone = True
+
+    def vm(self) -> Any:
+        if getattr(self, "gone", False):
+            raise VMFailure(Trouble.PANIC, "the kernel panicked", console="while booting")
+        return super().vm()
+
+
+def test_a_program_that_gets_no_clean_vm_has_not_crashed() -> None:
+    one, two, *_ = _run(BootlessLab(now="one"))
+    assert one.status is Verdict.CRASHED
+    assert (two.status, two.reason) == (Verdict.ERROR, "it got no clean VM: the kernel panicked")
+    assert two.log == ("while booting",)
 
 
 class StarvedLab(FakeLab):
