@@ -8,11 +8,21 @@ from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import debian, host, image, stock, tree
-from harness.target.kernels.build import NEEDS, flavours, make_environment
+from harness.target.kernels.build import NEEDS, flavours, make_environment, options
 from harness.target.kernels.forms import FORMS, forms
 from harness.target.kernels.provider import Offer, Provider
 
-__all__ = ["NEEDS", "PROVIDERS", "flavours", "forms", "installed", "make_environment", "offers", "provide_kernel"]
+__all__ = [
+    "NEEDS",
+    "PROVIDERS",
+    "check",
+    "flavours",
+    "forms",
+    "installed",
+    "make_environment",
+    "offers",
+    "provide_kernel",
+]
 
 PROVIDERS: dict[str, Provider] = {"debian": debian, "stock": stock, "tree": tree, "image": image, "host": host}
 assert PROVIDERS.keys() == FORMS.keys()
@@ -24,6 +34,19 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
     Raises UsageError for a spec or flavour that does not exist, MissingError for what has to be installed,
     BuildError if it does not build, HarnessError if there is no space, or no archive to fetch it from.
     """
+    provider, what = _provider(spec)
+    return provider.provide(what, flavour, cache=cache, progress=progress)
+
+
+def check(spec: str, flavour: str) -> None:
+    """Raises UsageError for a spec or flavour that makes no sense, as far as that can be told at once."""
+    provider, what = _provider(spec)
+    options(flavour)
+    provider.check(what, flavour)
+
+
+def _provider(spec: str) -> tuple[Provider, str]:
+    """Who provides `spec`, and the rest of it."""
     scheme, _, what = spec.partition(":")
     provider = PROVIDERS.get(scheme)
     if provider is None:
@@ -32,7 +55,7 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
             "\n".join([f"no such kernel: {spec!r}; a kernel is one of", *lines]),
             hint="hmm-harness kernel list: those that have names",
         )
-    return provider.provide(what, flavour, cache=cache, progress=progress)
+    return provider, what
 
 
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:

@@ -36,10 +36,19 @@ class Source:
     file: File | None = None
 
 
+def check(what: str, flavour: str) -> None:
+    """See `Provider`."""
+    build.options(flavour)  # complain of a wrong word before anything is fetched
+    if not _VERSION.fullmatch(what):
+        raise UsageError(
+            f"no such kernel: {f'debian:{what}'!r}", hint="debian:SERIES or debian:VERSION: debian:6.1, debian:6.12.8"
+        )
+
+
 def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
     """See `Provider`. Half an hour of one CPU for a kernel that is not in the cache."""
     spec = f"debian:{what}"
-    build.options(flavour)  # complain of a wrong word before anything is fetched
+    check(what, flavour)
     source = find(what, Archive(cache, progress))
     tarball = fetched(source, cache=cache, progress=progress)
     return build.from_tarball(spec, tarball, flavour, origin=source.origin, cache=cache, progress=progress)
@@ -50,10 +59,6 @@ def find(what: str, archive: Archive) -> Source:
 
     Raises UsageError if there is none, with those that come nearest.
     """
-    if not _VERSION.fullmatch(what):
-        raise UsageError(
-            f"no such kernel: {f'debian:{what}'!r}", hint="debian:SERIES or debian:VERSION: debian:6.1, debian:6.12.8"
-        )
     here = _installed(what)
     if here is not None:
         return here

@@ -17,10 +17,15 @@ BOOT = Path("/boot")
 MODULES = Path("/lib/modules")
 
 
-def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
-    """See `Provider`. Raises MissingError for a machine without its kernel's image or headers."""
+def check(what: str, flavour: str) -> None:  # noqa: ARG001  as every provider
+    """See `Provider`."""
     if what:
         raise UsageError(f"host takes nothing after the word: {what!r}")
+
+
+def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
+    """See `Provider`. Raises MissingError for a machine without its kernel's image or headers."""
+    check(what, flavour)
     release = os.uname().release
     image = BOOT / f"vmlinuz-{release}"
     if not image.is_file():

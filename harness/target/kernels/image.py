@@ -18,11 +18,16 @@ _KDIR = ",kdir="
 _PACKAGED = re.compile(r"vmlinuz-(\S+)")
 
 
+def check(what: str, flavour: str) -> None:  # noqa: ARG001  as every provider
+    """See `Provider`."""
+    if not what.partition(_KDIR)[0]:
+        raise UsageError("image: without a path", hint=": ".join(FORMS["image"][0]))
+
+
 def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
     """See `Provider`. Nothing is built but, where its drivers are modules, an initramfs."""
+    check(what, flavour)
     path, _, directory = what.partition(_KDIR)
-    if not path:
-        raise UsageError("image: without a path", hint=": ".join(FORMS["image"][0]))
     image = Path(path).expanduser().resolve()
     build = Path(directory).expanduser().resolve() if directory else _beside(image)
     return given.kernel(

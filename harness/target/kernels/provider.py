@@ -26,6 +26,9 @@ class Offer:
 class Provider(Protocol):
     """A module of this package. WHAT is the spec after its first colon."""
 
+    def check(self, what: str, flavour: str) -> None:
+        """Raises UsageError for what makes no sense, as far as that can be told without a look at the archive."""
+
     def provide(self, what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
         """The kernel, from the cache or made now.
 

@@ -60,13 +60,18 @@ class Package:
         return f"linux-image-{self.release}"
 
 
-def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
-    """See `Provider`. A minute for a kernel that is not in the cache."""
+def check(what: str, flavour: str) -> None:
+    """See `Provider`."""
     if flavour != _FLAVOUR:
         raise UsageError(
             f"stock:{what} is configured as it was shipped: there is no flavour {flavour!r} of it",
             hint=f"--flavour {_FLAVOUR}; debian:SERIES has all flavours",
         )
+
+
+def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
+    """See `Provider`. A minute for a kernel that is not in the cache."""
+    check(what, flavour)
     archive = Archive(cache, progress)
     package = find(what, archive)
     name = f"stock:{what}"
