@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.errors import HarnessError, UsageError
 from harness.pool import fitting, spread
+from harness.program.program import Program
 from harness.progress import Progress
 from harness.report.explain import explain_trouble
 from harness.report.results import Result, Target
@@ -23,6 +24,8 @@ from harness.target.vm import Machine
 from harness.target.watchdog import VMFailure
 
 Kernel = tuple[str, str]  # spec, flavour
+Done = Mapping[tuple[str, str, str, str], str]  # `Result.place`: `Result.identity`, of what need not be run again
+_NOTHING: Done = {}
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ class Resources:
 
 
 def run_matrix(
-    plan: Plan, kernels: Sequence[Kernel], resources: Resources, *, done: Collection[str] = ()
+    plan: Plan, kernels: Sequence[Kernel], resources: Resources, *, done: Done = _NOTHING
 ) -> Generator[Target | Result, None, None]:
-    """For each kernel its `Target`, then its results as they come; but not those whose identity is `done`.
+    """For each kernel its `Target`, then its results as they come; but not those that are `done`.
 
     A kernel that cannot be had, does not build or does not boot has a target that says so, and a result for each
-    program that says so too; the others go on. Raises `UsageError` if what was asked for makes no sense.
+    program that says so too; the others go on. Raises `UsageError` if there is no other and it makes no sense.
     """
     for kernel, flavour in kernels:
         told: set[tuple[str, str]] = set()
@@ -66,28 +69,30 @@ def run_matrix(
                 if isinstance(told_now, Result):
                     told.add((told_now.program, told_now.binding))
                 yield told_now
-        except UsageError:
-            raise
         except HarnessError as error:
+            if isinstance(error, UsageError) and len(kernels) == 1:
+                raise
             yield Target(kernel, flavour, error="\n".join(filter(None, [error.message, error.hint])))
-            for task in _tasks(plan, machine, done):
+            for task in _tasks(plan, (kernel, flavour), machine, done):
                 left = [binding for binding in task.bindings if (task.program.name, binding) not in told]
                 yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
 
 
 def run_machine(
-    plan: Plan, machine: Machine, resources: Resources, *, done: Collection[str] = ()
+    plan: Plan, machine: Machine, resources: Resources, *, done: Done = _NOTHING
 ) -> Generator[Target | Result, None, None]:
-    """The `Target`, then the results as they come, on a pool of VMs of one machine. Raises what ends a worker."""
-    tasks = _tasks(plan, machine, done)
+    """The `Target`, then the results as they come, on a pool of VMs of one machine; nothing where all is done.
+
+    Raises what ends the last worker.
+    """
+    tasks = _tasks(plan, (machine.kernel.name, machine.kernel.flavour), machine, done)
     if not tasks:
-        yield Target(machine.kernel.name, machine.kernel.flavour)
         return
     vms = min(resources.vms or fitting(machine), len(tasks))
     machine = replace(machine, crowded=vms * machine.cpus > len(os.sched_getaffinity(0)))
     with ExitStack() as stack:
         labs = [stack.enter_context(resources.lab(machine)) for _ in range(vms)]
-        yield from spread(plan, tasks, labs, _describe)
+        yield from spread(plan, tasks, labs, _describe, say=resources.progress.say)
 
 
 def _describe(lab: Lab) -> Target:
@@ -107,15 +112,18 @@ def _describe(lab: Lab) -> Target:
     )
 
 
-def _tasks(plan: Plan, machine: Machine | None, done: Collection[str]) -> list[Task]:
-    """What is left to do, program by program; all, if there is no machine that it could have been done on."""
+def _tasks(plan: Plan, kernel: Kernel, machine: Machine | None, done: Done) -> list[Task]:
+    """What is left to do, program by program. Without a machine there is no telling whether it changed since."""
+
+    def is_left(program: Program, binding: str) -> bool:
+        before = done.get((*kernel, program.name, binding))
+        if machine is None or before is None:
+            return before is None
+        return before != identity(program, binding, plan, machine)
+
     tasks = []
     for program in plan.programs:
-        bindings = [
-            binding
-            for binding in plan.bindings
-            if machine is None or identity(program, binding, plan, machine) not in done
-        ]
+        bindings = [binding for binding in plan.bindings if is_left(program, binding)]
         if bindings:
             tasks.append(Task(program, tuple(bindings)))
     return tasks

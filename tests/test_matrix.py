@@ -18,7 +18,7 @@ import pytest
 from harness import matrix, pool
 from harness.compare import Verdict
 from harness.errors import BuildError, GuestError, HarnessError, UsageError
-from harness.matrix import Resources, run_matrix
+from harness.matrix import Done, Resources, run_matrix
 from harness.program.text import parse
 from harness.progress import Progress
 from harness.report.results import Result, Target
@@ -56,15 +56,30 @@ class FakeLab:
     used: dict[int, list[str]]
     crowded: set[bool]
     trouble: Mapping[str, BaseException]
+    made: int
     memo: object = None
 
     def __init__(self, machine: Any, **_: Any) -> None:
         self.machine = machine
+        FakeLab.made += 1
+        self.name = f"vm {FakeLab.made}"
 
     def vm(self) -> None:
-        if "vm" in FakeLab.trouble:
-            raise FakeLab.trouble["vm"]
+        if self.name in FakeLab.trouble:
+            raise FakeLab.trouble[self.name]
         FakeLab.crowded.add(self.machine.crowded)
+
+    def features(self) -> tuple[str, ...]:
+        self.vm()
+        return ()
+
+    def missing(self, _binding: str) -> str | None:
+        self.vm()
+        return None
+
+    def broken(self) -> str | None:
+        self.vm()
+        return None
 
     def __enter__(self) -> FakeLab:
         return self
@@ -78,6 +93,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> type[FakeLab]:
     FakeLab.used = {}
     FakeLab.crowded = set()
     FakeLab.trouble = {}
+    FakeLab.made = 0
 
     def run_task(task: Task, _plan: Plan, lab: Any, _missing: Mapping[str, str]) -> Iterator[Result]:
         FakeLab.used.setdefault(threading.get_ident(), []).append(task.program.name)
@@ -92,17 +108,24 @@ def world(monkeypatch: pytest.MonkeyPatch) -> type[FakeLab]:
         return FakeMachine(kernel)
 
     monkeypatch.setattr(pool, "run_task", run_task)
-    monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
     monkeypatch.setattr(matrix, "Lab", FakeLab)
     monkeypatch.setattr(matrix, "prepare", prepare)
     monkeypatch.setattr(matrix, "identity", lambda program, binding, _plan, _machine: f"{program.name} {binding}")
     monkeypatch.setattr(pool, "last_words", lambda _lab: iter(()))
-    monkeypatch.setattr(matrix, "_describe", lambda lab: Target(lab.machine.name, "plain", banner="up"))
+
+    def describe(lab: Any) -> Target:
+        lab.vm()
+        return Target(lab.machine.name, "plain", banner="up")
+
+    monkeypatch.setattr(matrix, "_describe", describe)
     return FakeLab
 
 
-def _run(kernels: list[str], *, vms: int = 2, done: tuple[str, ...] = ()) -> tuple[list[Target], list[Result]]:
-    resources = Resources(Cache(Path("/nonexistent")), Progress(io.StringIO()), vms)
+def _run(
+    kernels: list[str], *, vms: int = 2, done: Done | None = None, said: io.StringIO | None = None
+) -> tuple[list[Target], list[Result]]:
+    done = done or {}
+    resources = Resources(Cache(Path("/nonexistent")), Progress(said or io.StringIO()), vms)
     told = list(run_matrix(PLAN, [(kernel, "plain") for kernel in kernels], resources, done=done))
     return [each for each in told if isinstance(each, Target)], [each for each in told if isinstance(each, Result)]
 
@@ -133,20 +156,73 @@ def test_heavy_programs_begin_first(world: type[FakeLab], monkeypatch: pytest.Mo
     assert list(chain(*world.used.values())) == ["heavy", "one", "two", "three", "four"]
 
 
-def test_a_vm_that_does_not_start_is_heard_of_by_the_programs(world: type[FakeLab]) -> None:
-    world.trouble = {"vm": GuestError("no memory")}
-    _, results = _run(["k1"], vms=2)
-    assert {(result.program, result.binding) for result in results} == WANTED
+@pytest.mark.parametrize("vms", [2, 3])
+@pytest.mark.parametrize(
+    "error", [GuestError("no memory"), VMFailure(Trouble.PANIC, "it panicked while booting", console="x")]
+)
+def test_a_vm_that_does_not_start_costs_no_result(world: type[FakeLab], vms: int, error: GuestError) -> None:
+    """The programs are run by the other VMs, and it is said that there is one less."""
+    world.trouble = {"vm 2": error}
+    said = io.StringIO()
+    _, results = _run(["k1"], vms=vms, said=said)
+    assert {(result.program, result.binding): result.status for result in results} == dict.fromkeys(
+        WANTED, Verdict.PASS
+    )
+    assert said.getvalue().count(f"one VM less: {error.message}") == 1
+
+
+def test_no_vm_starts(world: type[FakeLab]) -> None:
+    world.trouble = {f"vm {number}": GuestError("no memory") for number in (1, 2)}
+    targets, results = _run(["k1"], vms=2)
+    assert {(result.program, result.binding): result.status for result in results} == dict.fromkeys(
+        WANTED, Verdict.ERROR
+    )
+    assert [target.error for target in targets] == ["no memory"]
+
+
+DONE = {
+    ("k1", "plain", program, binding): f"{program} {binding}"
+    for program, binding in (("one", "interval"), ("two", "interval"), ("two", "test_hmm"))
+}
 
 
 def test_what_is_done_is_not_done_again(world: type[FakeLab]) -> None:
-    _, results = _run(["k1"], done=("one interval", "two interval", "two test_hmm"))
+    _, results = _run(["k1"], done=DONE)
     assert {(result.program, result.binding) for result in results} == WANTED - {
         ("one", "interval"),
         ("two", "interval"),
         ("two", "test_hmm"),
     }
     assert "two" not in list(chain(*world.used.values()))
+
+
+@pytest.mark.usefixtures("world")
+def test_what_is_done_on_one_kernel_is_not_done_on_another() -> None:
+    """Though it be the same kernel by another name."""
+    _, results = _run(["k2"], done=DONE)
+    assert {(result.program, result.binding) for result in results} == WANTED
+
+
+@pytest.mark.usefixtures("world")
+def test_what_has_changed_since_is_done_again() -> None:
+    _, results = _run(["k1"], done=dict.fromkeys(DONE, "another"))
+    assert {(result.program, result.binding) for result in results} == WANTED
+
+
+def test_verdicts_stand_where_the_kernel_cannot_be_had_any_more(world: type[FakeLab]) -> None:
+    world.trouble = {"k1": HarnessError("the disk is full")}
+    _, results = _run(["k1"], done=DONE)
+    assert {(result.program, result.binding) for result in results} == WANTED - {place[2:] for place in DONE}
+    assert {result.status for result in results} == {Verdict.ERROR}
+
+
+@pytest.mark.usefixtures("world")
+def test_where_all_is_done_nothing_is_told() -> None:
+    """What was told of the kernel then is what ran."""
+    done = {("k1", "plain", program, binding): f"{program} {binding}" for program, binding in WANTED}
+    targets, results = _run(["k1", "k2"], done=done)
+    assert [target.kernel for target in targets] == ["k2"]
+    assert {result.kernel for result in results} == {"k2"}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +263,17 @@ def test_trouble_in_the_middle_leaves_no_result_out_and_tells_none_twice(world: 
 def test_a_request_that_makes_no_sense_ends_the_run(world: type[FakeLab]) -> None:
     world.trouble = {"k1": UsageError("no such kernel")}
     with pytest.raises(UsageError):
-        _run(["k1", "k2"])
+        _run(["k1"])
+
+
+def test_one_of_several_that_makes_no_sense_costs_the_others_nothing(world: type[FakeLab]) -> None:
+    """What is wrong at first sight is refused before anything runs; this is a version that an archive dropped."""
+    world.trouble = {"k2": UsageError("no such kernel", hint="k3")}
+    targets, results = _run(["k1", "k2", "k3"])
+    assert [target.error for target in targets] == ["", "no such kernel\nk3", ""]
+    assert {result.status for result in results if result.kernel == "k2"} == {Verdict.ERROR}
+    assert {result.status for result in results if result.kernel != "k2"} == {Verdict.PASS}
+    assert len(results) == 3 * len(WANTED)
 
 
 def test_an_error_of_ours_is_not_swallowed(world: type[FakeLab]) -> None:
@@ -211,7 +297,7 @@ def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pyte
     before = threading.active_count()
     labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None)) for _ in range(2)]
     tasks = [Task(program, ("interval",)) for program in PROGRAMS]
-    told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain")))
+    told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain"), say=lambda _line: None))
     assert next(told) == Target("k", "plain")
     assert isinstance(next(told), Result)
     cast(Any, told).close()

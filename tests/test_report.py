@@ -211,6 +211,32 @@ def test_the_table_ends_with_counts_and_shows_what_failed() -> None:
     )
 
 
+def test_the_table_of_a_run_that_is_resumed_has_what_was_there() -> None:
+    stream = io.StringIO()
+    run = _run(["x", "y"], ("debian:6.1",))
+    run.results = [_result(Verdict.PASS, "x", binding) for binding in ("interval", "test_hmm")]
+    run.results.append(_result(Verdict.PASS, "y", "interval"))
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=False)
+    table.target(Target("debian:6.1", "plain", banner="banner"))
+    run.add(_result(Verdict.SKIP, "y", "test_hmm"))
+    table.add(run.results[-1])
+    assert stream.getvalue().splitlines()[2].split() == ["y", "PASS", "SKIP"]
+
+
+def test_a_result_that_is_replaced_is_counted_once() -> None:
+    """The kernel's late words on a program, or one that is run again when a run is resumed."""
+    stream = io.StringIO()
+    run = _run(["x", "y"], ("debian:6.1", "debian:7.3"))
+    for program in ("x", "y"):
+        run.add(_result(Verdict.PASS, program, "interval"))
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=False)
+    table.target(Target("debian:6.1", "plain", banner="banner"))
+    run.add(_result(Verdict.CRASHED, "x", "interval"))
+    table.add(run.results[-1])
+    table.foot(1.0)
+    assert stream.getvalue().splitlines()[1] == "  interval   1 passed, 1 crashed"
+
+
 def test_several_kernels_have_a_line_per_binding() -> None:
     stream = io.StringIO()
     run = _run(["x"], ("debian:6.1", "debian:7.3"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.compare import Verdict
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, HarnessError, UsageError
 from harness.report import runs
 from harness.report.results import End, Result, Run, Source, Store, Target
 
@@ -111,4 +111,57 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, arguments: list[str]) -> N
     ended = _command("run", *arguments, "--resume", str(path))
     assert ended.returncode == ExitCode.USAGE
     assert "keeps its plan" in ended.stderr
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["json", "reports"])
+def test_a_run_that_is_stored_elsewhere_is_the_last_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    _write(runs.place(None, None))
+    path = runs.place(Path("mine") if option == "json" else None, Path() if option == "reports" else None)
+    assert not path.is_absolute()
+    _write(path)
+    monkeypatch.chdir("/")
+    assert runs.last() == tmp_path / path
+    (tmp_path / path).unlink()
+    assert runs.last().parent == tmp_path / "state/hmm-harness/runs"
+
+
+def test_a_run_whose_place_can_have_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but `--resume` without a name is lost."""
+    (tmp_path / "state").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert runs.place(tmp_path / "x", None) == tmp_path / "x"
+    with pytest.raises(HarnessError, match="cannot keep results"):
+        runs.place(None, None)
+
+
+def test_a_report_of_an_interrupted_run_is_no_pass(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Store(path) as store:
+        store.begin(RUN)
+        store.add(_result(Verdict.PASS, "debian:6.1", "interval"))
+    ended = _command("report", str(path), "--ktap", str(tmp_path / "ktap"))
+    assert ended.returncode == ExitCode.INFRASTRUCTURE
+    assert "3 were not run" in ended.stderr
+
+
+def test_resume_does_not_go_with_dry_run(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    _write(path)
+    ended = _command("run", "--resume", str(path), "--dry-run")
+    assert ended.returncode == ExitCode.USAGE
+    assert "--dry-run does not go with --resume" in ended.stderr
+
+
+def test_what_makes_no_sense_is_refused_before_a_store_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    _write(path)
+    before = path.read_bytes()
+    for wrong in (["--kernel", "stock:newest", "--flavour", "plain,debug"], ["--kernel", "tree:/nonexistent"]):
+        ended = _command("run", "--kernel", "debian:6.1", *wrong, "--json", str(path))
+        assert ended.returncode == ExitCode.USAGE, ended.stderr
     assert path.read_bytes() == before

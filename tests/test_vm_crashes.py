@@ -81,7 +81,9 @@ def run_with_crashes(machine: Machine, cache: Cache, progress: Progress) -> None
             labs.append(lab)
         plan = Plan(programs, ("interval",))
         tasks = [Task(program, ("interval",)) for program in programs]
-        told = list(spread(plan, tasks, labs, lambda lab: Target(lab.kernel.name, lab.kernel.flavour)))
+        told = list(
+            spread(plan, tasks, labs, lambda lab: Target(lab.kernel.name, lab.kernel.flavour), say=progress.say)
+        )
         results = [each for each in told if isinstance(each, Result)]
 
     assert sorted(result.program for result in results) == sorted(program.name for program in programs)

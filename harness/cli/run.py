@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from contextlib import closing, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,10 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
 
     resume = options.resume is not None
     _fill(options, resume)
+    if options.dry_run and resume:
+        raise UsageError(
+            "--dry-run does not go with --resume", hint="name the kernels: run --dry-run --kernel KERNEL"
+        )
     if options.dry_run:
         return _dry_run(options, progress)
     keeper: Keeper | None = None
@@ -190,11 +195,11 @@ def _execute(
     """Runs what is left of `run`, shows it, and writes the reports. Returns the exit code."""
     from harness.matrix import run_matrix
     from harness.report import runs
-    from harness.report.results import End, Result, exit_code
+    from harness.report.results import End, Result
     from harness.report.terminal import Table
 
     started = time.monotonic()
-    done = {result.identity for result in run.results}
+    done = {result.place: result.identity for result in run.results}
     if not resume:
         store.begin(run)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -213,7 +218,7 @@ def _execute(
                     table.target(each)
         ended = True
     finally:  # also what was found until then is shown
-        code = exit_code(result.status for result in run.results)
+        code = run.exit_code
         spent = time.monotonic() - started
         if run.targets:
             table.foot(spent)
@@ -259,6 +264,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
     from harness.program.text import render
     from harness.report import runs
     from harness.report.results import Run, Source
+    from harness.target.kernel import check
 
     wrong = tuple(options.wrong or ())
     if wrong and "test_hmm" in (options.binding or ()):
@@ -270,8 +276,13 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
     for name in wrong:  # the module in the VM has the last word; that is half a minute later where it has to be built
         if name not in known:
             raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
-    kernels = dict.fromkeys(options.kernel or [DEFAULT_KERNEL])
-    flavours = dict.fromkeys(options.flavour or [DEFAULT_FLAVOUR])
+    kernels = tuple(
+        product(
+            dict.fromkeys(options.kernel or [DEFAULT_KERNEL]), dict.fromkeys(options.flavour or [DEFAULT_FLAVOUR])
+        )
+    )
+    for kernel, flavour in kernels:  # before hours are spent on the others
+        check(kernel, flavour)
     programs = catalogue.select(options.program)
     run = Run(
         started=runs.now(),
@@ -279,7 +290,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
         version=version("hmm-harness"),
         programs={program.name: Source(program.title, render(program)) for program in programs},
         bindings=tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))),
-        kernels=tuple((kernel, flavour) for kernel in kernels for flavour in flavours),
+        kernels=kernels,
         wrong=wrong,
         timeout=options.timeout or DEFAULT_TIMEOUT,
     )
@@ -303,7 +314,7 @@ def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:
     from harness.report import runs
-    from harness.report.results import exit_code, read
+    from harness.report.results import read
 
     path = options.results or runs.last()
     run = read(path)
@@ -313,8 +324,9 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
     if not reports:
         raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
     _write(run, reports)
-    progress.say(f"{len(run.results)} results of {path}")
-    return exit_code(result.status for result in run.results)
+    missing = f", {run.planned - len(run.results)} were not run" if len(run.results) < run.planned else ""
+    progress.say(f"{len(run.results)} results of {path}{missing}")
+    return run.exit_code
 
 
 def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:

@@ -158,6 +158,14 @@ class Run:
         """How many results there should be."""
         return len(self.kernels) * len(self.programs) * len(self.bindings)
 
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the run ends with, or would have: what was not run is no PASS."""
+        code = exit_code(result.status for result in self.results)
+        if len(self.results) < self.planned and code in (ExitCode.PASS, ExitCode.SKIPPED):
+            return ExitCode.INFRASTRUCTURE
+        return code
+
     def in_order(self) -> list[Result]:
         """The results in the order of the plan, whatever the order in which they came."""
         plans: tuple[Iterable[object], ...] = (self.kernels, self.programs, self.bindings)

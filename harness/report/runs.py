@@ -22,22 +22,29 @@ def now() -> str:
 
 
 def place(json: Path | None, reports: Path | None) -> Path:
-    """Where a new run is to be stored: `json` and `reports` are the options; else among the last runs."""
-    if json is not None:
-        return json
-    if reports is not None:
-        return reports / "results.jsonl"
+    """Where a new run is to be stored: `json` and `reports` are the options; else among the last runs.
+
+    One that is stored elsewhere has a symbolic link among the last runs, if there can be one.
+    """
+    elsewhere = json if json is not None else reports / "results.jsonl" if reports is not None else None
     directory = _directory()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if elsewhere is not None:
+            return elsewhere
         raise HarnessError(
             f"cannot keep results in {directory}: {error.strerror}", hint="set XDG_STATE_HOME, or use --json FILE"
         ) from None
     for old in _all()[:-_KEPT]:
         with suppress(OSError):
             old.unlink()
-    return directory / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.jsonl"
+    here = directory / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}.jsonl"
+    if elsewhere is None:
+        return here
+    with suppress(OSError):
+        here.symlink_to(elsewhere.absolute())
+    return elsewhere
 
 
 def last() -> Path:
@@ -45,7 +52,7 @@ def last() -> Path:
     kept = _all()
     if not kept:
         raise UsageError("there is no run yet", hint="`hmm-harness run` makes one")
-    return kept[-1]
+    return kept[-1].resolve()
 
 
 def resumed(path: Path) -> Run:
@@ -64,8 +71,12 @@ def _directory() -> Path:
 
 
 def _all() -> list[Path]:
-    """The kept runs, the newest last."""
-    try:
-        return sorted(_directory().glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
-    except OSError:
-        return []
+    """The kept runs, the newest last; a link whose run is gone goes, too."""
+    found = []
+    for path in _directory().glob("*.jsonl"):
+        try:
+            found.append((path.stat().st_mtime, path))
+        except OSError:
+            with suppress(OSError):
+                path.unlink()
+    return [path for _, path in sorted(found)]

@@ -29,12 +29,9 @@ class Table:
         self._colour = colour
         self._width = max(len("program"), *map(len, run.programs))
         self._rows: dict[str, dict[str, Result]] = {}
+        for result in run.results:  # of a run that is resumed
+            self._rows.setdefault(result.program, {})[result.binding] = result
         self._target: Target | None = None
-        self._shown = 0  # results that `results` had when the target came
-
-    @property
-    def _results(self) -> list[Result]:
-        return self._run.results
 
     @property
     def _one(self) -> bool:
@@ -44,7 +41,6 @@ class Table:
         """A kernel's turn: its banner, and, if it is the only one, the column titles."""
         self._finish_target()
         self._target = target
-        self._shown = len(self._results)
         if target.error:
             self._say(f"{target.kernel} {target.flavour}: {target.error.splitlines()[0]}")
         elif target.banner:
@@ -67,8 +63,10 @@ class Table:
         """With several kernels: a line for each binding of the one that had its turn."""
         if self._one or self._target is None:
             return
+        kernel = (self._target.kernel, self._target.flavour)
+        mine = [result for result in self._run.results if (result.kernel, result.flavour) == kernel]
         for binding in self._run.bindings:
-            statuses = Counter(result.status for result in self._results[self._shown :] if result.binding == binding)
+            statuses = Counter(result.status for result in mine if result.binding == binding)
             if statuses:
                 self._say(f"  {binding.ljust(10)} {self._count(statuses)}")
 
