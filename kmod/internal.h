@@ -17,7 +17,7 @@
  * All of these are the same for every device. How one talks to the kernel is
  * its binding, struct hh_binding:
  *
- *   interval.c, interval_devmem.c, watch.c  today's API
+ *   interval.c, interval_devmem.c, watch.c, dma.c  today's API
  *   seed.c, seed_devmem.c          v4.20's, which compat/ has on later kernels
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
@@ -83,6 +83,8 @@ struct hh_work;
  *        called once.
  * @watch: begin to be told of a part of the memory besides; or NULL
  * @watched: what such a watch was told; or NULL
+ * @sequence: the number of such a watch's notifier; or NULL
+ * @dma: map memory for DMA, and unmap it; or NULL
  * @changed: whether what @look saw is known to be outdated; a hint, without the
  *           mirror's lock
  * @done: whether what @look saw is outdated; with the mirror's lock held, unless
@@ -112,6 +114,9 @@ struct hh_binding {
 		     const struct hmm_harness_watch *args);
 	int (*watched)(struct hh_mirror *mirror,
 		       struct hmm_harness_watch *args);
+	int (*sequence)(struct hh_mirror *mirror,
+			struct hmm_harness_sequence *args);
+	int (*dma)(struct hh_mirror *mirror, struct hmm_harness_dma *args);
 	bool (*changed)(struct hh_work *work);
 	bool (*done)(struct hh_work *work);
 	int (*add_memory)(struct hh_device *device, unsigned long size);
@@ -193,6 +198,8 @@ struct hh_device {
  * @ghosts: how many of them are ghosts
  * @commits: how often something was entered into @table
  * @invalidations: calls of the invalidation callback
+ * @refuse_start: first address of what is refused to whoever cannot wait
+ * @refuse_end: address behind the last; 0 when nothing is
  * @dead: unbound, nothing may be entered any more
  */
 struct hh_mirror {
@@ -209,6 +216,8 @@ struct hh_mirror {
 	u64 ghosts;
 	u64 commits;
 	u64 invalidations;
+	unsigned long refuse_start;
+	unsigned long refuse_end;
 	bool dead;
 };
 
@@ -247,6 +256,8 @@ struct hh_work {
 /* mirror.c */
 int hh_mirror_bind(struct hh_file *file);
 int hh_mirror_unbind(struct hh_file *file);
+int hh_mirror_refuse(struct hh_mirror *mirror, unsigned long start,
+		     unsigned long end);
 struct hh_mirror *hh_mirror_get(struct hh_file *file);
 void hh_mirror_put(struct hh_mirror *mirror);
 
@@ -446,6 +457,16 @@ void hh_debugfs_exit(void);
 /* interval.c, interval_devmem.c */
 extern const struct hh_binding hh_interval;
 
+/* dma.c */
+#ifdef HAVE_HMM_DMA
+int hh_dma_init(struct hh_device *device);
+#else
+static inline int hh_dma_init(struct hh_device *device)
+{
+	return 0;
+}
+#endif
+
 /* seed.c, seed_devmem.c */
 extern const struct hh_binding hh_seed;
 
@@ -524,6 +545,9 @@ enum hh_mistake {
 	HH_EVICT_NOTHING,
 	HH_LOSE_EVENTS,
 	HH_HIDE_EVENTS,
+	HH_DMA_SKIP_UNMAP,
+	HH_WATCH_SKIP_SEQUENCE,
+	HH_SKIP_NONBLOCKABLE,
 	HH_NR_MISTAKES,
 };
 

@@ -19,11 +19,15 @@
  * @mirror: what all mirrors are
  * @notifier: covers all addresses of the process
  * @watches: cover parts of these besides
+ * @dmas: parts of these that are mapped for DMA
  */
 struct hh_interval_mirror {
 	struct hh_mirror mirror;
 	struct mmu_interval_notifier notifier;
 	struct hh_watches watches;
+#ifdef HAVE_HMM_DMA
+	struct hh_dmas dmas;
+#endif
 };
 
 /**
@@ -125,6 +129,9 @@ static const struct mmu_interval_notifier_ops hh_notifier_ops = {
 static int hh_interval_attach(struct hh_mirror *mirror)
 {
 	mutex_init(&hh_of_mirror(mirror)->watches.lock);
+#ifdef HAVE_HMM_DMA
+	mutex_init(&hh_of_mirror(mirror)->dmas.lock);
+#endif
 	return mmu_interval_notifier_insert(&hh_of_mirror(mirror)->notifier,
 					    mirror->mm, 0,
 					    ULONG_MAX & PAGE_MASK,
@@ -138,6 +145,9 @@ static void hh_interval_detach(struct hh_mirror *mirror)
 	mutex_lock(&mine->watches.lock);
 	hh_watch_end_all(&mine->watches);
 	mutex_unlock(&mine->watches.lock);
+#ifdef HAVE_HMM_DMA
+	hh_dma_end_all(&mine->dmas);
+#endif
 	mmu_interval_notifier_remove(&mine->notifier);
 }
 
@@ -175,8 +185,34 @@ static int hh_interval_watched(struct hh_mirror *mirror,
 	return ret;
 }
 
-/* From hmm_range_fault()'s form, which differs between kernels, to ours. */
-static unsigned long hh_from_hmm(unsigned long hmm_pfn)
+static int hh_interval_sequence(struct hh_mirror *mirror,
+				struct hmm_harness_sequence *args)
+{
+	struct hh_watches *watches = &hh_of_mirror(mirror)->watches;
+	int ret;
+
+	if (mutex_lock_killable(&watches->lock))
+		return -EINTR;
+	ret = hh_watch_sequence(watches, args);
+	mutex_unlock(&watches->lock);
+	return ret;
+}
+
+#ifdef HAVE_HMM_DMA
+static int hh_interval_dma(struct hh_mirror *mirror,
+			   struct hmm_harness_dma *args)
+{
+	return hh_dma(&hh_of_mirror(mirror)->dmas, mirror, args);
+}
+#endif
+
+/**
+ * hh_from_hmm() - from hmm_range_fault()'s form, which differs between kernels
+ * @hmm_pfn: what it says of a page
+ *
+ * Return: HH_CPU_*
+ */
+unsigned long hh_from_hmm(unsigned long hmm_pfn)
 {
 	unsigned long cpu = 0;
 
@@ -298,6 +334,10 @@ const struct hh_binding hh_interval = {
 	.look = hh_interval_look,
 	.watch = hh_interval_watch,
 	.watched = hh_interval_watched,
+	.sequence = hh_interval_sequence,
+#ifdef HAVE_HMM_DMA
+	.dma = hh_interval_dma,
+#endif
 	.changed = hh_interval_changed,
 	.done = hh_interval_done,
 #ifdef HH_DEVMEM

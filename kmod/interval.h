@@ -17,10 +17,34 @@ struct hh_watches {
 	struct hh_watch *all[HMM_HARNESS_MAX_WATCHES];
 };
 
+/**
+ * struct hh_dmas - what of a mirror's memory is mapped for DMA
+ * @lock: protects all that follows; taken before mmap_lock
+ * @count: how many maps there are
+ * @all: these
+ */
+struct hh_dmas {
+	struct mutex lock; /* protects all that follows */
+	unsigned int count;
+	struct hh_dma *all[HMM_HARNESS_MAX_DMA_MAPS];
+};
+
+/* interval.c */
+unsigned long hh_from_hmm(unsigned long hmm_pfn);
+
+/* dma.c */
+#ifdef HAVE_HMM_DMA
+void hh_dma_end_all(struct hh_dmas *dmas);
+int hh_dma(struct hh_dmas *dmas, struct hh_mirror *mirror,
+	   struct hmm_harness_dma *args);
+#endif
+
 /* watch.c */
 int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		   const struct hmm_harness_watch *args);
 int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args);
+int hh_watch_sequence(struct hh_watches *watches,
+		      struct hmm_harness_sequence *args);
 void hh_watch_end_all(struct hh_watches *watches);
 
 /* interval_devmem.c */

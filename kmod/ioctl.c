@@ -21,6 +21,9 @@
  * @range: of all commands on a range
  * @request: of HMM_HARNESS_REQUEST
  * @watch: of HMM_HARNESS_WATCH and HMM_HARNESS_WATCHED
+ * @sequence: of HMM_HARNESS_SEQUENCE
+ * @dma: of HMM_HARNESS_DMA
+ * @refuse: of HMM_HARNESS_REFUSE
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
@@ -35,6 +38,9 @@ union hh_args {
 	struct hmm_harness_range range;
 	struct hmm_harness_request request;
 	struct hmm_harness_watch watch;
+	struct hmm_harness_sequence sequence;
+	struct hmm_harness_dma dma;
+	struct hmm_harness_refuse refuse;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
@@ -90,6 +96,8 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->binding->watch)
 		info->capabilities |= HMM_HARNESS_CAP_TWO_PASS;
 #endif
+	if (file->device->binding->dma)
+		info->capabilities |= HMM_HARNESS_CAP_DMA;
 #ifdef HAVE_RANGE_UNLOCKED
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_UNLOCKED;
@@ -168,6 +176,71 @@ static int hh_ioctl_watched(struct hh_file *file, union hh_args *args)
 	return ret;
 }
 
+static int hh_ioctl_sequence(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_sequence *sequence = &args->sequence;
+	struct hh_mirror *mirror;
+	int ret;
+
+	if (!file->device->binding->sequence)
+		return -EOPNOTSUPP;
+	ret = hh_check_part(sequence->addr, sequence->npages);
+	if (ret)
+		return ret;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	ret = mirror->device->binding->sequence(mirror, sequence);
+	hh_mirror_put(mirror);
+	return ret;
+}
+
+static int hh_ioctl_dma(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_dma *dma = &args->dma;
+	bool unmap = dma->flags & HMM_HARNESS_DMA_UNMAP;
+	bool show = dma->flags & HMM_HARNESS_DMA_SHOW;
+	struct hh_mirror *mirror;
+	int ret;
+
+	if (!file->device->binding->dma)
+		return -EOPNOTSUPP;
+	ret = hh_check_part(dma->addr, dma->npages);
+	if (ret)
+		return ret;
+	if (dma->npages > HMM_HARNESS_DMA_MAX_PAGES)
+		return -E2BIG;
+	if (dma->owner > (unmap || show ? 0 : HMM_HARNESS_AS_OTHER))
+		return -EINVAL;
+	if (dma->reserved || (unmap && dma->pages))
+		return -EINVAL;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	ret = mirror->device->binding->dma(mirror, dma);
+	hh_mirror_put(mirror);
+	return ret;
+}
+
+static int hh_ioctl_refuse(struct hh_file *file, union hh_args *args)
+{
+	struct hmm_harness_refuse *refuse = &args->refuse;
+	struct hh_mirror *mirror;
+	int ret = 0;
+
+	if (refuse->addr || refuse->npages)
+		ret = hh_check_part(refuse->addr, refuse->npages);
+	if (ret)
+		return ret;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	ret = hh_mirror_refuse(mirror, refuse->addr,
+			       refuse->addr + (refuse->npages << PAGE_SHIFT));
+	hh_mirror_put(mirror);
+	return ret;
+}
+
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
 {
 	return hh_evict(file->device, &args->evict.moved, &args->evict.left);
@@ -239,6 +312,24 @@ static const struct hh_shape hh_watch_shape = {
 	.size = sizeof(struct hmm_harness_watch),
 	.min_size = offsetofend(struct hmm_harness_watch, strays),
 	.outputs = offsetof(struct hmm_harness_watch, calls),
+};
+
+static const struct hh_shape hh_sequence_shape = {
+	.size = sizeof(struct hmm_harness_sequence),
+	.min_size = offsetofend(struct hmm_harness_sequence, reserved),
+	.outputs = offsetof(struct hmm_harness_sequence, sequence),
+};
+
+static const struct hh_shape hh_dma_shape = {
+	.size = sizeof(struct hmm_harness_dma),
+	.min_size = offsetofend(struct hmm_harness_dma, retries),
+	.outputs = offsetof(struct hmm_harness_dma, mapped),
+};
+
+static const struct hh_shape hh_refuse_shape = {
+	.size = sizeof(struct hmm_harness_refuse),
+	.min_size = offsetofend(struct hmm_harness_refuse, npages),
+	.outputs = sizeof(struct hmm_harness_refuse),
 };
 
 static const struct hh_shape hh_evict_shape = {
@@ -315,12 +406,28 @@ static const struct hh_command hh_commands[] = {
 	}, {
 		.cmd = HMM_HARNESS_WATCH,
 		.shape = &hh_watch_shape,
-		.flags = HMM_HARNESS_WATCH_TWO_PASS,
+		.flags = HMM_HARNESS_WATCH_TWO_PASS |
+			 HMM_HARNESS_WATCH_EMPTY | HMM_HARNESS_WATCH_ENDLESS,
 		.device = hh_ioctl_watch,
 	}, {
 		.cmd = HMM_HARNESS_WATCHED,
 		.shape = &hh_watch_shape,
 		.device = hh_ioctl_watched,
+	}, {
+		.cmd = HMM_HARNESS_SEQUENCE,
+		.shape = &hh_sequence_shape,
+		.device = hh_ioctl_sequence,
+	}, {
+		.cmd = HMM_HARNESS_DMA,
+		.shape = &hh_dma_shape,
+		.flags = HMM_HARNESS_DMA_MAP | HMM_HARNESS_DMA_MAP_WRITE |
+			 HMM_HARNESS_DMA_SHOW | HMM_HARNESS_DMA_UNMAP,
+		.one_flag = true,
+		.device = hh_ioctl_dma,
+	}, {
+		.cmd = HMM_HARNESS_REFUSE,
+		.shape = &hh_refuse_shape,
+		.device = hh_ioctl_refuse,
 	}, {
 		.cmd = HMM_HARNESS_USAGE,
 		.shape = &hh_usage_shape,

@@ -98,11 +98,19 @@ struct hh_device *hh_other_device(struct hh_device *device)
 
 static int __init hh_register(struct hh_device *device)
 {
+	int ret;
+
 	device->misc.minor = MISC_DYNAMIC_MINOR;
 	device->misc.name = device->name;
 	device->misc.fops = &hh_fops;
 	device->misc.mode = 0600;
-	return misc_register(&device->misc);
+	ret = misc_register(&device->misc);
+	if (ret || !device->binding->dma)
+		return ret;
+	ret = hh_dma_init(device);
+	if (ret)
+		misc_deregister(&device->misc);
+	return ret;
 }
 
 static int __init hh_init(void)

@@ -13,6 +13,19 @@
 /* How many there have been */
 static atomic64_t hh_mirrors = ATOMIC64_INIT(0);
 
+/* Takes the lock without waiting, unless that is to be refused. */
+static bool hh_mirror_trylock(struct hh_mirror *mirror,
+			      const struct hh_change *change)
+{
+	if (!mutex_trylock(&mirror->lock))
+		return false;
+	if (change->start >= mirror->refuse_end ||
+	    change->end <= mirror->refuse_start)
+		return true;
+	mutex_unlock(&mirror->lock);
+	return false;
+}
+
 /**
  * hh_mirror_lock() - take the lock for an invalidation
  * @mirror: the mirror
@@ -24,12 +37,31 @@ bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change)
 {
 	if (change->blockable) {
 		mutex_lock(&mirror->lock);
-	} else if (!mutex_trylock(&mirror->lock)) {
+	} else if (!hh_mirror_trylock(mirror, change)) {
 		hh_event_change(mirror, change, true);
 		return false;
 	}
 	mirror->invalidations++;
 	return true;
+}
+
+/**
+ * hh_mirror_refuse() - refuse to forget some memory to whoever cannot wait
+ * @mirror: the mirror
+ * @start: first address
+ * @end: address behind the last, 0 for none
+ *
+ * Return: 0 or -EINTR
+ */
+int hh_mirror_refuse(struct hh_mirror *mirror, unsigned long start,
+		     unsigned long end)
+{
+	if (mutex_lock_killable(&mirror->lock))
+		return -EINTR;
+	mirror->refuse_start = start;
+	mirror->refuse_end = end;
+	mutex_unlock(&mirror->lock);
+	return 0;
 }
 
 static void hh_mirror_free(struct kref *refs)

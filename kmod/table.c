@@ -281,6 +281,7 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	if (hh_wrong(HH_INVALIDATE_SHORT))
 		haunted = last;
 	if (hh_wrong(HH_SKIP_INVALIDATE) ||
+	    (hh_wrong(HH_SKIP_NONBLOCKABLE) && !change->blockable) ||
 	    (hh_wrong(HH_SKIP_OWN_MIGRATE) && change->own_migration))
 		haunted = first;
 	if (change->release)

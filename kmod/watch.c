@@ -17,6 +17,9 @@
 
 #include "interval.h"
 
+/* Lengths that no notifier may have */
+#define HH_WATCH_NOTHING (HMM_HARNESS_WATCH_EMPTY | HMM_HARNESS_WATCH_ENDLESS)
+
 /**
  * struct hh_watch - a watch
  * @notifier: covers its range
@@ -28,6 +31,8 @@
  * @calls: of the callback
  * @finished: of its second pass
  * @strays: calls that did not concern its range
+ * @told: the notifier's sequence number when it was last told of
+ * @told_calls: @calls at that time
  * @heard: a bit for each page
  */
 struct hh_watch {
@@ -42,6 +47,8 @@ struct hh_watch {
 	u64 calls;
 	u64 finished;
 	u64 strays;
+	unsigned long told;
+	u64 told_calls;
 	unsigned long heard[];
 };
 
@@ -62,7 +69,8 @@ static bool hh_watch_told(struct mmu_interval_notifier *notifier,
 	unsigned long end = watch->first + watch->npages;
 
 	spin_lock(&watch->lock);
-	mmu_interval_set_seq(notifier, sequence);
+	if (!hh_wrong(HH_WATCH_SKIP_SEQUENCE))
+		mmu_interval_set_seq(notifier, sequence);
 	watch->calls++;
 	if (from < end && to > watch->first) {
 		from = max(from, watch->first);
@@ -115,17 +123,67 @@ static const struct mmu_interval_notifier_ops *hh_watch_ops_of(u32 flags)
 	if (flags & HMM_HARNESS_WATCH_TWO_PASS)
 		return &hh_watch_ops_two;
 #endif
-	return flags ? NULL : &hh_watch_ops;
+	return flags & HMM_HARNESS_WATCH_TWO_PASS ? NULL : &hh_watch_ops;
 }
 
-static struct hh_watch *hh_find_watch(struct hh_watches *watches,
-				      const struct hmm_harness_watch *args)
+/* Notes the notifier's number, at a moment when nothing is going on. */
+static void hh_watch_note(struct hh_watch *watch)
+{
+	unsigned long sequence;
+
+	for (;;) {
+		sequence = mmu_interval_read_begin(&watch->notifier);
+		spin_lock(&watch->lock);
+		if (!mmu_interval_read_retry(&watch->notifier, sequence))
+			break;
+		spin_unlock(&watch->lock);
+	}
+	watch->told = sequence;
+	watch->told_calls = watch->calls;
+	spin_unlock(&watch->lock);
+}
+
+static struct hh_watch *hh_watch_new(const struct hmm_harness_watch *args)
+{
+	struct hh_watch *watch;
+
+	watch = kzalloc(struct_size(watch, heard, BITS_TO_LONGS(args->npages)),
+			GFP_KERNEL_ACCOUNT);
+	if (!watch)
+		return NULL;
+	spin_lock_init(&watch->lock);
+	watch->first = args->addr >> PAGE_SHIFT;
+	watch->npages = args->npages;
+	return watch;
+}
+
+/* What the kernel says to a notifier of no length, or of too great a one. */
+static int hh_watch_nothing(struct mm_struct *mm,
+			    const struct hmm_harness_watch *args)
+{
+	bool empty = args->flags & HMM_HARNESS_WATCH_EMPTY;
+	struct hh_watch *watch = hh_watch_new(args);
+	int ret;
+
+	if (!watch)
+		return -ENOMEM;
+	ret = mmu_interval_notifier_insert(&watch->notifier, mm, args->addr,
+					   empty ? 0 : ULONG_MAX & PAGE_MASK,
+					   &hh_watch_ops);
+	if (!ret)
+		mmu_interval_notifier_remove(&watch->notifier);
+	kfree(watch);
+	return ret;
+}
+
+static struct hh_watch *hh_find_watch(struct hh_watches *watches, u64 addr,
+				      u64 npages)
 {
 	unsigned int i;
 
 	for (i = 0; i < watches->count; i++)
-		if (watches->all[i]->first == args->addr >> PAGE_SHIFT &&
-		    watches->all[i]->npages == args->npages)
+		if (watches->all[i]->first == addr >> PAGE_SHIFT &&
+		    watches->all[i]->npages == npages)
 			return watches->all[i];
 	return NULL;
 }
@@ -136,7 +194,8 @@ static struct hh_watch *hh_find_watch(struct hh_watches *watches,
  * @mm: its memory, which has a user
  * @args: what the caller asked for
  *
- * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -ENOMEM
+ * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -ENOMEM, or those of the kernel to
+ * a notifier of no length
  */
 int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		   const struct hmm_harness_watch *args)
@@ -148,23 +207,22 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 	ops = hh_watch_ops_of(args->flags);
 	if (!ops)
 		return -EOPNOTSUPP;
-	if (hh_find_watch(watches, args))
+	if (args->flags & HH_WATCH_NOTHING)
+		return hh_watch_nothing(mm, args);
+	if (hh_find_watch(watches, args->addr, args->npages))
 		return -EEXIST;
 	if (watches->count == HMM_HARNESS_MAX_WATCHES)
 		return -ENOSPC;
-	watch = kzalloc(struct_size(watch, heard, BITS_TO_LONGS(args->npages)),
-			GFP_KERNEL_ACCOUNT);
+	watch = hh_watch_new(args);
 	if (!watch)
 		return -ENOMEM;
-	spin_lock_init(&watch->lock);
-	watch->first = args->addr >> PAGE_SHIFT;
-	watch->npages = args->npages;
 	ret = mmu_interval_notifier_insert(&watch->notifier, mm, args->addr,
 					   args->npages << PAGE_SHIFT, ops);
 	if (ret) {
 		kfree(watch);
 		return ret;
 	}
+	hh_watch_note(watch);
 	watches->all[watches->count++] = watch;
 	return 0;
 }
@@ -179,7 +237,8 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args)
 {
 	u64 __user *pages = u64_to_user_ptr(args->pages);
-	struct hh_watch *watch = hh_find_watch(watches, args);
+	struct hh_watch *watch = hh_find_watch(watches, args->addr,
+					       args->npages);
 	unsigned long i;
 	bool heard;
 
@@ -198,6 +257,44 @@ int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args)
 		if (put_user(heard ? HMM_HARNESS_PAGE_HEARD : 0ULL, pages + i))
 			return -EFAULT;
 	}
+	return 0;
+}
+
+/**
+ * hh_watch_sequence() - HMM_HARNESS_SEQUENCE
+ * @watches: of the mirror; its lock is held
+ * @args: what the caller asked for
+ *
+ * Return: 0, -ENOENT
+ */
+int hh_watch_sequence(struct hh_watches *watches,
+		      struct hmm_harness_sequence *args)
+{
+	struct hh_watch *watch = hh_find_watch(watches, args->addr,
+					       args->npages);
+	struct mmu_interval_notifier *notifier;
+	unsigned long before;
+	u64 calls;
+
+	if (!watch)
+		return -ENOENT;
+	notifier = &watch->notifier;
+	before = watch->told;
+	calls = watch->told_calls;
+	args->hint = mmu_interval_check_retry(notifier, before);
+	for (;;) {
+		args->sequence = mmu_interval_read_begin(notifier);
+		spin_lock(&watch->lock);
+		if (!mmu_interval_read_retry(notifier, args->sequence))
+			break;
+		spin_unlock(&watch->lock);
+	}
+	args->before = before;
+	args->retry = mmu_interval_read_retry(notifier, before);
+	args->calls = watch->calls - calls;
+	watch->told = args->sequence;
+	watch->told_calls = watch->calls;
+	spin_unlock(&watch->lock);
 	return 0;
 }
 

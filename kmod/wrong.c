@@ -65,6 +65,12 @@ static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
 		"every second event is lost, as if there was no room" },
 	[HH_HIDE_EVENTS] = { "hide-events",
 		"invalidations are not told of" },
+	[HH_DMA_SKIP_UNMAP] = { "dma-skip-unmap",
+		"DMA addresses outlive the invalidation of their pages: STALE" },
+	[HH_WATCH_SKIP_SEQUENCE] = { "watch-skip-sequence",
+		"watches keep their sequence number: who reads it need not retry" },
+	[HH_SKIP_NONBLOCKABLE] = { "skip-nonblockable",
+		"entries outlive an invalidation that must not sleep: STALE" },
 };
 
 unsigned long hh_mistakes;

@@ -373,7 +373,7 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([], timeout_ms=0), "timeout of 0 ms"),
         (request([], head={"binding": 9}), "unknown binding 9"),
         (request([b"\0" * 32]), "operation 0 (code 0): unknown code"),
-        (request([b"\x0b" + b"\0" * 31]), "operation 0 (code 11): unknown code"),
+        (request([b"\x1f" + b"\0" * 31]), "operation 0 (code 31): unknown code"),
         (request([b"\x2b" + b"\0" * 31]), "operation 0 (code 43): unknown code"),
         (request([operation("READ", actor=16, npages=1)]), "actor out of range"),
         (request([operation("SNAPSHOT", actor=2, npages=1)]), "actor out of range"),
@@ -391,6 +391,10 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("MAP", npages=1, value=1, argument=8)]), "unknown protection"),
         (request([operation("PROTECT", npages=1, argument=16)]), "unknown protection"),
         (request([operation("FAULT", npages=1, argument=2)]), "unknown access"),
+        (request([operation("WATCH", npages=1, argument=4)]), "unknown watch"),
+        (request([operation("DMA", npages=513)]), "npages out of range"),
+        (request([operation("DMA", npages=1, argument=16)]), "unknown mapping"),
+        (request([operation("REAP", npages=1)]), "a range where none is meant"),
         (request([operation("REMAP", npages=1, value=0)]), "new address out of range"),
         (request([operation("REMAP", npages=1, value=BASE + 1)]), "new address out of range"),
         (request([operation("WRITE", npages=2, value=(1 << 48) - 1)]), "token out of range"),
@@ -428,3 +432,52 @@ def test_a_missing_device_is_not_a_verdict(executor: Path) -> None:
     assert result.returncode == NO_DEVICE
     assert b"operation 1 needs /dev/hmm_harness0: No such file" in result.stderr
     assert result.stdout == b""
+
+
+def test_memory_is_reaped_while_the_process_stops_on_its_way_out(executor: Path) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(4),
+            mapped(2, backing="SHARED", page=8),
+            operation("WRITE", npages=4, value=5),
+            operation("WRITE", page=8, npages=2, value=50),
+            operation("FORK", other=1),
+            operation("REAP"),
+            operation("READ", npages=4),
+            operation("REAP"),
+            operation("READ", 1, npages=4),
+            operation("EXIT"),
+            operation("READ", 1, page=8, npages=2),
+        ],
+    )
+    assert seen[4:6] == [done(), done()]
+    assert seen[6] == Seen("NOT_RUN", errno.ESRCH), "it is being killed"
+    assert seen[7:] == [done(), done(5, 6, 7, 8), done(), done(50, 51)]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_nothing_stays_stopped_when_the_worker_dies(executor: Path) -> None:
+    """The subject is stopped and killed; a step that never ends keeps the worker busy."""
+    steps = [mapped(1), operation("FORK", other=1), operation("REAP"), *[operation("READ", 1, npages=1)] * 60000]
+    process = subprocess.Popen([executor], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(request(steps))
+    process.stdin.flush()
+    stopped: list[int] = []
+    deadline = time.monotonic() + 20
+    while not stopped and time.monotonic() < deadline:
+        for worker in _children(process.pid):
+            stopped = [
+                pid for pid in _children(worker) if "(tracing stop)" in Path(f"/proc/{pid}/status").read_text()
+            ]
+            if stopped:
+                os.kill(worker, signal.SIGKILL)
+                break
+    assert stopped
+    process.communicate(timeout=20)
+    for pid in stopped:
+        assert not Path(f"/proc/{pid}").exists()

@@ -33,6 +33,7 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/subject.c",
     "harness/guest/executor/channel.c",
     "harness/guest/executor/interval.c",
+    "harness/guest/executor/reaper.c",
     "harness/guest/executor/features.c",
     "harness/guest/executor/test_hmm.c",
 )

@@ -49,6 +49,13 @@
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease 448
+#endif
+
 #define PAGE 4096UL
 /* All workers map memory at the same place: addresses of one suit the others. */
 #define POOL ((char *)0x100000000000UL)
@@ -100,6 +107,13 @@ static const struct command commands[] = {
 	  .capability = HMM_HARNESS_CAP_WATCH },
 	{ "WATCHED", HMM_HARNESS_WATCHED, sizeof(struct hmm_harness_watch),
 	  8, .capability = HMM_HARNESS_CAP_WATCH },
+	{ "SEQUENCE", HMM_HARNESS_SEQUENCE, sizeof(struct hmm_harness_sequence),
+	  8, .capability = HMM_HARNESS_CAP_WATCH },
+	{ "DMA", HMM_HARNESS_DMA, sizeof(struct hmm_harness_dma),
+	  12, .flags = HMM_HARNESS_DMA_MAP | HMM_HARNESS_DMA_MAP_WRITE |
+		       HMM_HARNESS_DMA_SHOW | HMM_HARNESS_DMA_UNMAP,
+	  .capability = HMM_HARNESS_CAP_DMA },
+	{ "REFUSE", HMM_HARNESS_REFUSE, sizeof(struct hmm_harness_refuse), 1 },
 	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage), 2 },
 	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
 };
@@ -372,6 +386,9 @@ static void fill_watch(struct hmm_harness_watch *args,
 	args->addr = (uint64_t)POOL + below(4) * 4 * PAGE;
 	args->npages = 1 + below(3) * 6;
 	args->flags = command->flags & one_in(2);
+	if (command->flags && one_in(16))
+		args->flags |= one_in(2) ? HMM_HARNESS_WATCH_EMPTY :
+					   HMM_HARNESS_WATCH_ENDLESS;
 	if (command->nr == HMM_HARNESS_WATCHED)
 		args->pages = some_pointer(false);
 	if (one_in(20))
@@ -380,6 +397,48 @@ static void fill_watch(struct hmm_harness_watch *args,
 		args->npages = rnd() >> below(64);
 	if (one_in(40))
 		args->pages = rnd();
+}
+
+/* Where watches are, too. */
+static void fill_sequence(struct hmm_harness_sequence *args,
+			  const struct command *command)
+{
+	args->addr = (uint64_t)POOL + below(4) * 4 * PAGE;
+	args->npages = 1 + below(3) * 6;
+	if (one_in(20))
+		args->addr = some_address(command);
+	if (one_in(20))
+		args->npages = rnd() >> below(64);
+}
+
+/* Few ranges, so that some are mapped when they are shown or unmapped. */
+static void fill_dma(struct hmm_harness_dma *args,
+		     const struct command *command)
+{
+	args->addr = (uint64_t)POOL + below(4) * 4 * PAGE;
+	args->npages = 1 + below(3) * 6;
+	args->flags = 1u << below(4);
+	if (args->flags < HMM_HARNESS_DMA_SHOW)
+		args->owner = below(one_in(20) ? 8 : 3);
+	if (args->flags != HMM_HARNESS_DMA_UNMAP)
+		args->pages = some_pointer(false);
+	if (one_in(20))
+		args->addr = some_address(command);
+	if (one_in(20))
+		args->npages = one_in(2) ? some_length() : rnd() >> below(64);
+	if (one_in(40))
+		args->flags = rnd();
+	if (one_in(40))
+		args->reserved = rnd();
+}
+
+static void fill_refuse(struct hmm_harness_refuse *args,
+			const struct command *command)
+{
+	if (one_in(4))
+		return;
+	args->addr = some_address(command);
+	args->npages = one_in(20) ? rnd() >> below(64) : some_length();
 }
 
 static void count(uint64_t *what)
@@ -439,6 +498,9 @@ static void call(bool lonely)
 		struct hmm_harness_range range;
 		struct hmm_harness_request request;
 		struct hmm_harness_watch watch;
+		struct hmm_harness_sequence sequence;
+		struct hmm_harness_dma dma;
+		struct hmm_harness_refuse refuse;
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
@@ -458,8 +520,13 @@ static void call(bool lonely)
 		fill_range(&args->range, command);
 	else if (nr == HMM_HARNESS_REQUEST)
 		fill_request(&args->request, command);
-	else if (command->size == sizeof(struct hmm_harness_watch) &&
-		 command->capability == HMM_HARNESS_CAP_WATCH)
+	else if (nr == HMM_HARNESS_SEQUENCE)
+		fill_sequence(&args->sequence, command);
+	else if (nr == HMM_HARNESS_DMA)
+		fill_dma(&args->dma, command);
+	else if (nr == HMM_HARNESS_REFUSE)
+		fill_refuse(&args->refuse, command);
+	else if (nr == HMM_HARNESS_WATCH || nr == HMM_HARNESS_WATCHED)
 		fill_watch(&args->watch, command);
 	else if (one_in(30))
 		args->head[1] = rnd() >> below(64);
@@ -859,6 +926,19 @@ static bool kill_all(const pid_t *workers, int count)
 	return true;
 }
 
+/* One in two loses its memory as to the OOM reaper, which does not sleep. */
+static void kill_one(pid_t worker)
+{
+	int pidfd = one_in(2) ? syscall(SYS_pidfd_open, worker, 0) : -1;
+
+	kill(worker, SIGKILL);
+	if (pidfd < 0)
+		return;
+	/* It may be too late, too early, or refused: all the same here. */
+	syscall(SYS_process_mrelease, pidfd, 0);
+	close(pidfd);
+}
+
 static void switch_mistakes(char *names)
 {
 	char text[512] = "\n";
@@ -1077,7 +1157,7 @@ int main(int argc, char **argv)
 	while (now() < end) {
 		usleep(5000);
 		if (one_in(200))
-			kill(workers[below(count)], SIGKILL);
+			kill_one(workers[below(count)]);
 		if (use_mistakes && one_in(40))
 			switch_mistakes(names);
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)

@@ -36,6 +36,7 @@
 #define WIRE_FORK 8
 #define WIRE_EXIT 9
 #define WIRE_POISON 10
+#define WIRE_REAP 11
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33
@@ -51,6 +52,9 @@
 #define WIRE_REQUEST 48
 #define WIRE_WATCH 49
 #define WIRE_WATCHED 50
+#define WIRE_DMA 56
+#define WIRE_SEQUENCE 57
+#define WIRE_REFUSE 58
 #define WIRE_EVENTS 80
 
 /*
@@ -66,6 +70,20 @@
 #define WIRE_REQUEST_ARGUMENT_BITS 8
 #define WIRE_REQUEST_LENGTH_SHIFT 32
 #define WIRE_REQUEST_MAX_PATTERN 16
+
+/* WIRE_DMA, argument: what to do, and HMM_HARNESS_AS_* for the first two */
+#define WIRE_DMA_MAP 0
+#define WIRE_DMA_MAP_WRITE 1
+#define WIRE_DMA_SHOW 2
+#define WIRE_DMA_UNMAP 3
+#define WIRE_DMA_OWNER_SHIFT 2
+#define WIRE_DMA_ARGUMENT_BITS 4
+
+/* WIRE_WATCH, argument */
+#define WIRE_WATCH_ONE_PASS 0
+#define WIRE_WATCH_TWO_PASS 1
+#define WIRE_WATCH_EMPTY 2	/* of no length: no watch comes of it */
+#define WIRE_WATCH_ENDLESS 3	/* beyond all addresses: no watch comes of it */
 
 /* WIRE_MAP, value: what backs the mapping */
 #define WIRE_ANON 1		/* MAP_PRIVATE | MAP_ANONYMOUS */
@@ -120,8 +138,8 @@ struct wire_program {
  * @actor: number of the subject, or of the device for device operations
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
- *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST: see there;
- *            WIRE_WATCH: 1 for two passes; else 0
+ *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
+ *            WIRE_WATCH: see there; else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
@@ -160,8 +178,9 @@ struct wire_outcome {
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
- *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, and WIRE_TO_DEVICE,
- *         WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_DMA but
+ *         for WIRE_DMA_UNMAP, and WIRE_TO_DEVICE, WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
+ *         WIRE_SEQUENCE: the number, what read_retry() and check_retry() say of the one before, calls in between;
  *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
  *         the last event before it, the last event so far; else none. Pages past the point

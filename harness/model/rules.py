@@ -83,6 +83,8 @@ FEATURES = {
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
     "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
     "FREE_UNPOISONS": "MADV_FREE clears poisoned entries (mm/madvise.c madvise_free_pte_range())",
+    "HMM_DMA": "hmm_dma_map_pfn() (v6.16)",
+    "REAP": "process_mrelease(2) (v5.15)",
     "GUARD": "MADV_GUARD_INSTALL and _REMOVE (v6.13)",
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",

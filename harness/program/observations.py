@@ -38,6 +38,7 @@ class Mark(Flag):
     STALE = 0x40  # a device entry that contradicts the CPU's
     MOVED = 0x80  # moved by this step
     HEARD = 0x4000  # a watch was told of it
+    DMA = 0x100000  # mapped for DMA
     RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
 
 
@@ -72,6 +73,7 @@ _WORDS = (
     (Mark.MOVED, "moved"),
     (Mark.RESIDUE, "residue"),
     (Mark.HEARD, "heard"),
+    (Mark.DMA, "dma"),
 )
 
 Token = int | Signal
@@ -139,9 +141,10 @@ class Event:
 Element = Token | Entry | Event
 
 
-# The elements of a `Usage` and of an `Evict`, in the order of wire.h
+# The elements of a `Usage`, of an `Evict` and of a `Sequence`, in the order of wire.h
 USAGE = ("in use", "allocated", "freed", "CPU faults", "invalidations", "entries")
 EVICTED = ("moved", "left")
+SEQUENCE = ("sequence", "read_retry", "check_retry", "calls")
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,12 @@ _Noreturn void subject_run(unsigned int number, pid_t parent, int channel);
 /* interval.c */
 int interval_bind(int fd);
 
+/* reaper.c: of the worker, which is the subject's parent; 0 or an errno */
+int reaper_kill(pid_t pid);
+int reaper_reap(pid_t pid);
+void reaper_release(pid_t pid);
+bool reaper_works(void);
+
 /* features.c */
 void features_print(void);
 

@@ -119,6 +119,8 @@ void features_print(void)
 		if (populate_stops_at_hole())
 			puts("POPULATE_STOPS_AT_HOLE");
 	}
+	if (reaper_works())
+		puts("REAP");
 	if (moves_several_mappings())
 		puts("REMAP_SEVERAL");
 }

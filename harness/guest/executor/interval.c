@@ -124,6 +124,75 @@ static int watch(int fd, unsigned long command, uint32_t flags, const struct wir
 	return 0;
 }
 
+static const uint32_t watch_flags[] = {
+	[WIRE_WATCH_TWO_PASS] = HMM_HARNESS_WATCH_TWO_PASS,
+	[WIRE_WATCH_EMPTY] = HMM_HARNESS_WATCH_EMPTY,
+	[WIRE_WATCH_ENDLESS] = HMM_HARNESS_WATCH_ENDLESS,
+};
+
+static void tell_sequence(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+			  uint64_t *elements)
+{
+	struct hmm_harness_sequence sequence = {
+		.size = sizeof(sequence),
+		.addr = operation->address,
+		.npages = operation->npages,
+	};
+
+	seen->error = call(fd, HMM_HARNESS_SEQUENCE, &sequence);
+	if (seen->error == EOPNOTSUPP)
+		seen->status = WIRE_UNSUPPORTED;
+	if (seen->error)
+		return;
+	elements[seen->count++] = sequence.sequence;
+	elements[seen->count++] = sequence.retry;
+	elements[seen->count++] = sequence.hint;
+	elements[seen->count++] = sequence.calls;
+}
+
+static void do_dma(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements)
+{
+	static const uint32_t flags[] = {
+		[WIRE_DMA_MAP] = HMM_HARNESS_DMA_MAP,
+		[WIRE_DMA_MAP_WRITE] = HMM_HARNESS_DMA_MAP_WRITE,
+		[WIRE_DMA_SHOW] = HMM_HARNESS_DMA_SHOW,
+		[WIRE_DMA_UNMAP] = HMM_HARNESS_DMA_UNMAP,
+	};
+	uint32_t what = operation->argument & ((1 << WIRE_DMA_OWNER_SHIFT) - 1);
+	struct hmm_harness_dma dma = {
+		.size = sizeof(dma),
+		.flags = flags[what],
+		.addr = operation->address,
+		.npages = operation->npages,
+		.owner = operation->argument >> WIRE_DMA_OWNER_SHIFT,
+		.pages = what == WIRE_DMA_UNMAP ? 0 : (uintptr_t)elements,
+	};
+	uint64_t mapped = 0;
+
+	seen->error = call(fd, HMM_HARNESS_DMA, &dma);
+	if (seen->error == EOPNOTSUPP)
+		seen->status = WIRE_UNSUPPORTED;
+	if (seen->error || what == WIRE_DMA_UNMAP)
+		return;
+	seen->count = operation->npages;
+	for (uint64_t i = 0; i < seen->count; i++)
+		mapped += !!(elements[i] & HMM_HARNESS_PAGE_DMA);
+	/* What it counts is what it tells. */
+	if (mapped != dma.mapped || dma.kept > mapped)
+		seen->error = EPROTO;
+}
+
+static int refuse(int fd, const struct wire_operation *operation)
+{
+	struct hmm_harness_refuse refuse = {
+		.size = sizeof(refuse),
+		.addr = operation->address,
+		.npages = operation->npages,
+	};
+
+	return call(fd, HMM_HARNESS_REFUSE, &refuse);
+}
+
 static void move_data(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 		      uint64_t *elements, uint64_t *scratch)
 {
@@ -178,12 +247,20 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		put_request(fd, operation, seen, elements, scratch);
 		return seen->status == WIRE_DONE;
 	case WIRE_WATCH:
-		seen->error = watch(fd, HMM_HARNESS_WATCH, operation->argument ? HMM_HARNESS_WATCH_TWO_PASS : 0,
-				    operation, seen, NULL);
+		seen->error = watch(fd, HMM_HARNESS_WATCH, watch_flags[operation->argument], operation, seen, NULL);
 		return seen->status == WIRE_DONE;
 	case WIRE_WATCHED:
 		seen->error = watch(fd, HMM_HARNESS_WATCHED, 0, operation, seen, elements);
 		return seen->status == WIRE_DONE;
+	case WIRE_SEQUENCE:
+		tell_sequence(fd, operation, seen, elements);
+		return seen->status == WIRE_DONE;
+	case WIRE_DMA:
+		do_dma(fd, operation, seen, elements);
+		return seen->status == WIRE_DONE;
+	case WIRE_REFUSE:
+		seen->error = refuse(fd, operation);
+		break;
 	case WIRE_TO_DEVICE:
 		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_DEVICE, operation, seen, elements);
 		break;

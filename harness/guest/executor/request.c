@@ -29,7 +29,7 @@ const struct binding *request_binding(uint32_t number)
 bool request_is_device(uint16_t code)
 {
 	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_WATCHED) ||
-	       code == WIRE_EVENTS;
+	       (code >= WIRE_DMA && code <= WIRE_REFUSE) || code == WIRE_EVENTS;
 }
 
 /* The most elements that the observation of @operation can have */
@@ -47,7 +47,10 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_TABLE:
 	case WIRE_REQUEST:
 	case WIRE_WATCHED:
+	case WIRE_DMA:
 		return operation->npages;
+	case WIRE_SEQUENCE:
+		return 4;
 	case WIRE_EVICT:
 		return 2;
 	case WIRE_USAGE:
@@ -64,6 +67,7 @@ static bool has_range(uint16_t code)
 	switch (code) {
 	case WIRE_FORK:
 	case WIRE_EXIT:
+	case WIRE_REAP:
 	case WIRE_BIND:
 	case WIRE_UNBIND:
 	case WIRE_EVICT:
@@ -87,7 +91,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_POISON))
+	if (!device && (code < WIRE_MAP || code > WIRE_REAP))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";
@@ -113,9 +117,18 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_ADVISE:
 		break;
 	case WIRE_FAULT:
-	case WIRE_WATCH:
 		if (operation->argument > 1)
 			return "unknown access";
+		break;
+	case WIRE_WATCH:
+		if (operation->argument > WIRE_WATCH_ENDLESS)
+			return "unknown watch";
+		break;
+	case WIRE_DMA:
+		if (operation->npages > HMM_HARNESS_DMA_MAX_PAGES)
+			return "npages out of range";
+		if (operation->argument >> WIRE_DMA_ARGUMENT_BITS)
+			return "unknown mapping";
 		break;
 	case WIRE_REQUEST: {
 		uint64_t length = operation->value >> WIRE_REQUEST_LENGTH_SHIFT;

@@ -22,6 +22,7 @@
 struct subject {
 	pid_t pid;
 	bool runs;
+	bool dying; /* runs no more steps: it has stopped on its way out */
 	int wait_status; /* when it does not run any more */
 };
 
@@ -74,7 +75,7 @@ static struct subject *reap(const struct subject *supposed)
 			subject->runs = false;
 			subject->wait_status = status;
 			atomic_store(&control->slots[subject - subjects].pid, 0);
-			if (subject != supposed || status != 0)
+			if (subject != supposed || status != (subject->dying ? SIGKILL : 0))
 				unexpected = subject;
 		}
 		if (!known) {
@@ -109,6 +110,7 @@ static struct subject *started(unsigned int number, pid_t pid)
 	struct subject *subject = &subjects[number];
 
 	subject->pid = pid;
+	subject->dying = false;
 	subject->runs = unknown.pid != pid;
 	atomic_store(&control->slots[number].pid, subject->runs ? pid : 0);
 	if (subject->runs)
@@ -156,6 +158,41 @@ static bool not_run(struct wire_observation *seen, int error)
 	return true;
 }
 
+/* Takes the memory of subject @number while it ends. Returns whether the program can go on. */
+static bool run_reap(unsigned int number, struct wire_observation *seen)
+{
+	struct subject *subject = &subjects[number];
+
+	if (!subject->runs)
+		return not_run(seen, ESRCH);
+	if (!subject->dying) {
+		errno = reaper_kill(subject->pid);
+		if (errno)
+			give_up("a subject does not stop on its way out");
+		subject->dying = true;
+	}
+	seen->error = reaper_reap(subject->pid);
+	seen->status = seen->error == ENOSYS ? WIRE_UNSUPPORTED : WIRE_DONE;
+	return seen->status == WIRE_DONE;
+}
+
+/* Lets subject @number end, which has stopped on its way out. Returns whether the program can go on. */
+static bool run_last(unsigned int number, const struct wire_operation *step, struct wire_observation *seen)
+{
+	struct subject *dead;
+
+	if (step->code != WIRE_EXIT)
+		return not_run(seen, ESRCH);
+	reaper_release(subjects[number].pid);
+	dead = await(number, true);
+	if (dead) {
+		fail(seen, dead);
+		return false;
+	}
+	seen->status = WIRE_DONE;
+	return true;
+}
+
 /* Has subject @number do @step. Returns whether the program can go on. */
 static bool run_subject(unsigned int number, const struct wire_operation *step, struct wire_observation *seen,
 			uint64_t *elements)
@@ -166,6 +203,8 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 
 	if (!subjects[number].runs)
 		return not_run(seen, ESRCH);
+	if (subjects[number].dying)
+		return run_last(number, step, seen);
 	if (step->code == WIRE_FORK) {
 		if (subjects[step->other].runs)
 			return not_run(seen, EEXIST);
@@ -202,7 +241,7 @@ static bool run_bind(const struct wire_operation *step, struct wire_observation 
 	int *device = &devices[step->actor];
 	int fd;
 
-	if (!subjects[step->other].runs)
+	if (!subjects[step->other].runs || subjects[step->other].dying)
 		return not_run(seen, ESRCH);
 	slot->binding = exchange->request.program.binding;
 	slot->passed = *device >= 0;
@@ -264,6 +303,8 @@ static bool run_step(const struct wire_operation *step, struct wire_observation 
 		return run_bind(step, seen);
 	if (request_is_device(step->code))
 		return run_device(step, seen, elements);
+	if (step->code == WIRE_REAP)
+		return run_reap(step->actor, seen);
 	return run_subject(step->actor, step, seen, elements);
 }
 
@@ -273,6 +314,8 @@ static void end_program(void)
 		if (!subjects[i].runs)
 			continue;
 		kill(subjects[i].pid, SIGKILL);
+		if (subjects[i].dying)
+			reaper_release(subjects[i].pid);
 		while (waitpid(subjects[i].pid, NULL, 0) < 0 && errno == EINTR)
 			;
 		subjects[i].runs = false;

@@ -60,7 +60,7 @@
  * others as if there were nothing: never seen for that.
  */
 #define HMM_HARNESS_PAGE_REMOTE 0x20
-/* TABLE only: the device's entry contradicts the CPU's (clause 1). */
+/* TABLE and DMA: the device's entry contradicts the CPU's (clause 1). */
 #define HMM_HARNESS_PAGE_STALE 0x40
 /* MIGRATE only: the page was moved by this call. */
 #define HMM_HARNESS_PAGE_MOVED 0x80
@@ -74,6 +74,8 @@
 #define HMM_HARNESS_PAGE_RESIDUE 0x2000
 /* WATCHED only: the watch was told of a change of it. */
 #define HMM_HARNESS_PAGE_HEARD 0x4000
+/* DMA only: the page has a DMA address. */
+#define HMM_HARNESS_PAGE_DMA 0x100000
 
 /* hmm_harness_info.capabilities */
 #define HMM_HARNESS_CAP_MIRROR 0x1
@@ -87,6 +89,7 @@
 #define HMM_HARNESS_CAP_TWO_PASS 0x80
 /* EVENTS, and a netlink family: hmm_harness_netlink.h */
 #define HMM_HARNESS_CAP_EVENTS 0x100
+#define HMM_HARNESS_CAP_DMA 0x1000
 
 /**
  * struct hmm_harness_info - HMM_HARNESS_INFO
@@ -256,6 +259,8 @@ struct hmm_harness_request {
 
 /* hmm_harness_watch.flags of HMM_HARNESS_WATCH */
 #define HMM_HARNESS_WATCH_TWO_PASS 0x1
+#define HMM_HARNESS_WATCH_EMPTY 0x2
+#define HMM_HARNESS_WATCH_ENDLESS 0x4
 
 #define HMM_HARNESS_MAX_WATCHES 16
 
@@ -275,7 +280,10 @@ struct hmm_harness_request {
  * over a range that may overlap with others: -EEXIST when there is one of
  * exactly this range, -ENOSPC when there are HMM_HARNESS_MAX_WATCHES. It lasts
  * until the file is unbound. TWO_PASS: with invalidate_start() and _finish();
- * -EOPNOTSUPP where the kernel has no such passes.
+ * -EOPNOTSUPP where the kernel has no such passes. EMPTY, ENDLESS: with a length
+ * of 0, or with one that goes beyond all addresses, in place of @npages: what
+ * the kernel says of that. When it takes the notifier against all rules, it is
+ * removed at once, and the call succeeds.
  *
  * WATCHED tells of the watch with exactly this range which pages it was told of
  * since it began, or since the last WATCHED: -ENOENT when there is none.
@@ -289,6 +297,107 @@ struct hmm_harness_watch {
 	__aligned_u64 calls;
 	__aligned_u64 finished;
 	__aligned_u64 strays;
+};
+
+/**
+ * struct hmm_harness_sequence - HMM_HARNESS_SEQUENCE
+ * @size: sizeof(struct hmm_harness_sequence)
+ * @flags: must be zero
+ * @addr: first address
+ * @npages: length in pages
+ * @sequence: (out) of the watch's notifier, as mmu_interval_read_begin() gave it
+ * @before: (out) the one that the last SEQUENCE told, or the one when the watch
+ *          began
+ * @calls: (out) how often the watch was called in between
+ * @retry: (out) what mmu_interval_read_retry() says of @before
+ * @hint: (out) what mmu_interval_check_retry() said of it right before that
+ * @reserved: (out) 0
+ *
+ * Of the watch with exactly this range: -ENOENT when there is none. All of it
+ * but @hint is of one moment, with the lock held that the watch's callback
+ * takes.
+ */
+struct hmm_harness_sequence {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__aligned_u64 sequence;
+	__aligned_u64 before;
+	__aligned_u64 calls;
+	__u32 retry;
+	__u32 hint;
+	__aligned_u64 reserved;
+};
+
+/* hmm_harness_dma.flags, exactly one */
+#define HMM_HARNESS_DMA_MAP 0x1
+#define HMM_HARNESS_DMA_MAP_WRITE 0x2
+#define HMM_HARNESS_DMA_SHOW 0x4
+#define HMM_HARNESS_DMA_UNMAP 0x8
+
+#define HMM_HARNESS_DMA_MAX_PAGES 512
+#define HMM_HARNESS_MAX_DMA_MAPS 8
+
+/**
+ * struct hmm_harness_dma - HMM_HARNESS_DMA
+ * @size: sizeof(struct hmm_harness_dma)
+ * @flags: HMM_HARNESS_DMA_*
+ * @addr: first address
+ * @npages: length in pages, 1 to HMM_HARNESS_DMA_MAX_PAGES, else -E2BIG
+ * @owner: MAP: HMM_HARNESS_AS_*; else 0
+ * @reserved: must be zero
+ * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
+ *         not wanted. UNMAP: 0
+ * @mapped: (out) how many of the pages have a DMA address now
+ * @kept: (out) MAP: how many of these had it before
+ * @retries: (out) how often an invalidation made it start over
+ *
+ * A struct hmm_dma_map over exactly this range, with an mmu_interval_notifier of
+ * its own, as drivers of RDMA have it; ranges may overlap.
+ *
+ * MAP and MAP_WRITE fault the pages as FAULT does, though all or none, and map
+ * each with hmm_dma_map_pfn(); those that are mapped stay. The first makes the
+ * map: -ENOSPC when there are HMM_HARNESS_MAX_DMA_MAPS. It lasts until UNMAP, or
+ * until the file is unbound. A page is unmapped when it is invalidated. -EIO
+ * when the DMA layer refuses a page; those before it are mapped. A page is
+ * HMM_HARNESS_PAGE_STALE whose address leads to another page than the one that
+ * HMM reported, or is another one than before although nothing was invalidated,
+ * or of which HMM forgot that it was mapped.
+ *
+ * SHOW tells of each page that has a DMA address, and HMM_HARNESS_PAGE_STALE
+ * where that contradicts the CPU's page table, as TABLE does. UNMAP unmaps all.
+ * -ENOENT when there is no map of exactly this range.
+ */
+struct hmm_harness_dma {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__u32 owner;
+	__u32 reserved;
+	__aligned_u64 pages;
+	__aligned_u64 mapped;
+	__aligned_u64 kept;
+	__aligned_u64 retries;
+};
+
+/**
+ * struct hmm_harness_refuse - HMM_HARNESS_REFUSE
+ * @size: sizeof(struct hmm_harness_refuse)
+ * @flags: must be zero
+ * @addr: first address
+ * @npages: length in pages; 0, and @addr 0, for none
+ *
+ * From now on until the file is unbound, invalidations that must not sleep and
+ * that concern this range are refused, as if the mirror's lock was taken. A
+ * later call replaces the range.
+ */
+struct hmm_harness_refuse {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
 };
 
 /**
@@ -373,6 +482,9 @@ struct hmm_harness_events {
 #define HMM_HARNESS_REQUEST _IO(HMM_HARNESS_TYPE, 0x10)
 #define HMM_HARNESS_WATCH _IO(HMM_HARNESS_TYPE, 0x11)
 #define HMM_HARNESS_WATCHED _IO(HMM_HARNESS_TYPE, 0x12)
+#define HMM_HARNESS_DMA _IO(HMM_HARNESS_TYPE, 0x17)
+#define HMM_HARNESS_SEQUENCE _IO(HMM_HARNESS_TYPE, 0x19)
+#define HMM_HARNESS_REFUSE _IO(HMM_HARNESS_TYPE, 0x1b)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */
