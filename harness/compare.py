@@ -11,8 +11,8 @@ from enum import StrEnum
 from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
-from harness.program.observations import EVICTED, USAGE, Observation, Status
-from harness.program.operations import QUERIES, DeviceRead, Evict, Operation, Read, span_of
+from harness.program.observations import EVICTED, SEQUENCE, USAGE, Observation, Status
+from harness.program.operations import QUERIES, DeviceRead, Evict, Operation, Read, SequenceNumber, span_of
 from harness.program.program import Program
 
 
@@ -136,6 +136,8 @@ def _judge(step: Operation, expectation: Expectation, observation: Observation) 
 
 
 def _place(step: Operation, index: int) -> str:
+    if isinstance(step, SequenceNumber):
+        return SEQUENCE[index]
     span = span_of(step)
     if span is not None:
         return f"{span.region}[{span.start + index}]"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from harness.program.operations import (
     DEVICES,
+    MAX_DMA_MAPS,
     Access,
     Advice,
     Advise,
@@ -16,13 +17,18 @@ from harness.program.operations import (
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
+    DmaMap,
+    DmaTable,
+    DmaUnmap,
     Events,
     Evict,
     Exit,
     Fault,
     Fork,
+    Length,
     Manner,
     Map,
+    Miswatch,
     Operation,
     Owner,
     Passes,
@@ -31,8 +37,11 @@ from harness.program.operations import (
     Prot,
     Protect,
     Read,
+    Reap,
+    Refuse,
     Remap,
     Request,
+    SequenceNumber,
     Snapshot,
     Span,
     Table,
@@ -61,13 +70,16 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     born = 1
     bound: dict[str, str] = {}
     watches: dict[str, list[Span]] = {}
+    mapped: dict[str, list[Span]] = {}  # for DMA, by device
+    dying: list[str] = []
     for _ in range(draw(st.integers(0, max_steps))):
         region = draw(st.sampled_from(sorted(sizes)))
         start = draw(st.integers(0, sizes[region] - 1))
         span = Span(region, start, draw(st.integers(start + 1, sizes[region])))
         kinds: list[type[Operation]] = [Bind] if len(bound) < len(DEVICES) and alive else []
+        kinds += [Exit, Reap] if alive or dying else []
         if alive:
-            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Exit]
+            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
             kinds += [Poison] if backings[region] is Backing.ANON else []
         if bound:
             kinds += [
@@ -84,13 +96,18 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 Events,
                 Request,
                 Watch,
+                Miswatch,
+                Refuse,
+                DmaMap,
             ]
-            kinds += [Watched] if any(watches.values()) else []
+            kinds += [Watched, SequenceNumber] if any(watches.values()) else []
+            kinds += [DmaTable, DmaUnmap] if any(mapped.values()) else []
         if not kinds:
             break
         kind = draw(st.sampled_from(kinds))
         of_device = issubclass(kind, DeviceOperation) and kind is not Bind
-        actor = draw(st.sampled_from(sorted(bound) if of_device else alive))
+        able = alive + dying if kind in (Exit, Reap) else alive
+        actor = draw(st.sampled_from(sorted(bound) if of_device else able))
         token = draw(st.integers(1, 1000))
         name = f"r{len(sizes)}"
         match kind.__name__:
@@ -116,9 +133,23 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 if span not in watches.setdefault(actor, []):
                     watches[actor].append(span)
                     steps.append(Watch(actor, span, Passes.ONE))
-            case "Watched":
+            case "Watched" | "SequenceNumber":
                 watch = draw(st.sampled_from([(device, span) for device in watches for span in watches[device]]))
-                steps.append(Watched(*watch))
+                steps.append((Watched if kind is Watched else SequenceNumber)(*watch))
+            case "Miswatch":
+                steps.append(Miswatch(actor, span, draw(st.sampled_from(Length))))
+            case "Refuse":  # whole regions: which parts of one are a VMA of their own is not always known
+                steps.append(Refuse(actor, Span(region, 0, sizes[region])))
+            case "DmaMap":
+                spans = mapped.setdefault(actor, [])
+                if span in spans or len(spans) < MAX_DMA_MAPS:
+                    mapped[actor] = [*(each for each in spans if each != span), span]
+                    steps.append(DmaMap(actor, span, draw(st.sampled_from(Access)), draw(st.sampled_from(Owner))))
+            case "DmaTable" | "DmaUnmap":
+                actor, span = draw(st.sampled_from([(device, span) for device in mapped for span in mapped[device]]))
+                steps.append((DmaTable if kind is DmaTable else DmaUnmap)(actor, span))
+                if kind is DmaUnmap:
+                    mapped[actor].remove(span)
             case "Request":
                 asked = draw(st.tuples(st.sampled_from(Asked), st.sampled_from(Asked)))
                 pattern = Pattern("".join(draw(st.lists(st.sampled_from("fwb."), min_size=1, max_size=4))))
@@ -132,8 +163,13 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 alive.append(child)
                 steps.append(Fork(actor, child))
             case "Exit":
-                alive.remove(actor)
+                (alive if actor in alive else dying).remove(actor)
                 steps.append(Exit(actor))
+            case "Reap":
+                if actor in alive:
+                    alive.remove(actor)
+                    dying.append(actor)
+                steps.append(Reap(actor))
             case "Bind":
                 device = draw(st.sampled_from([device for device in DEVICES if device not in bound]))
                 bound[device] = draw(st.sampled_from(alive))
@@ -141,6 +177,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Unbind":
                 del bound[actor]
                 watches.pop(actor, None)
+                mapped.pop(actor, None)
                 steps.append(Unbind(actor))
             case "Evict" | "Usage" | "Events":
                 steps.append(kind(actor))

@@ -301,11 +301,29 @@ def test_the_end_is_heard_once_and_of_everything() -> None:
 
 
 def test_a_refusal_takes_a_reason_and_a_sequence_goes_on() -> None:
+    text = MAPPED + "d0: refuse buf[2]\na: reap\nd0: events"
+    refusal = _event(Happening.CLEAR, blockable=False, refused=True)
+    assert _judge(text, refusal, refusal) == [], "the reaper may try again"
+    assert _judge(text)[0] == "`5  a: reap`: heard no refusal of buf[2]"
+    assert _judge(text, _event(Happening.CLEAR, 0, 2, blockable=False, refused=True))
+    assert "given time for" in _judge(text, refusal, replace(refusal, blockable=True))[0]
     text = MAPPED + "a: unmap buf\nd0: events"
-    assert _judge(text, _event(Happening.UNMAP, blockable=False, refused=True)) == []
-    assert "refused" in _judge(text, _event(Happening.UNMAP, refused=True))[0]
+    assert "given time for" in _judge(text, _event(Happening.UNMAP), _event(Happening.UNMAP, refused=True))[0]
     again = [_event(Happening.UNMAP, sequence=sequence) for sequence in (5, 3)]
     assert "comes after 5" in _judge(text, *again)[0]
+
+
+def test_the_reaper_must_not_sleep_and_nobody_else_is_in_a_hurry() -> None:
+    text = MAPPED + "a: reap\nd0: events"
+    for what in (Happening.CLEAR, Happening.UNMAP):
+        assert _judge(text, _event(what, blockable=False)) == [], what
+        missing = "`4  a: reap`: heard no invalidation that must not sleep of buf"
+        assert _judge(text, _event(what))[0] == missing
+        assert _judge(text, _event(what, blockable=False, refused=True))[0] == missing
+    assert _judge(text, _event(Happening.MIGRATE, blockable=False))
+    text = MAPPED + "a: unmap buf\nd0: events"
+    assert "in such a hurry" in _judge(text, _event(Happening.UNMAP, blockable=False))[0]
+    assert "heard no unmap" in _judge(text, _event(Happening.UNMAP, blockable=False, refused=True))[0]
 
 
 def test_device_pages_are_freed() -> None:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
 from harness.compare import Verdict, compare
-from harness.model.allowed import Count, Entries, Expectation, Shape, Tokens
+from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Tokens
 from harness.model.rules import RULES, rules_for
 from harness.model.world import World
 from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status
@@ -60,7 +61,7 @@ def _peek(program: Program, binding: str, observations: list[Observation], numbe
     return world.step(program.steps[number], Observation(Status.DONE))
 
 
-def _first(allowed: Tokens | Entries | Count) -> Element:
+def _first(allowed: Tokens | Entries | Count | Odd) -> Element:
     match allowed:
         case Tokens(values=values):
             return max(values, key=str)
@@ -68,6 +69,8 @@ def _first(allowed: Tokens | Entries | Count) -> Element:
             return Entry(shapes[0].marks)
         case Count(low=low):
             return low
+        case Odd():
+            return allowed.least
 
 
 def _last(text: str, binding: str = "interval") -> Expectation:
@@ -293,7 +296,8 @@ def test_a_huge_page_of_another_device_may_look_like_an_error() -> None:
 
 @given(programs())
 def test_what_the_model_allows_passes(program: Program) -> None:
-    for binding, rules in RULES.items():
+    for binding, old in RULES.items():
+        rules = rules_for(binding, [*old.features, "HMM_DMA"])
         _, observations = _obedient(program, binding)
         comparison = compare(program, rules, observations)
         assert comparison.verdict in (Verdict.PASS, Verdict.DEVIATION), comparison
@@ -303,16 +307,17 @@ def test_what_the_model_allows_passes(program: Program) -> None:
 def test_what_the_model_does_not_allow_fails(program: Program) -> None:
     """Every observation of the model's is decided: another content, entry or error is a divergence."""
     expectations, observations = _obedient(program)
+    rules = rules_for("interval", [*RULES["interval"].features, "HMM_DMA"])
     for number, expectation in enumerate(expectations):
         wrong = list(observations)
         wrong[number] = Observation(Status.DONE, errno.EUCLEAN)
-        assert compare(program, RULES["interval"], wrong).verdict is Verdict.FAIL
+        assert compare(program, rules, wrong).verdict is Verdict.FAIL
         if not expectation.elements or observations[number].error:
             continue
         for bad in (TORN, Entry(RW | Mark.STALE), Signal.BUS):
             elements = (bad, *observations[number].elements[1:])
             wrong[number] = Observation(Status.DONE, 0, elements)
-            assert compare(program, RULES["interval"], wrong).verdict is Verdict.FAIL
+            assert compare(program, rules, wrong).verdict is Verdict.FAIL
 
 
 def test_silence_is_never_a_pass() -> None:
@@ -431,3 +436,96 @@ def test_a_return_from_the_device_is_a_fault_that_is_counted() -> None:
     for faults, verdict in ((104, Verdict.PASS), (110, Verdict.PASS), (103, Verdict.FAIL), (0, Verdict.FAIL)):
         observations[-1] = Observation(Status.DONE, 0, (0, 4, 4, faults, 0, 0))
         assert compare(program, RULES["interval"], observations).verdict is verdict
+
+
+REAPED = (
+    "a: map buf anon 4 rw\na: map ours shared 4 rw\na: write buf 10\na: write ours 20\nd0: bind a\nd0: read buf\n"
+)
+
+
+def test_the_reaper_takes_private_memory_for_good() -> None:
+    text = REAPED + "d0: read ours\na: reap\n"
+    _shows(text + "d0: table buf", *[NOTHING] * 4)
+    _forbids(text + "d0: table buf", *[Entry(RW)] * 4)
+    _shows(text + "d0: snapshot ours", *[Entry(RW)] * 4)
+    _shows(text + "d0: read ours", 20, 21, 22, 23)
+    assert _last(text + "d0: fault buf read").errors == {errno.EFAULT}
+    assert _last(text + "d0: write buf 5").errors == {errno.EFAULT}
+    assert _last(text + "d0: request buf both none . own fresh").errors == {errno.EFAULT}
+    _shows(text + "d0: to-device buf", *[NOTHING] * 4)
+    assert _last(text + "a: exit\nd0: snapshot buf").errors == {errno.ESRCH}
+
+
+def test_what_is_refused_of_a_mapping_keeps_all_of_it() -> None:
+    text = REAPED + "a: map more anon 2 rw\na: write more 5\nd0: refuse buf[1]\na: reap\n"
+    assert _last(text).errors == {errno.EAGAIN}
+    for element in (NOTHING, Entry(RW)):
+        _shows(text + "d0: table buf", *[element] * 4)
+    _shows(text + "d0: read buf", 10, 11, 12, 13)
+    _shows(text + "d0: snapshot more", NOTHING, NOTHING)
+    _shows(text + "d0: refuse ours\na: reap\nd0: snapshot buf", *[NOTHING] * 4)
+
+
+def test_a_mapping_that_may_be_two_may_be_reaped_in_part() -> None:
+    text = REAPED + "a: protect buf[2:4] r\na: protect buf[2:4] rw\nd0: refuse buf[0]\na: reap\n"
+    for element in (NOTHING, Entry(RW)):
+        _shows(text + "d0: snapshot buf[3]", element)
+    _forbids(text + "d0: snapshot buf[0]", NOTHING)
+    program = _program(text + "d0: fault buf read")
+    steps = [Observation(Status.DONE)] * (len(program.steps) - 1)
+    steps[5] = Observation(Status.DONE, 0, (10, 11, 12, 13))
+    for at in (2, 3):
+        steps[at] = Observation(Status.DONE, 0, (0, 0, 0, 0))
+    steps[-1] = Observation(Status.DONE, errno.EAGAIN)
+    rules = RULES["interval"]
+    half = Observation(Status.DONE, errno.EFAULT, (Entry(RW),) * 2)
+    assert compare(program, rules, [*steps, half]).verdict is Verdict.PASS
+    assert compare(program, rules, [*steps, replace(half, elements=(Entry(RW),))]).verdict is Verdict.FAIL
+    assert compare(program, rules, [*steps, Observation(Status.DONE, 0, (Entry(RW),) * 4)]).verdict is Verdict.PASS
+
+
+def _sequences(*seen: tuple[int, int, int, int]) -> Verdict:
+    """The verdict on two looks at a watch, with an invalidation between the first and the second, then none."""
+    text = BUF + "a: write buf 1\nd0: watch buf one-pass\nd0: sequence buf\na: advise buf dontneed\n"
+    program = _program(text + "d0: sequence buf\nd0: sequence buf")
+    done = Observation(Status.DONE)
+    shown = [Observation(Status.DONE, 0, each) for each in seen]
+    zeros = Observation(Status.DONE, 0, (0, 0, 0, 0))
+    return compare(program, RULES["interval"], [done, done, zeros, done, shown[0], done, *shown[1:]]).verdict
+
+
+def test_a_sequence_number_changes_with_each_invalidation_and_is_odd() -> None:
+    quiet, changed = (5, 0, 0, 0), (7, 1, 1, 1)
+    assert _sequences(quiet, changed, (7, 0, 0, 0)) is Verdict.PASS
+    assert _sequences(quiet, (9, 1, 0, 2), (11, 1, 1, 1)) is Verdict.PASS, "there may be more of them"
+    assert _sequences(quiet, (5, 0, 0, 0), (5, 0, 0, 0)) is Verdict.FAIL, "it must be called"
+    assert _sequences(quiet, (7, 0, 0, 1), (7, 0, 0, 0)) is Verdict.FAIL, "who reads must be told"
+    assert _sequences(quiet, (5, 1, 1, 1), (5, 0, 0, 0)) is Verdict.FAIL, "it must grow"
+    assert _sequences((4, 0, 0, 0), changed, (7, 0, 0, 0)) is Verdict.FAIL, "it is odd"
+    assert _sequences(quiet, changed, (7, 0, 1, 0)) is Verdict.FAIL, "a hint is never wrong"
+    assert _sequences(quiet, changed, (7, 1, 1, 0)) is Verdict.FAIL, "nobody reads again for nothing"
+    assert _sequences(quiet, changed, (9, 0, 0, 0)) is Verdict.FAIL, "it stays while nothing happens"
+
+
+def test_a_page_is_mapped_for_dma_until_it_is_invalidated() -> None:
+    text = BUF + "a: write buf 1\nd0: dma-map buf write own\n"
+    here = Entry(RW | Mark.DMA)
+    _shows(text, *[here] * 4)
+    _forbids(text, *[Entry(RW)] * 4)
+    for element in (here, NOTHING):
+        _shows(text + "d0: dma-table buf", *[element] * 4)
+    _forbids(text + "d0: dma-table buf", *[Entry(RW | Mark.DMA | Mark.STALE)] * 4)
+    _forbids(text + "a: advise buf dontneed\nd0: dma-table buf", *[here] * 4)
+    _forbids(text + "a: fork b\nd0: dma-table buf", *[here] * 4)
+    assert _last(text + "a: unmap buf[3]\nd0: dma-map buf read own").errors == {errno.EFAULT}
+    assert _last(text + "a: protect buf r\nd0: dma-map buf write own").errors == {errno.EPERM}
+
+
+def test_whose_device_memory_is_mapped_for_dma_is_the_drivers_to_say() -> None:
+    text = BUF + "a: write buf 1\nd0: to-device buf[0]\nd0: dma-map buf[0] read "
+    _shows(text + "own", Entry(RW | Mark.LOCAL | Mark.DMA))
+    _shows(text + "nobody", Entry(RW | Mark.DMA))
+    other = BUF + "d1: bind a\na: write buf 1\nd1: to-device buf[0]\nd0: dma-map buf[0] read "
+    _shows(other + "other", Entry(RW | Mark.REMOTE | Mark.DMA))
+    _shows(other + "other\nd0: dma-table buf[0]", Entry(RW | Mark.REMOTE | Mark.DMA))
+    _shows(other + "own", Entry(RW | Mark.DMA))

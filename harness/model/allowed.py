@@ -97,7 +97,37 @@ class Count:
         return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
 
 
-Allowed = Tokens | Entries | Count
+@dataclass(frozen=True)
+class Odd:
+    """An odd number: `before`, or a greater one if it has `grown`. Any if `before` is None."""
+
+    before: int | None
+    grown: bool
+
+    def admits(self, element: Element) -> bool:
+        """Whether `element` is allowed."""
+        if not isinstance(element, int) or element < 0 or element % 2 == 0:
+            return False
+        if self.before is None:
+            return True
+        return element > self.before if self.grown else element == self.before
+
+    def deviation(self, _element: Element) -> str | None:
+        """No deviation of a kernel is known."""
+        return None
+
+    @property
+    def least(self) -> int:
+        """The least that is allowed."""
+        return 1 if self.before is None else self.before + 2 * self.grown
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return "an odd number"
+        return f"an odd number after {self.before}" if self.grown else str(self.before)
+
+
+Allowed = Tokens | Entries | Count | Odd
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ class Hearing:
     licences: dict[_Kind, set[int]] = field(default_factory=dict)
     released: bool = False  # the process has exited: that is heard once, and all is unmapped
     freed: int = 0  # device pages that must have been freed
+    reaped: dict[int, str] = field(default_factory=dict)  # page: why it must be heard of by who must not sleep
+    refusals: dict[int, str] = field(default_factory=dict)  # page: why that must have been refused
+    sleepless: set[int] = field(default_factory=set)  # pages of which that may be heard
 
     def must(self, cause: str, kinds: Collection[_Kind], page: int) -> None:
         """Adds a duty because of `cause`, a step as text, and the licences that go with it."""
@@ -64,20 +67,35 @@ class Hearing:
         """Adds a licence."""
         self.licences.setdefault(self._as_told(kind), set()).update(pages)
 
+    def may_reap(self, pages: Iterable[int]) -> None:
+        """Adds a licence: the OOM reaper may take all of these (mm/oom_kill.c __oom_reap_task_mm())."""
+        pages = set(pages)
+        self.sleepless |= pages
+        self.may((Happening.UNMAP, None), pages)  # up to 6.12; CLEAR since 7.2
+
     def _as_told(self, kind: _Kind) -> _Kind:
         return kind if self.reasons or kind[0] not in _REASONS else (Happening.UNKNOWN, None)
 
     def _missed(self, events: Sequence[Event]) -> dict[tuple[str, str], list[int]]:
         """The pages that duties are missing an event of, by the cause and the kinds."""
         missed: dict[tuple[str, str], list[int]] = {}
+        told = [event for event in events if not event.refused]
         for kinds, pages in self.duties.items():
-            heard = [event for event in events if {(event.what, None), (event.what, event.owner)} & kinds]
+            heard = [event for event in told if {(event.what, None), (event.what, event.owner)} & kinds]
             starts = sorted(event.start for event in heard)
             stops = sorted(event.stop for event in heard)
             names = " or ".join(sorted(map(_show, kinds)))
             for page, causes in sorted(pages.items()):
                 for cause in causes[bisect_right(starts, page) - bisect_right(stops, page) :]:
                     missed.setdefault((cause, names), []).append(page)
+        for name, hurried, refused in (
+            ("invalidation that must not sleep", self.reaped, False),
+            ("refusal", self.refusals, True),
+        ):
+            sleepless = [event for event in events if not event.blockable and event.refused is refused]
+            for page, cause in sorted(hurried.items()):
+                if not any(event.start <= page < event.stop for event in sleepless):
+                    missed.setdefault((cause, name), []).append(page)
         return missed
 
     def complaints(self, elements: Sequence[Element]) -> list[str]:
@@ -115,6 +133,8 @@ class Hearing:
         """What is wrong with having heard `event` at all."""
         if event.refused and event.blockable:
             return f"{event}: the driver refused what it was given time for"  # clause 9
+        if not event.blockable and not self.sleepless.issuperset(_some(event)):
+            return f"{event}: nothing that the program did is in such a hurry"
         if event.what is Happening.RELEASE:
             if (event.start, event.stop) != (0, _END):  # clause 18
                 return f"{event}: that the process ends concerns all its memory"
@@ -128,10 +148,7 @@ class Hearing:
         if event.moved > event.asked:
             return f"{event}: more than there was a place for"
         licensed = [self.licences.get((event.what, owner), set()) for owner in (None, event.owner)]
-        foreign = any(
-            all(page not in pages for pages in licensed)
-            for page in range(event.start, min(event.stop, event.start + MAX_PAGES))
-        )
+        foreign = any(all(page not in pages for pages in licensed) for page in _some(event))
         if foreign:
             return f"{event}: nothing that the program did raises this"
         return None
@@ -143,9 +160,17 @@ class Hearing:
             what, owner = min(kinds, key=_show)
             event = Event(what, 0, 0, owner or Owner.NONE, asked=1, moved=1)
             events += [replace(event, start=page, stop=page + 1) for page in sorted(pages) for _ in pages[page]]
+        what, _ = self._as_told((Happening.CLEAR, None))
+        for hurried, refused in ((self.reaped, False), (self.refusals, True)):
+            events += [Event(what, page, page + 1, blockable=False, refused=refused) for page in sorted(hurried)]
         if self.released:
             events.append(Event(Happening.RELEASE, 0, _END))
         return (*events, *(Event(Happening.PAGE_FREE, 0, 0) for _ in range(self.freed)))
+
+
+def _some(event: Event) -> range:
+    """The pages of `event`, as many as a region can have."""
+    return range(event.start, min(event.stop, event.start + MAX_PAGES))
 
 
 def _show(kind: _Kind) -> str:

@@ -98,6 +98,7 @@ class AddressSpace:
         self.ptes: dict[int, Pte] = {}
         self.traps: dict[int, Trap] = {}  # where there is a trap, there is no `Pte`
         self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
+        self.unstable = False  # MMF_UNSTABLE: what is not there of private memory does not come back
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
 
     def has_tables_near(self, page_number: int) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import errno
 
-from harness.model.allowed import SNAPSHOT_CUT, Count, Entries, Expectation, Shape
+from harness.model.allowed import NOTHING, SNAPSHOT_CUT, Count, Entries, Expectation, Shape
 from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.views import counted
-from harness.program.observations import NO_MARKS, Happening, Mark, Observation
+from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation
 from harness.program.operations import MAX_PAGES, MAX_SUBJECTS, Evict, Span, ToDevice, ToSystem
 
 
@@ -23,7 +23,7 @@ class Migration:
         """The operations that this is about."""
         return {ToDevice: self._to_device, ToSystem: self._to_system, Evict: self._evict}
 
-    def _to_device(self, step: ToDevice, _: Observation) -> Expectation:
+    def _to_device(self, step: ToDevice, observed: Observation) -> Expectation:
         mirror = self._state.mirrors[step.actor]
         space = mirror.space
         capacity = self._state.rules.device_pages
@@ -31,12 +31,15 @@ class Migration:
         # What there is no memory for stays where it is.
         room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._state.residents(step.actor))
         allowed: list[Entries] = []
-        for number in self._state.pages(step.span):
+        for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
             if area is None or not area.prot.readable:
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             moves = room > 0 and self._migratable(space, number)
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
+            if moves and self._is_gone(space, number, observed.elements[index : index + 1]):
+                allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
+                continue
             if moves:
                 room -= 1
                 self._move_in(space, number, step.actor, huge=self._is_whole(space, number, step.span))
@@ -61,9 +64,16 @@ class Migration:
         pte = space.ptes.get(number)
         if number in space.traps:
             return False
-        if pte is None or pte.page.zero:
-            return space.areas[number].anonymous
+        if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
+            return space.areas[number].anonymous and not space.unstable
         return pte.page.anonymous and pte.page.home is None
+
+    def _is_gone(self, space: AddressSpace, number: int, seen: tuple[Element, ...]) -> bool:
+        """Whether what is not there for sure was not there, in a process where nothing can take its place."""
+        pte = space.ptes.get(number)
+        if not space.unstable or pte is None or pte.present is Known.YES:
+            return False
+        return not any(isinstance(element, Entry) and Mark.MOVED in element.marks for element in seen)
 
     def _is_whole(self, space: AddressSpace, number: int, span: Span) -> bool:
         """Whether the 2 MiB around this page may migrate as one: `span` and a VMA have all of it."""

@@ -56,6 +56,10 @@ class Ranges:
                 continue
             if walk.refused(number, observed, shown=index if self._state.rules.fault_shows_entries else None):
                 return Expectation(frozenset({0}), self._if_shown(allowed), REFUSED)
+            if walk.withheld(
+                number, observed, write=write, shown=index if self._state.rules.fault_shows_entries else None
+            ):
+                return Expectation(frozenset({errno.EFAULT}), self._if_shown(allowed))
             error = walk.enter(number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
@@ -72,6 +76,8 @@ class Ranges:
         for number in self._state.pages(step.span):
             if walk.refused(number, observed, shown=len(allowed)):
                 return Expectation(frozenset({0}), tuple(allowed), REFUSED)
+            if walk.withheld(number, observed, write=False, shown=len(allowed)):
+                return Expectation(frozenset({errno.EFAULT}), tuple(allowed))
             error = walk.enter(number, write=False)
             if error:
                 return Expectation(frozenset({error}), tuple(allowed))
@@ -94,6 +100,9 @@ class Ranges:
                     self._state.bring_home(space.ptes[number].page)
             if walk.refused(number, observed, shown=len(numbers)):
                 deviating = REFUSED
+                break
+            if walk.withheld(number, observed, write=True, shown=len(numbers)):
+                errors = frozenset({errno.EFAULT})
                 break
             error = walk.enter(number, write=True)
             if error:

@@ -33,6 +33,8 @@ class Requests:
         owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: others[0]}[step.owner]
         walk = Walk(self._state, step.actor, owner)
         along = self._along(step, walk.space, owner)
+        if self._fails_along(walk, step, along, observed):
+            return Expectation(frozenset({0}), (), ((errno.EFAULT, FAULTED_ALONG),))
         allowed: list[Entries] = []
         for index, number in enumerate(self._state.pages(step.span)):
             asked = step.asked(index)
@@ -48,6 +50,8 @@ class Requests:
             fresh = number not in walk.space.ptes
             if granted and walk.refused(number, observed, shown=None):
                 return Expectation(frozenset({0}), (), REFUSED)
+            if granted and walk.withheld(number, observed, write=write, shown=None):
+                return Expectation(frozenset({errno.EFAULT}))
             error = walk.grant(number, write=write) if granted else 0
             if error:
                 return Expectation(frozenset({error}))
@@ -74,6 +78,24 @@ class Requests:
             if not there or segment in found or (write and pte is not None and pte.write is not Known.YES):
                 found[segment] = found.get(segment, False) or write
         return found
+
+    def _fails_along(self, walk: Walk, step: Request, along: _Along, observed: Observation) -> bool:
+        """Whether a fault failed that was one of other pages, of which nothing comes back after they were reaped."""
+        if not walk.space.unstable or not along or observed.error != errno.EFAULT:
+            return False
+        for index, number in enumerate(self._state.pages(step.span)):
+            asked, area = step.asked(index), walk.space.areas.get(number)
+            if asked in (Asked.FAULT, Asked.BOTH) and (
+                area is None
+                or not area.prot.readable
+                or number in walk.space.traps
+                or walk.withheld(number, observed, write=asked is Asked.BOTH, shown=None)
+            ):
+                return False
+        for number in self._state.pages(step.span):
+            if number in walk.space.ptes:
+                self._touch_maybe(walk.space, number, write=walk.space.areas[number].prot.writable)
+        return True
 
     def _or_along(
         self,

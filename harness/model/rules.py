@@ -10,11 +10,15 @@ from dataclasses import dataclass, replace
 from harness.program.operations import (
     Advice,
     Advise,
+    DmaMap,
+    DmaTable,
+    DmaUnmap,
     Evict,
     Manner,
     Operation,
     Passes,
     Poison,
+    Reap,
     Request,
     ToDevice,
     ToSystem,
@@ -67,6 +71,10 @@ class Rules:
             return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
         if isinstance(step, Watch) and step.passes is Passes.TWO and not self.has("NOTIFIER_TWO_PASS"):
             return "needs interval notifiers of two passes, which this kernel does not have"
+        if isinstance(step, Reap) and not self.has("REAP"):
+            return "needs process_mrelease(2), which this kernel does not have"
+        if isinstance(step, DmaMap | DmaTable | DmaUnmap) and not self.has("HMM_DMA"):
+            return "needs hmm_dma_map_pfn(), which this kernel does not have"
         return None
 
 
@@ -116,6 +124,8 @@ _BINDINGS = {
             cannot={
                 "request": "v4.20 has neither default_flags, nor a mask, nor an owner",
                 "watch": "a mirror of v4.20 hears of all addresses",
+                "miswatch": "a mirror of v4.20 hears of all addresses",
+                "dma-map": "v4.20 leaves DMA to the driver",
             },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
             tells_leaks=True,
@@ -138,6 +148,9 @@ _BINDINGS = {
             cannot={
                 "request": "its requests are its own",
                 "watch": "its only notifier is that of its mirror",
+                "miswatch": "its only notifier is that of its mirror",
+                "dma-map": "it is no device that does DMA",
+                "refuse": "it refuses only while its lock is taken",
                 "evict": "it evicts only when its file is closed",
                 "unbind": "it is bound to the process as long as its file is open",
                 "bind": "its file is bound for good to the process that opened it",
@@ -158,5 +171,5 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 
 # For who has no target to ask: what debian:6.1 has.
-_DEBIAN_6_1 = ("COLD", "DEVMEM", "FREE_UNPOISONS", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE")
+_DEBIAN_6_1 = ("COLD", "DEVMEM", "FREE_UNPOISONS", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP")
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

@@ -22,20 +22,51 @@ Handlers = dict[type[Operation], Callable[..., Expectation]]
 
 @dataclass(eq=False)
 class Ear:
-    """A watch. `told`: the pages that it must have been told of since the last look; it may be told of any."""
+    """A watch. `told`: the pages that it must have been told of since the last look; it may be told of any.
+
+    `called`: whether it must have been since the last look at its `sequence` number, which is None until then.
+    """
 
     pages: frozenset[int]
     told: set[int] = field(default_factory=set)
+    called: bool = False
+    sequence: int | None = None
+
+    def hear(self, pages: Iterable[int]) -> None:
+        """It is told of a change of `pages`, as far as they concern it."""
+        told = self.pages.intersection(pages)
+        self.told |= told
+        self.called = self.called or bool(told)
+
+
+@dataclass(eq=False)
+class DmaView:
+    """What is mapped for DMA: of `entries` any may be missing. `owner`: as which device they were seen."""
+
+    owner: str | None = None
+    entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Mirror:
-    """A device's view of one process. `entries`: what its page table may hold; any may be missing."""
+    """A device's view of one process. `entries`: what its page table may hold; any may be missing.
+
+    `refuses`: pages of which it hears nothing that must not sleep.
+    """
 
     space: AddressSpace
     hearing: Hearing
     entries: dict[int, tuple[Page, Known]] = field(default_factory=dict)
     watches: dict[Span, Ear] = field(default_factory=dict)
+    dma: dict[Span, DmaView] = field(default_factory=dict)
+    refuses: frozenset[int] = frozenset()
+
+    def forget(self, number: int, *, only_writable: bool) -> None:
+        """No entry of the page may be left, or none that is writable."""
+        for entries in (self.entries, *(view.entries for view in self.dma.values())):
+            entry = entries.get(number)
+            if entry is not None and not (only_writable and entry[1] is Known.NO):
+                del entries[number]
 
 
 class State:
@@ -81,9 +112,7 @@ class State:
         mirrors = [mirror for mirror in self.mirrors.values() if mirror.space is space]
         for mirror in mirrors:
             for number in numbers:
-                entry = mirror.entries.get(number)
-                if entry is not None and not (only_writable and entry[1] is Known.NO):
-                    del mirror.entries[number]
+                mirror.forget(number, only_writable=only_writable)
 
     # What of that the devices hear: facts of mm/, by its calls of mmu_notifier_range_init*()
 
@@ -96,7 +125,7 @@ class State:
             if mirror.space is space:
                 mirror.hearing.must(self.cause, [(what, _owner(what, device, by)) for what in happenings], number)
                 for ear in mirror.watches.values():
-                    ear.told |= {number} & ear.pages
+                    ear.hear((number,))
 
     def may_hear(
         self, space: AddressSpace, numbers: Iterable[int], happening: Happening, *, by: str | None = None

@@ -175,7 +175,7 @@ class Subjects:
             if mirror.space is space:
                 mirror.hearing.released = True
                 for ear in mirror.watches.values():
-                    ear.told = set(ear.pages)  # clause 18
+                    ear.hear(ear.pages)  # clause 18
         for number in list(space.ptes):
             pte = self._state.clear(space, number)
             if pte is not None:

@@ -87,6 +87,24 @@ class Walk:
         self._state.stray(pte.page, REMOTE_REFUSED)  # or was it one of those that follow?
         return True
 
+    def withheld(self, number: int, observed: Observation, *, write: bool, shown: int | None) -> bool:
+        """Whether the page cannot come back to a process that was reaped: mm/memory.c check_stable_address_space().
+
+        `shown`: as of `refused`.
+        """
+        area = self.space.areas.get(number)
+        pte = self.space.ptes.get(number)
+        if not self.space.unstable or area is None or area.shared or number in self.space.traps:
+            return False
+        if not area.prot.readable or (write and not area.prot.writable):
+            return False
+        if pte is None and (write or area.anonymous):
+            return True
+        if pte is not None and pte.present is Known.YES:
+            return False
+        # Of a file, what its cache has may be mapped along: filemap_map_pages() does not look.
+        return observed.error == errno.EFAULT and (shown is None or len(observed.elements) == shown)
+
     def is_own_readonly(self, number: int) -> bool:
         """Whether the page is in the owner's memory, and read-only for all that is known."""
         pte = self.space.ptes.get(number)

@@ -13,10 +13,13 @@ from typing import Protocol
 from harness.model.advice import Advising
 from harness.model.allowed import Expectation
 from harness.model.devices import Devices
+from harness.model.dma import Dma
 from harness.model.migration import Migration
 from harness.model.ranges import Ranges
+from harness.model.reaping import Reaping
 from harness.model.requests import Requests
 from harness.model.rules import Rules
+from harness.model.sequences import Sequences
 from harness.model.state import Handlers, Mirror, State
 from harness.model.subjects import Subjects
 from harness.program.observations import Entry, Mark, Observation
@@ -24,11 +27,14 @@ from harness.program.operations import (
     Bind,
     DeviceOperation,
     DeviceRead,
+    DmaUnmap,
     Events,
     Evict,
     Fault,
     Operation,
     Read,
+    Refuse,
+    SequenceNumber,
     Snapshot,
     Table,
     Unbind,
@@ -44,10 +50,12 @@ class _Part(Protocol):
 
 
 # Each knows of some operations what they do to the state, and no other part.
-_PARTS: tuple[Callable[[State], _Part], ...] = (Subjects, Advising, Devices, Ranges, Requests, Migration)
+_PARTS: tuple[Callable[[State], _Part], ...] = (
+    Subjects, Advising, Devices, Ranges, Requests, Migration, Reaping, Dma, Sequences,
+)  # fmt: skip
 
 # What a device does without the memory of its process
-_NEEDS_NO_MEMORY = (Bind, Unbind, Evict, Usage, Events, Watched)
+_NEEDS_NO_MEMORY = (Bind, Unbind, Evict, Usage, Events, Watched, SequenceNumber, Refuse, DmaUnmap)
 
 
 class World:

@@ -19,6 +19,8 @@ MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
 MAX_REQUEST = 512  # pages of one request; HMM_HARNESS_REQUEST_MAX_PAGES
 MAX_PATTERN = 16  # letters of a `Pattern`; wire.h WIRE_REQUEST_MAX_PATTERN
 MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
+MAX_DMA = 512  # pages of one range that is mapped for DMA; HMM_HARNESS_DMA_MAX_PAGES
+MAX_DMA_MAPS = 8  # of a device; HMM_HARNESS_MAX_DMA_MAPS
 DEVICES = ("d0", "d1")  # wire.h WIRE_MAX_DEVICES
 FIRST_SUBJECT = "a"  # runs from the start of every program
 
@@ -262,6 +264,16 @@ class Exit(SubjectOperation):
 
 
 @dataclass(frozen=True)
+class Reap(SubjectOperation):
+    """SIGKILL, and process_mrelease(2) while the process has stopped on its way out: what the OOM reaper does.
+
+    After that there is nothing for it to do but `Exit`, or another `Reap`.
+    """
+
+    verb = "reap"
+
+
+@dataclass(frozen=True)
 class Bind(DeviceOperation):
     """The device starts to mirror the memory of `subject`."""
 
@@ -338,6 +350,70 @@ class Watched(DeviceOperation):
     span: Span
 
 
+class Length(StrEnum):
+    """Of an interval notifier that there cannot be."""
+
+    EMPTY = "empty"
+    ENDLESS = "endless"  # it goes beyond all addresses
+
+
+@dataclass(frozen=True)
+class Miswatch(DeviceOperation):
+    """What the kernel says to an mmu_interval_notifier that starts with this span, but has that length."""
+
+    verb = "miswatch"
+    span: Span
+    length: Length
+
+
+@dataclass(frozen=True)
+class SequenceNumber(DeviceOperation):
+    """Shows the sequence number of the watch of exactly this span, and what the kernel says of the one before.
+
+    That is the one of the last look, or of when the watch began.
+    """
+
+    verb = "sequence"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Refuse(DeviceOperation):
+    """From now on the driver refuses invalidations of this span that must not sleep, and no other ones."""
+
+    verb = "refuse"
+    span: Span
+
+
+@dataclass(frozen=True)
+class DmaMap(DeviceOperation):
+    """hmm_range_fault(), and hmm_dma_map_pfn() of each page; shows what is mapped.
+
+    Until `DmaUnmap` of exactly this span, or until the device is unbound. `owner`: as of a `Request`.
+    """
+
+    verb = "dma-map"
+    span: Span
+    access: Access
+    owner: Owner
+
+
+@dataclass(frozen=True)
+class DmaTable(DeviceOperation):
+    """Shows which pages of exactly this span are mapped for DMA, and what of that contradicts the CPU's table."""
+
+    verb = "dma-table"
+    span: Span
+
+
+@dataclass(frozen=True)
+class DmaUnmap(DeviceOperation):
+    """hmm_dma_unmap_pfn() of each page, and the end of the mapping of exactly this span."""
+
+    verb = "dma-unmap"
+    span: Span
+
+
 @dataclass(frozen=True)
 class DeviceRead(DeviceOperation):
     """The device loads the pages through its own page table; shows each page's token."""
@@ -402,10 +478,11 @@ class Events(DeviceOperation):
 
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
+    Reap,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
-    Events, Request, Watch, Watched,
+    Events, Request, Watch, Watched, Miswatch, SequenceNumber, Refuse, DmaMap, DmaTable, DmaUnmap,
 )  # fmt: skip
 QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage, Events)  # these change nothing
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from harness.program.operations import (
     DEVICES,
     FIRST_SUBJECT,
+    MAX_DMA,
+    MAX_DMA_MAPS,
     MAX_PAGES,
     MAX_REQUEST,
     MAX_STEPS,
@@ -25,6 +27,9 @@ from harness.program.operations import (
     Bind,
     DeviceOperation,
     DeviceWrite,
+    DmaMap,
+    DmaTable,
+    DmaUnmap,
     Events,
     Evict,
     Exit,
@@ -32,8 +37,10 @@ from harness.program.operations import (
     Map,
     Operation,
     Poison,
+    Reap,
     Remap,
     Request,
+    SequenceNumber,
     Span,
     SubjectOperation,
     Unbind,
@@ -113,6 +120,8 @@ class Checker:
         self.subjects: dict[str, bool] = {FIRST_SUBJECT: True}  # name: whether it still runs
         self._bound: dict[str, str] = {}
         self._watches: dict[str, list[Span]] = {}  # of each device that is bound
+        self._dma: dict[str, list[Span]] = {}  # what each device that is bound has mapped
+        self._dying: set[str] = set()
         self._backings: dict[str, Backing] = {}  # of each region
         self._step = 0
 
@@ -121,7 +130,7 @@ class Checker:
         if number == MAX_STEPS:
             self._fail(f"more than {MAX_STEPS} steps in one program")
         if isinstance(step, SubjectOperation):
-            self._check_subject(step.actor)
+            self._check_subject(step.actor, dying=isinstance(step, Reap | Exit))
         elif isinstance(step, DeviceOperation):
             self._check_device(step)
         span = span_of(step)
@@ -151,16 +160,20 @@ class Checker:
                 self.subjects[child] = True
             case Exit(actor=subject):
                 self.subjects[subject] = False
+            case Reap(actor=subject):
+                self._dying.add(subject)
 
     def _fail(self, message: str, hint: str | None = None) -> None:
         raise ProgramError(self._step, message, hint)
 
-    def _check_subject(self, name: str) -> None:
+    def _check_subject(self, name: str, *, dying: bool = False) -> None:
         if name not in self.subjects:
             known = ", ".join(self.subjects)
             self._fail(f"no subject {name!r} yet", f"subjects so far: {known}; `a: fork {name}` makes one")
         if not self.subjects[name]:
             self._fail(f"subject {name!r} has exited")
+        if name in self._dying and not dying:
+            self._fail(f"subject {name!r} is being killed", f"all that it can still do is `{name}: exit`")
 
     def _check_device(self, step: DeviceOperation) -> None:
         if step.actor not in DEVICES:
@@ -179,6 +192,7 @@ class Checker:
             case Unbind():
                 del self._bound[step.actor]
                 self._watches.pop(step.actor, None)
+                self._dma.pop(step.actor, None)
             case Watch(span=span):
                 watches = self._watches.setdefault(step.actor, [])
                 if span in watches:
@@ -186,8 +200,20 @@ class Checker:
                 if len(watches) == MAX_WATCHES:
                     self._fail(f"more than {MAX_WATCHES} watches of {step.actor}")
                 watches.append(span)
-            case Watched(span=span) if span not in self._watches.get(step.actor, []):
+            case Watched(span=span) | SequenceNumber(span=span) if span not in self._watches.get(step.actor, []):
                 self._fail(f"{step.actor} does not watch exactly this", f"`{step.actor}: watch ...` first")
+            case DmaMap(span=span):
+                maps = self._dma.setdefault(step.actor, [])
+                if span.count > MAX_DMA:
+                    self._fail(f"{span.count} pages mapped at once", f"at most {MAX_DMA}")
+                if span not in maps:
+                    maps.append(span)
+                if len(maps) > MAX_DMA_MAPS:
+                    self._fail(f"more than {MAX_DMA_MAPS} mappings of {step.actor}")
+            case DmaTable(span=span) | DmaUnmap(span=span) if span not in self._dma.get(step.actor, []):
+                self._fail(f"{step.actor} does not map exactly this", f"`{step.actor}: dma-map ...` first")
+            case DmaUnmap(span=span):
+                self._dma[step.actor].remove(span)
             case Evict() | Usage() | Events():
                 pass
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from harness.compare import Comparison, compare
-from harness.model.allowed import Allowed, Count, Entries, Expectation, Tokens
+from harness.model.allowed import Allowed, Count, Entries, Expectation, Odd, Tokens
 from harness.model.rules import RULES, Rules
 from harness.model.world import World
 from harness.program.observations import Element, Entry, Observation, Status
@@ -69,3 +69,5 @@ def _one_of(allowed: Allowed) -> Element:
             return Entry(shapes[0].marks)
         case Count(low=low):
             return low
+        case Odd():
+            return allowed.least

@@ -21,6 +21,9 @@ from harness.program.operations import (
     Bind,
     DeviceRead,
     DeviceWrite,
+    DmaMap,
+    DmaTable,
+    DmaUnmap,
     Events,
     Evict,
     Exit,
@@ -28,9 +31,12 @@ from harness.program.operations import (
     Fork,
     Map,
     Operation,
+    Owner,
     Prot,
     Protect,
     Read,
+    Reap,
+    Refuse,
     Remap,
     Snapshot,
     Table,
@@ -231,6 +237,11 @@ class Subject(_Actor):
         __tracebackhide__ = True
         return self._add(Exit(self.name))
 
+    def reap(self) -> Step:
+        """SIGKILL, and the memory is taken as the OOM reaper does; then nothing but `exit`, or another `reap`."""
+        __tracebackhide__ = True
+        return self._add(Reap(self.name))
+
 
 class Device(_Actor):
     """A device that mirrors a subject's memory. Each method is a step."""
@@ -279,6 +290,26 @@ class Device(_Actor):
         """Everything in the device's memory goes back, of every process."""
         __tracebackhide__ = True
         return self._add(Evict(self.name))
+
+    def refuse(self, where: Where) -> Step:
+        """From now on refuses invalidations of these pages that must not sleep."""
+        __tracebackhide__ = True
+        return self._add(Refuse(self.name, _pages(where)))
+
+    def dma_map(self, where: Where, access: str = Access.READ, owner: str = Owner.OWN) -> Step:
+        """Faults the pages and maps each for DMA; shows what is mapped."""
+        __tracebackhide__ = True
+        return self._add(DmaMap(self.name, _pages(where), _word(Access, access), _word(Owner, owner)))
+
+    def dma_table(self, where: Where) -> Step:
+        """Shows what of exactly these pages is mapped for DMA, and what of that contradicts the CPU's table."""
+        __tracebackhide__ = True
+        return self._add(DmaTable(self.name, _pages(where)))
+
+    def dma_unmap(self, where: Where) -> Step:
+        """Ends the mapping of exactly these pages."""
+        __tracebackhide__ = True
+        return self._add(DmaUnmap(self.name, _pages(where)))
 
     def table(self, where: Where) -> Step:
         """Shows the device's own page table, and which entries contradict the CPU's."""

@@ -21,13 +21,18 @@ from harness.program.operations import (
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
+    DmaMap,
+    DmaTable,
+    DmaUnmap,
     Events,
     Evict,
     Exit,
     Fault,
     Fork,
+    Length,
     Manner,
     Map,
+    Miswatch,
     Operation,
     Owner,
     Passes,
@@ -35,8 +40,11 @@ from harness.program.operations import (
     Prot,
     Protect,
     Read,
+    Reap,
+    Refuse,
     Remap,
     Request,
+    SequenceNumber,
     Snapshot,
     Table,
     ToDevice,
@@ -58,6 +66,8 @@ _CODES: dict[type[Operation], str] = {
     Fault: "FAULT", DeviceRead: "DEVICE_READ", DeviceWrite: "DEVICE_WRITE", ToDevice: "TO_DEVICE",
     ToSystem: "TO_SYSTEM", Evict: "EVICT", Table: "TABLE", Usage: "USAGE",
     Events: "EVENTS", Request: "REQUEST", Poison: "POISON", Watch: "WATCH", Watched: "WATCHED",
+    Miswatch: "WATCH", SequenceNumber: "SEQUENCE", Reap: "REAP", Refuse: "REFUSE",
+    DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -98,6 +108,13 @@ _MANNERS = {
     Manner.STALE: CONSTANTS["HMM_HARNESS_REQUEST_STALE"],
     Manner.UNLOCKED: CONSTANTS["HMM_HARNESS_REQUEST_UNLOCKED"],
 }
+_WATCHES: dict[Passes | Length, int] = {
+    Passes.ONE: CONSTANTS["WIRE_WATCH_ONE_PASS"],
+    Passes.TWO: CONSTANTS["WIRE_WATCH_TWO_PASS"],
+    Length.EMPTY: CONSTANTS["WIRE_WATCH_EMPTY"],
+    Length.ENDLESS: CONSTANTS["WIRE_WATCH_ENDLESS"],
+}
+_DMA_MAPS = {Access.READ: CONSTANTS["WIRE_DMA_MAP"], Access.WRITE: CONSTANTS["WIRE_DMA_MAP_WRITE"]}
 _STATUSES = {
     CONSTANTS["WIRE_NOT_RUN"]: Status.NOT_RUN,
     CONSTANTS["WIRE_DONE"]: Status.DONE,
@@ -157,7 +174,15 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
         case Fault(access=access):
             wire.argument = int(access is Access.WRITE)
         case Watch(passes=passes):
-            wire.argument = int(passes is Passes.TWO)
+            wire.argument = _WATCHES[passes]
+        case Miswatch(length=length):
+            wire.argument = _WATCHES[length]
+        case DmaMap(access=access, owner=owner):
+            wire.argument = _DMA_MAPS[access] | _OWNERS[owner] << CONSTANTS["WIRE_DMA_OWNER_SHIFT"]
+        case DmaTable():
+            wire.argument = CONSTANTS["WIRE_DMA_SHOW"]
+        case DmaUnmap():
+            wire.argument = CONSTANTS["WIRE_DMA_UNMAP"]
         case Request():
             wire.argument = (
                 _ASKED[step.default] << CONSTANTS["WIRE_REQUEST_DEFAULT_SHIFT"]
@@ -209,7 +234,7 @@ def decode(
 def _element(step: Operation, number: int) -> Element:
     if isinstance(step, _TOKENS):
         return _SPECIAL.get(number, number)
-    if span_of(step) is None:
+    if span_of(step) is None or isinstance(step, SequenceNumber):
         return number
     return Entry(Mark(number & ~_ORDER_MASK), (number & _ORDER_MASK) >> _ORDER_SHIFT)
 
