@@ -35,8 +35,14 @@ _VERDICTS = {
 }  # the others are an ERROR
 
 
-# mm/oom_kill.c __oom_kill_process(), and the executor of a driver
-_OUT_OF_MEMORY = ("Out of memory: Killed process", "was refused memory")
+# Words of the log after which nobody can say what was to be seen, and what is the matter:
+# mm/oom_kill.c __oom_kill_process(), and the executor of a driver and of the pool of huge pages.
+_SHORTAGES = {
+    "Out of memory: Killed process": "the guest ran out of memory: use fewer pages",
+    "was refused memory": "the guest ran out of memory: use fewer pages",
+    "huge pages there are": "the guest has not enough free memory in pieces of 2 MiB for its hugetlb mappings: "
+    "use fewer of them",
+}
 
 
 @dataclass(frozen=True)
@@ -256,8 +262,9 @@ def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
     if execution.earlier:
         reason = f"the kernel complained before any program started: {execution.earlier[0].title}"
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)
-    if any(words in line for line in execution.log for words in _OUT_OF_MEMORY):
-        return Comparison(Verdict.INCONCLUSIVE, "the guest ran out of memory: use fewer pages")
+    for words, shortage in _SHORTAGES.items():
+        if any(words in line for line in execution.log):
+            return Comparison(Verdict.INCONCLUSIVE, shortage)
     deaf = comparison.divergence is not None and isinstance(program.steps[comparison.divergence.step], Events)
     if execution.lost_events and (deaf or comparison.verdict in (Verdict.PASS, Verdict.DEVIATION)):
         return Comparison(Verdict.INCONCLUSIVE, f"{execution.lost_events} events of the driver were lost on the way")

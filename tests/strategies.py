@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from harness.program.operations import (
     DEVICES,
     MAX_DMA_MAPS,
+    MAX_REQUEST,
     Access,
     Advice,
     Advise,
@@ -57,14 +60,29 @@ from harness.program.operations import (
 from harness.program.program import Program
 
 _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
+_EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
 _SPAN_KINDS = (Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToSystem, Table)
+
+
+def _size(backing: Backing) -> st.SearchStrategy[int]:
+    return st.sampled_from((512, 1024)) if backing is Backing.HUGETLB else st.integers(1, 8)
+
+
+@st.composite
+def _span(draw: st.DrawFn, region: str, size: int) -> Span:
+    """Any part of a region. Of one of many pages, as it is with hugetlb, about the edges of its huge pages."""
+    if size <= 8:
+        start = draw(st.integers(0, size - 1))
+        return Span(region, start, draw(st.integers(start + 1, size)))
+    start = draw(st.sampled_from([edge for edge in _EDGES if edge < size]))
+    return Span(region, start, draw(st.sampled_from([edge for edge in (*_EDGES, size) if start < edge <= size])))
 
 
 @st.composite
 def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     """A valid program of at most `max_steps` steps after its first mapping."""
-    sizes = {"r0": draw(st.integers(1, 8))}
     backings = {"r0": draw(st.sampled_from(Backing))}
+    sizes = {"r0": draw(_size(backings["r0"]))}
     steps: list[Operation] = [Map("a", "r0", backings["r0"], sizes["r0"], draw(st.sampled_from(Prot)))]
     alive = ["a"]
     born = 1
@@ -74,13 +92,12 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     dying: list[str] = []
     for _ in range(draw(st.integers(0, max_steps))):
         region = draw(st.sampled_from(sorted(sizes)))
-        start = draw(st.integers(0, sizes[region] - 1))
-        span = Span(region, start, draw(st.integers(start + 1, sizes[region])))
+        span = draw(_span(region, sizes[region]))
         kinds: list[type[Operation]] = [Bind] if len(bound) < len(DEVICES) and alive else []
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
-            kinds += [Poison] if backings[region] is Backing.ANON else []
+            kinds += [Poison] if backings[region] in (Backing.ANON, Backing.HUGETLB) else []
         if bound:
             kinds += [
                 Unbind,
@@ -112,8 +129,8 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         name = f"r{len(sizes)}"
         match kind.__name__:
             case "Map":
-                sizes[name] = draw(st.integers(1, 8))
                 backings[name] = draw(st.sampled_from(Backing))
+                sizes[name] = draw(_size(backings[name]))
                 steps.append(Map(actor, name, backings[name], sizes[name], draw(st.sampled_from(Prot))))
             case "Protect":
                 steps.append(Protect(actor, span, draw(st.sampled_from(Prot))))
@@ -154,6 +171,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 asked = draw(st.tuples(st.sampled_from(Asked), st.sampled_from(Asked)))
                 pattern = Pattern("".join(draw(st.lists(st.sampled_from("fwb."), min_size=1, max_size=4))))
                 owner, manner = draw(st.sampled_from(Owner)), draw(st.sampled_from((Manner.FRESH, Manner.STALE)))
+                span = replace(span, stop=min(span.stop, span.start + MAX_REQUEST))
                 steps.append(Request(actor, span, *asked, pattern, owner, manner))
             case "Fork":
                 if born == 8:

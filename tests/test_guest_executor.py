@@ -387,7 +387,9 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("READ", page=1 << 50, npages=1)]), "address out of range"),
         (request([operation("EXIT", npages=1)]), "a range where none is meant"),
         (request([operation("MAP", npages=1, value=0)]), "unknown backing"),
-        (request([operation("MAP", npages=1, value=5)]), "unknown backing"),
+        (request([operation("MAP", npages=1, value=6)]), "unknown backing"),
+        (request([operation("MAP", npages=511, value=5)]), "no whole huge pages"),
+        (request([operation("MAP", page=1, npages=512, value=5)]), "no whole huge pages"),
         (request([operation("MAP", npages=1, value=1, argument=8)]), "unknown protection"),
         (request([operation("PROTECT", npages=1, argument=16)]), "unknown protection"),
         (request([operation("FAULT", npages=1, argument=2)]), "unknown access"),
@@ -413,12 +415,12 @@ def test_malformed_requests_are_refused(executor: Path, data: bytes, complaint: 
 
 
 def test_random_requests_are_refused_or_run(executor: Path) -> None:
-    """Whatever comes in, the executor ends on its own, by no signal. No advice: there is MADV_HWPOISON."""
+    """Whatever comes in, the executor ends on its own, by no signal. No advice and no poison: memory would fail."""
     generator = random.Random(1)
     for _ in range(300):
         operations = [bytearray(operation("READ", npages=1)) for _ in range(3)]
         for one in operations:
-            one[0] = generator.choice([0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 32, 38, 200])
+            one[0] = generator.choice([0, 1, 2, 3, 4, 6, 7, 8, 9, 11, 32, 38, 200])
             for _ in range(generator.randrange(3)):
                 one[generator.randrange(1, 32)] = generator.randrange(256)
         result = run(executor, request([mapped(4), *map(bytes, operations)]))

@@ -35,6 +35,7 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/interval.c",
     "harness/guest/executor/reaper.c",
     "harness/guest/executor/features.c",
+    "harness/guest/executor/pool.c",
     "harness/guest/executor/test_hmm.c",
 )
 EXECUTOR_HEADERS = (

@@ -90,6 +90,10 @@
 #define WIRE_SHARED 2		/* MAP_SHARED | MAP_ANONYMOUS */
 #define WIRE_FILE 3		/* MAP_SHARED of a new file as long as the mapping */
 #define WIRE_PRIVATE_FILE 4	/* MAP_PRIVATE of a new file as long as the mapping */
+#define WIRE_HUGETLB 5		/* MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, pages of 2 MiB */
+
+/* Of WIRE_HUGETLB: address and length are multiples of these */
+#define WIRE_HUGETLB_PAGES 512
 
 /* protections: WIRE_MAP and WIRE_PROTECT, argument */
 #define WIRE_PROT_READ 1

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from harness.program.operations import (
     Advice,
     Advise,
+    Backing,
     DmaMap,
     DmaTable,
     DmaUnmap,
     Evict,
     Manner,
+    Map,
     Operation,
     Passes,
     Poison,
@@ -42,6 +44,7 @@ class Rules:
     unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
     reasons: bool = True  # the device is told why memory is invalidated
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
+    hugetlb_error: int = 0  # a fault in a mapping of hugetlb pages
     traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
@@ -63,6 +66,8 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Advise) and step.advice in _AGES and not self.has("COLD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
+        if isinstance(step, Map) and step.backing is Backing.HUGETLB and not self.has("HUGETLB"):
+            return "needs MAP_HUGETLB with pages of 2 MiB (CONFIG_HUGETLBFS)"
         if isinstance(step, Poison) and not self.has("POISON"):
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
         if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
@@ -94,6 +99,9 @@ FEATURES = {
     "HMM_DMA": "hmm_dma_map_pfn() (v6.16)",
     "REAP": "process_mrelease(2) (v5.15)",
     "GUARD": "MADV_GUARD_INSTALL and _REMOVE (v6.13)",
+    "HUGETLB": "MAP_HUGETLB, with pages of 2 MiB (CONFIG_HUGETLBFS)",
+    "HUGETLB_DONTNEED": "MADV_DONTNEED of hugetlb mappings (v5.18)",
+    "HUGETLB_REMAP": "mremap() of hugetlb mappings (v5.16)",
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "RANGE_UNLOCKED": "hmm_range_fault_unlocked_timeout() (v7.3)",
@@ -132,6 +140,7 @@ _BINDINGS = {
             # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
             unreadable_error=errno.EPERM,
             unreadable_shown=False,
+            hugetlb_error=errno.EINVAL,  # v4.20 mm/hmm.c hmm_vma_get_pfns(), hmm_vma_fault()
             reasons=False,  # v4.20 hmm.h enum hmm_update_event: "no indication as to why"
             traps_cut_snapshots=True,
             remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
@@ -171,5 +180,8 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 
 # For who has no target to ask: what debian:6.1 has.
-_DEBIAN_6_1 = ("COLD", "DEVMEM", "FREE_UNPOISONS", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP")
+_DEBIAN_6_1 = (
+    "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP", "MIGRATE_FAULT_PAGE",
+    "POISON", "POPULATE", "REAP",
+)  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

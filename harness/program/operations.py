@@ -14,6 +14,7 @@ from typing import ClassVar
 PAGE_SIZE = 4096  # bytes; the only page size of the kernels that we run (x86-64)
 MAX_STEPS = 65536  # of a program; wire.h WIRE_MAX_OPERATIONS
 MAX_PAGES = 65536  # of a region; wire.h WIRE_MAX_PAGES
+HUGETLB_PAGES = 512  # of a page of a hugetlb region; wire.h WIRE_HUGETLB_PAGES
 MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
 MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
 MAX_REQUEST = 512  # pages of one request; HMM_HARNESS_REQUEST_MAX_PAGES
@@ -32,6 +33,7 @@ class Backing(StrEnum):
     SHARED = "shared"  # shared anonymous memory
     FILE = "file"  # shared mapping of a new file (tmpfs), as long as the mapping
     PRIVATE_FILE = "private-file"  # private mapping of a new file
+    HUGETLB = "hugetlb"  # private anonymous memory out of the pool of 2 MiB pages (MAP_HUGETLB)
 
 
 class Prot(StrEnum):
@@ -242,7 +244,10 @@ class Write(SubjectOperation):
 
 @dataclass(frozen=True)
 class Poison(SubjectOperation):
-    """The memory behind the pages fails: each is written, and then MADV_HWPOISON. Anonymous regions only."""
+    """The memory behind the pages fails: each is written, and then MADV_HWPOISON.
+
+    Anonymous and hugetlb regions only; a hugetlb page fails as a whole.
+    """
 
     verb = "poison"
     span: Span

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from harness.program.operations import (
     DEVICES,
     FIRST_SUBJECT,
+    HUGETLB_PAGES,
     MAX_DMA,
     MAX_DMA_MAPS,
     MAX_PAGES,
@@ -137,13 +138,17 @@ class Checker:
         if span is not None:
             self._check_span(span)
         match step:
+            case Map(pages=pages, backing=Backing.HUGETLB) if pages % HUGETLB_PAGES:
+                self._fail(
+                    f"{pages} pages in a hugetlb region", f"a multiple of {HUGETLB_PAGES}: its pages have 2 MiB each"
+                )
             case Map(region=name, pages=pages, backing=backing):
                 self._add_region(name, pages)
                 self._backings[name] = backing
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
                 self._backings[name] = self._backings[moved.region]
-            case Poison(span=failing) if self._backings[failing.region] is not Backing.ANON:
+            case Poison(span=failing) if self._backings[failing.region] not in (Backing.ANON, Backing.HUGETLB):
                 self._fail(f"{failing.region} is not anonymous", "only what nobody else may need can be poisoned")
             case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
                 if not 0 < token <= MAX_TOKEN - written.count:

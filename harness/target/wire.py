@@ -76,6 +76,7 @@ _BACKINGS = {
     Backing.SHARED: CONSTANTS["WIRE_SHARED"],
     Backing.FILE: CONSTANTS["WIRE_FILE"],
     Backing.PRIVATE_FILE: CONSTANTS["WIRE_PRIVATE_FILE"],
+    Backing.HUGETLB: CONSTANTS["WIRE_HUGETLB"],
 }
 # include/uapi/asm-generic/mman-common.h; Python's mmap module does not know the newer ones
 _ADVICE = {

@@ -144,6 +144,9 @@ int reaper_kill(pid_t pid);
 int reaper_reap(pid_t pid);
 void reaper_release(pid_t pid);
 bool reaper_works(void);
+/* pool.c: huge pages for the hugetlb mappings of a program. Complains on stderr if there are not enough. */
+void pool_fill(const struct request *request);
+void pool_empty(void);
 
 /* features.c */
 void features_print(void);

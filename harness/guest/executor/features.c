@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,8 @@
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
+
+#define HUGE_BYTES ((size_t)WIRE_HUGETLB_PAGES * PAGE_BYTES)
 
 /* Three pages with nothing around them that could become one mapping with them */
 static char *three_pages(void)
@@ -71,6 +74,32 @@ static bool guards(void)
 	return pages && !madvise(pages, PAGE_BYTES, MADV_GUARD_INSTALL);
 }
 
+/* A mapping of @count huge pages without any in the pool, so that it may not be touched; or NULL */
+static char *huge_pages(int count)
+{
+	char *pages = mmap(NULL, count * HUGE_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB | MAP_NORESERVE, -1, 0);
+
+	return pages == MAP_FAILED ? NULL : pages;
+}
+
+/* MADV_DONTNEED of hugetlb mappings */
+static bool drops_huge_pages(void)
+{
+	char *pages = huge_pages(1);
+
+	return pages && !madvise(pages, HUGE_BYTES, MADV_DONTNEED);
+}
+
+static bool moves_huge_pages(void)
+{
+	char *from = huge_pages(1);
+	char *to = huge_pages(1);
+
+	return from && to &&
+	       mremap(from, HUGE_BYTES, HUGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to;
+}
+
 static void ignore(int number)
 {
 	(void)number;
@@ -123,4 +152,11 @@ void features_print(void)
 		puts("REAP");
 	if (moves_several_mappings())
 		puts("REMAP_SEVERAL");
+	if (huge_pages(1)) {
+		puts("HUGETLB");
+		if (drops_huge_pages())
+			puts("HUGETLB_DONTNEED");
+		if (moves_huge_pages())
+			puts("HUGETLB_REMAP");
+	}
 }

@@ -107,8 +107,12 @@ static const char *find_fault(const struct wire_operation *operation)
 	}
 	switch (code) {
 	case WIRE_MAP:
-		if (operation->value < WIRE_ANON || operation->value > WIRE_PRIVATE_FILE)
+		if (operation->value < WIRE_ANON || operation->value > WIRE_HUGETLB)
 			return "unknown backing";
+		if (operation->value == WIRE_HUGETLB &&
+		    (operation->npages % WIRE_HUGETLB_PAGES ||
+		     operation->address / PAGE_BYTES % WIRE_HUGETLB_PAGES))
+			return "no whole huge pages";
 		return operation->argument & ~ALL_PROTECTIONS ? "unknown protection" : NULL;
 	case WIRE_PROTECT:
 		if (operation->argument & ~ALL_PROTECTIONS)

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mman.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -97,6 +98,9 @@ static int do_map(const struct wire_operation *step)
 		break;
 	case WIRE_PRIVATE_FILE:
 		flags |= MAP_PRIVATE;
+		break;
+	case WIRE_HUGETLB:
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
 		break;
 	}
 	if (!(flags & MAP_ANONYMOUS)) {

@@ -351,6 +351,7 @@ static void run_program(void)
 	binding = request_binding(request->program.binding);
 	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
 		refused[i] = binding->refused(binding, i);
+	pool_fill(request);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
 		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
@@ -362,6 +363,7 @@ static void run_program(void)
 		atomic_store(&control->current, i + 1);
 	}
 	end_program();
+	pool_empty();
 	outcome->magic = WIRE_MAGIC;
 	outcome->observations = count;
 	outcome->length = length;
