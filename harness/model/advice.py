@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 
+from harness.model import hugetlb
 from harness.model.allowed import OK, Expectation
 from harness.model.memory import AddressSpace, Area, Known, Trap
 from harness.model.rules import POPULATE
@@ -37,21 +38,30 @@ class Advising:
     def _advise(self, step: Advise, observed: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
         hole = False
-        for number in self._state.pages(step.span):
-            area = space.areas.get(number)
+        for vma, area in space.vmas(self._state.pages(step.span)):
             if area is None:
                 if step.advice in POPULATE and self._state.rules.has("POPULATE_STOPS_AT_HOLE"):
                     return Expectation(frozenset({errno.ENOMEM}))
                 hole = True  # mm/madvise.c madvise_walk_vmas() goes on, and says so at the end
                 continue
-            if step.advice in POPULATE and number in space.traps:
-                return Expectation(frozenset({errno.EFAULT, _EHWPOISON}))
-            error = _refusal(step.advice, area)
-            # Since 6.7 and in stable kernels, it is enough that the mapping could be made writable: VM_MAYWRITE.
-            granted = error == errno.EACCES and area.shared and observed.error != errno.EACCES
-            if error and not granted:
-                return Expectation(frozenset({error}))
-            self._advise_page(space, number, area, step.advice)
+            numbers = vma
+            if area.hugetlb:
+                numbers, error = hugetlb.advised(self._state.rules, vma, step.advice)
+                if step.advice is Advice.DOFORK and observed.error == errno.EINVAL:
+                    error = errno.EINVAL  # newer kernels refuse it to all VM_SPECIAL mappings
+                elif not hugetlb.marked(space, vma, _AREA_FLAGS.get(step.advice, {})):
+                    error = errno.EINVAL
+                if error:
+                    return Expectation(frozenset({error}))
+            for number in numbers:
+                if step.advice in POPULATE and number in space.traps:
+                    return Expectation(frozenset({errno.EFAULT, _EHWPOISON}))
+                error = _refusal(step.advice, area)
+                # Since 6.7 and in stable kernels, it is enough that the mapping could be made writable: VM_MAYWRITE.
+                granted = error == errno.EACCES and area.shared and observed.error != errno.EACCES
+                if error and not granted:
+                    return Expectation(frozenset({error}))
+                self._advise_page(space, number, area, step.advice)
         return Expectation(frozenset({errno.ENOMEM})) if hole else OK
 
     def _advise_page(self, space: AddressSpace, number: int, area: Area, advice: Advice) -> None:

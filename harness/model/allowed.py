@@ -29,19 +29,23 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of page table entry: `marks` must be there, `optional` ones may be, `huge`: order 9 is possible."""
+    """A kind of page table entry: `marks` must be there, `optional` ones may be.
+
+    `huge`: order 9 is possible; `whole`: it is certain.
+    """
 
     marks: Mark
     optional: Mark = NO_MARKS
     huge: bool = False
+    whole: bool = False
 
     def admits(self, entry: Entry) -> bool:
         """Whether `entry` is of this kind."""
-        orders = (0, 9) if self.huge else (0,)
+        orders = (9,) if self.whole else (0, 9) if self.huge else (0,)
         return entry.marks & ~self.optional == self.marks & ~self.optional and entry.order in orders
 
     def __str__(self) -> str:
-        return str(Entry(self.marks))
+        return str(Entry(self.marks, 9 if self.whole else 0))
 
 
 NOTHING = Shape(NO_MARKS)
@@ -165,6 +169,8 @@ FAULTED_ALONG = "faulted-along"
 SNAPSHOT_CUT = "snapshot-cut"
 REMOTE_REFUSED = "remote-refused"
 REMOTE_HUGE_ERROR = "remote-huge-error"
+HUGETLB_FIRST_PAGE = "hugetlb-first-page"
+HUGETLB_RESIDUE = "hugetlb-residue"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -211,6 +217,19 @@ RECORDED = {
             "a huge page in the memory of another device snapshots as one that can never be accessed, though a fault "
             "brings it back; a small one snapshots as nothing",
             "include/linux/hmm.h (HMM_PFN_ERROR) against mm/hmm.c hmm_vma_handle_absent_pmd(), 7.2 and 7.3",
+        ),
+        Deviation(
+            HUGETLB_FIRST_PAGE,
+            "of a hugetlb page, only what is asked of the first page of it counts: others that were asked for are "
+            "not there",
+            "include/linux/hmm.h (HMM_PFN_REQ_FAULT) against mm/hmm.c hmm_vma_walk_hugetlb_entry(), 5.10 to 7.3",
+        ),
+        Deviation(
+            HUGETLB_RESIDUE,
+            "of a hugetlb page that is not there, the entries are not 0, though neither valid nor an error: they "
+            "have an order and a page number",
+            "include/linux/hmm.h (0: not present but faultable) against mm/hmm.c hmm_vma_walk_hugetlb_entry(), 5.10 "
+            "to 7.3",
         ),
     )
 }

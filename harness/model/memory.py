@@ -88,6 +88,11 @@ class Area:
         """vma_is_anonymous()."""
         return self.backing is Backing.ANON
 
+    @property
+    def hugetlb(self) -> bool:
+        """is_vm_hugetlb_page()."""
+        return self.backing is Backing.HUGETLB
+
 
 class AddressSpace:
     """One process's memory: `areas` and `ptes` by virtual page number."""
@@ -100,11 +105,35 @@ class AddressSpace:
         self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
         self.unstable = False  # MMF_UNSTABLE: what is not there of private memory does not come back
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
+        self.edges: set[int] = set()  # where hugetlb VMAs are divided; see harness/model/hugetlb.py
 
     def has_tables_near(self, page_number: int) -> bool:
         """Whether a page table was ever made in the 1 GiB around this page."""
         gigabyte = page_number // (HUGE_PAGES * HUGE_PAGES)
         return any(table // HUGE_PAGES == gigabyte for table in self._tables)
+
+    def unit(self, page_number: int) -> range:
+        """The pages that come and go with this one: all of a hugetlb page, else it alone."""
+        area = self.areas.get(page_number)
+        if area is None or not area.hugetlb:
+            return range(page_number, page_number + 1)
+        first = page_number - page_number % HUGE_PAGES
+        return range(first, first + HUGE_PAGES)
+
+    def vmas(self, pages: range) -> list[tuple[range, Area | None]]:
+        """`pages` divided by the VMAs that they are in; None where there is none. Equal neighbours count as one."""
+        found: list[tuple[range, Area | None]] = []
+        for number in pages:
+            area = self.areas.get(number)
+            if found and found[-1][1] == area and number not in self.edges:
+                found[-1] = (range(found[-1][0].start, number + 1), area)
+            else:
+                found.append((range(number, number + 1), area))
+        return found
+
+    def add_table(self, page_number: int) -> None:
+        """There is a page table for this page now, with nothing in it."""
+        self._tables.add(page_number // HUGE_PAGES)
 
     def set(self, page_number: int, pte: Pte) -> None:
         """Installs `pte`, in place of what was there."""
@@ -146,7 +175,7 @@ class AddressSpace:
             return None
         if pte.present is Known.MAYBE:
             # A read that finds nothing where a huge page was possible, or a page was dropped, maps the zero page.
-            pte.or_zero = not write and pte.page.anonymous and not pte.page.zero
+            pte.or_zero = not write and pte.page.anonymous and not pte.page.zero and not area.hugetlb
             pte.present = Known.MAYBE if pte.page.lazy and not write else Known.YES
             if area.shared and area.prot.writable and pte.write is Known.NO:
                 pte.write = Known.MAYBE
@@ -165,8 +194,8 @@ class AddressSpace:
         untouched = page_number // HUGE_PAGES not in self._tables
         if area.file is not None:
             self._touch_file(page_number, area, write=write)
-        elif write:
-            self.set(page_number, Pte(Page(frozenset({0}), anonymous=True), Known.YES))
+        elif write or area.hugetlb:  # mm/hugetlb.c hugetlb_no_page() knows no zero page
+            self.set(page_number, Pte(Page(frozenset({0}), anonymous=True), Known.YES if write else Known.NO))
         else:
             self.set(page_number, Pte(self.zero, Known.NO))
         if area.anonymous and area.hugepage and untouched:  # do_anonymous_page() is for what has a page table

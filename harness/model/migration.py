@@ -33,7 +33,7 @@ class Migration:
         allowed: list[Entries] = []
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
-            if area is None or not area.prot.readable:
+            if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             moves = room > 0 and self._migratable(space, number)
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
@@ -112,7 +112,7 @@ class Migration:
         allowed: list[Entries] = []
         for number in self._state.pages(step.span):
             area = space.areas.get(number)
-            if area is None or not area.prot.readable:
+            if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
             pte = space.ptes.get(number)

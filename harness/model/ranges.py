@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from harness.model.allowed import NOTHING, OWN_READONLY_WRITE, SNAPSHOT_CUT, Entries, Expectation, Tokens
 from harness.model.state import Handlers, State
-from harness.model.views import entries_of
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Entry, Mark, Observation
 from harness.program.operations import Access, DeviceRead, DeviceWrite, Fault, Snapshot
@@ -63,8 +62,7 @@ class Ranges:
             error = walk.enter(number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
-            pte = space.ptes[number]
-            allowed.append(entries_of(pte, step.actor, huge=pte.huge, missing=False))
+            allowed.append(walk.view(number, granted=True))
         return Expectation(elements=self._if_shown(allowed))
 
     def _if_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:

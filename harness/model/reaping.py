@@ -83,7 +83,7 @@ def _private_mappings(space: AddressSpace) -> Iterator[list[range]]:
     pieces: list[range] = []
     for number in sorted(space.areas):
         area = space.areas[number]
-        if area.shared:
+        if area.shared or area.hugetlb:
             continue
         if not pieces or pieces[-1].stop != number or space.areas[number - 1] != area:
             if pieces:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 
-from harness.model.allowed import FAULTED_ALONG, Entries, Expectation
+from harness.model import hugetlb
+from harness.model.allowed import FAULTED_ALONG, HUGETLB_FIRST_PAGE, Entries, Expectation
 from harness.model.memory import HUGE_PAGES, AddressSpace, Area, Known, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.walk import REFUSED, Walk
@@ -35,9 +36,16 @@ class Requests:
         along = self._along(step, walk.space, owner)
         if self._fails_along(walk, step, along, observed):
             return Expectation(frozenset({0}), (), ((errno.EFAULT, FAULTED_ALONG),))
+        failed = bool(observed.error)
+        pages = self._state.pages(step.span)
+        asks = [step.asked(index) for index in range(len(pages))]
+        wishes = hugetlb.wishes(walk.space, pages, asks, observed.elements, failed=failed)
+        overlooked = 0  # the error that there should have been before
         allowed: list[Entries] = []
-        for index, number in enumerate(self._state.pages(step.span)):
-            asked = step.asked(index)
+        for index, (number, wish) in enumerate(zip(pages, wishes, strict=True)):
+            if wish.unknown:
+                overlooked = overlooked or self._overlook(walk, number, wish)
+            asked = wish.heeded
             seen = observed.elements[index] if index < len(observed.elements) else None
             write = asked is Asked.BOTH
             if write and walk.is_own_readonly(number):
@@ -53,13 +61,27 @@ class Requests:
             if granted and walk.withheld(number, observed, write=write, shown=None):
                 return Expectation(frozenset({errno.EFAULT}))
             error = walk.grant(number, write=write) if granted else 0
+            if error and overlooked:
+                return Expectation(frozenset({overlooked}), (), ((error, HUGETLB_FIRST_PAGE),))
             if error:
                 return Expectation(frozenset({error}))
             entry = walk.view(number, granted=granted)
-            if not write:
-                entry = self._or_along(walk, along, number, entry, seen, fresh=fresh, failed=bool(observed.error))
+            if wish.deviates:
+                entry = hugetlb.deviating(entry)
+            elif not write:
+                entry = self._or_along(walk, along, number, entry, seen, fresh=fresh, failed=failed)
             allowed.append(entry)
-        return Expectation(elements=tuple(allowed))
+        return Expectation(frozenset({overlooked}), () if overlooked else tuple(allowed))
+
+    def _overlook(self, walk: Walk, number: int, wish: hugetlb.Wish) -> int:
+        """A request that failed may have faulted the page as it was asked to, or not; the errno if it had to."""
+        area = walk.space.areas[number]
+        if number in walk.space.traps:
+            return errno.EFAULT
+        if wish.asked is Asked.BOTH and not area.prot.writable:
+            return errno.EPERM
+        hugetlb.touch_maybe(walk.space, number, write=wish.asked is Asked.BOTH)
+        return 0
 
     def _along(self, step: Request, space: AddressSpace, owner: str | None) -> _Along:
         """Where a page needs a fault, and whether for writing: it is a fault of more pages, see `FAULTED_ALONG`."""
@@ -69,7 +91,7 @@ class Requests:
             return found
         for number, asked in pages:
             area = space.areas.get(number)
-            if area is None or asked in (Asked.NONE, Asked.WRITE):
+            if area is None or area.hugetlb or asked in (Asked.NONE, Asked.WRITE):
                 continue
             pte = space.ptes.get(number)
             write = asked is Asked.BOTH

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from harness.model.allowed import Expectation
@@ -12,7 +12,7 @@ from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Pag
 from harness.model.rules import Rules
 from harness.program.observations import Happening
 from harness.program.observations import Owner as Migrator
-from harness.program.operations import FIRST_SUBJECT, Events, Operation, Span, Watch
+from harness.program.operations import FIRST_SUBJECT, PAGE_SIZE, Events, Operation, Span, Watch
 from harness.program.program import Program
 from harness.program.text import render_step
 
@@ -93,9 +93,10 @@ class State:
             self._number += 1
             self.cause = f"{self._number}  {render_step(operation, self.program)}"
 
-    def pages(self, span: Span) -> Iterator[int]:
+    def pages(self, span: Span) -> range:
         """The virtual page numbers of `span`."""
-        return self.program.pages(span)
+        first = self.program.address(span) // PAGE_SIZE
+        return range(first, first + span.count)
 
     def residents(self, device: str) -> set[Page]:
         """The pages in the memory of `device`."""
@@ -224,12 +225,18 @@ class State:
                 self._let_go(space, number, pte.page.home)
             self._hear_of_touch(space, number, pte.page)
             self.bring_home(pte.page)
-        present = pte is not None and pte.present is Known.YES
-        replaced = space.fault_in(number, write=write)
-        if replaced is not None and present:
-            self.must_hear(space, number, Happening.CLEAR)  # mm/memory.c wp_page_copy()
-        if replaced is not None:
-            self.invalidate(space, (number,))
+        unit = space.unit(number)
+        done = pte is not None and pte.present is Known.YES and (not write or pte.write is Known.YES)
+        if len(unit) > 1 and done:
+            return space.ptes[number]  # and so it is with all of the hugetlb page
+        for near in unit:
+            pte = space.ptes.get(near)
+            present = pte is not None and pte.present is Known.YES
+            replaced = space.fault_in(near, write=write)
+            if replaced is not None and present:
+                self.must_hear(space, near, Happening.CLEAR)  # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()
+            if replaced is not None:
+                self.invalidate(space, (near,))
         return space.ptes[number]
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
+from harness.model import hugetlb
 from harness.model.allowed import OK, Expectation, Tokens
 from harness.model.memory import AddressSpace, Area, File, Known, Pte, Trap
 from harness.model.state import Handlers, State
 from harness.program.observations import Happening, Observation, Signal
-from harness.program.operations import Backing, Exit, Fork, Map, Poison, Protect, Read, Remap, Unmap, Write
+from harness.program.operations import Backing, Exit, Fork, Map, Poison, Prot, Protect, Read, Remap, Unmap, Write
 
 _SIGNALS = {Trap.POISON: Signal.BUS, Trap.GUARD: Signal.SEGV}  # mm/memory.c do_swap_page(), handle_pte_marker()
 
@@ -31,7 +32,7 @@ class Subjects:
     def _map(self, step: Map, _: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
         first = self._state.program.regions[step.region].address // 4096
-        file = None if step.backing is Backing.ANON else File()
+        file = None if step.backing in (Backing.ANON, Backing.HUGETLB) else File()
         area = Area(step.backing, step.prot, first, file)
         for number in range(first, first + step.pages):
             space.areas[number] = area
@@ -39,6 +40,8 @@ class Subjects:
 
     def _unmap(self, step: Unmap, _: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
+        if not hugetlb.split(space, self._state.pages(step.span)):
+            return Expectation(frozenset({errno.EINVAL}))
         self._state.may_hear(space, self._state.pages(step.span), Happening.UNMAP)
         for number in self._state.pages(step.span):
             pte = self._state.clear(space, number, Happening.UNMAP)
@@ -50,44 +53,60 @@ class Subjects:
 
     def _protect(self, step: Protect, _: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
-        for number in self._state.pages(step.span):
-            if number not in space.areas:
+        for vma, area in space.vmas(self._state.pages(step.span)):
+            if area is None:
                 return Expectation(frozenset({errno.ENOMEM}))  # what is before the hole was changed
-            if space.areas[number].prot is step.prot:
+            if area.prot is step.prot:
                 continue  # mm/mprotect.c mprotect_fixup(): nothing to do
-            pte = space.ptes.get(number)
-            loses_write = pte is not None and pte.write is Known.YES and not step.prot.writable
-            if loses_write or not step.prot.cpu_readable:
-                self._state.must_hear(space, number, Happening.PROTECTION_VMA)
-            if space.has_tables_near(number):
-                self._state.may_hear(space, (number,), Happening.PROTECTION_VMA)
-            space.change_area(number, prot=step.prot)
-            self._state.invalidate(space, (number,), only_writable=step.prot.readable)
-            if pte is not None:
-                pte.write = _write_after_protect(pte, space.areas[number])
+            if not hugetlb.split(space, vma):
+                return Expectation(frozenset({errno.EINVAL}))
+            for number in vma:
+                self._protect_page(space, number, step.prot)
         return OK
+
+    def _protect_page(self, space: AddressSpace, number: int, prot: Prot) -> None:
+        pte = space.ptes.get(number)
+        loses_write = pte is not None and pte.write is Known.YES and not prot.writable
+        if loses_write or not prot.cpu_readable:
+            self._state.must_hear(space, number, Happening.PROTECTION_VMA)
+        if space.has_tables_near(number) or space.areas[number].hugetlb:  # mm/hugetlb.c hugetlb_change_protection()
+            self._state.may_hear(space, (number,), Happening.PROTECTION_VMA)
+        space.change_area(number, prot=prot)
+        self._state.invalidate(space, (number,), only_writable=prot.readable)
+        if pte is not None:
+            pte.write = _write_after_protect(pte, space.areas[number])
 
     def _remap(self, step: Remap, observed: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
-        numbers = list(self._state.pages(step.span))
+        numbers = self._state.pages(step.span)
+        first = space.areas.get(numbers.start)
+        if first is not None and first.hugetlb:
+            numbers, error = hugetlb.moved(self._state.rules, numbers)
+            if error:
+                return Expectation(frozenset({error}))
         areas = [space.areas.get(number) for number in numbers]
-        origins = {area for area in areas if area is not None}
+        vmas = len(space.vmas(numbers))
         errors = frozenset({0})
         if self._state.rules.has("REMAP_SEVERAL"):
             if areas[0] is None:
                 return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c remap_move(): no gap at the start
-        elif None in areas or len(origins) > 1:
+        elif first is None or vmas > 1:
             return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c vma_to_resize(): one VMA only
-        elif not space.pieces.isdisjoint(numbers):
+        elif not first.hugetlb and not space.pieces.isdisjoint(numbers):
             errors |= {errno.EFAULT}  # equal, but it may be two VMAs
         if observed.error in errors and observed.error:
             return Expectation(errors)
-        shift = self._state.program.regions[step.region].address // 4096 - numbers[0]
+        shift = self._state.program.regions[step.region].address // 4096 - numbers.start
+        space.edges |= {edge + shift for edge in space.edges if edge in numbers}
         for number, area in zip(numbers, areas, strict=True):
             if area is None:
                 continue
             self._state.may_hear(space, (number,), Happening.UNMAP)
-            pte = self._state.clear(space, number, Happening.UNMAP)
+            if area.hugetlb:  # mm/hugetlb.c move_hugetlb_page_tables()
+                self._state.must_hear(space, number, Happening.CLEAR, Happening.UNMAP)
+                pte = self._state.clear(space, number)
+            else:
+                pte = self._state.clear(space, number, Happening.UNMAP)
             del space.areas[number]
             space.areas[number + shift] = replace(area, origin=area.origin + shift)
             if pte is not None:
@@ -137,8 +156,9 @@ class Subjects:
                 return Expectation(frozenset({errno.EFAULT}))  # unless it is quick: gup_fast() does not look at VMAs
             if pte.huge and observed.error == errno.EBUSY:
                 return Expectation(frozenset({errno.EBUSY}))  # it could not be split
-            self._state.clear(space, number, Happening.CLEAR)
-            space.trap(number, Trap.POISON)
+            for near in space.unit(number):
+                self._state.clear(space, near, Happening.CLEAR)
+                space.trap(near, Trap.POISON)
         return OK
 
     def _fork(self, step: Fork, _: Observation) -> Expectation:
@@ -148,9 +168,14 @@ class Subjects:
             if not area.dontfork:
                 child.areas[number] = area
         child.pieces = set(parent.pieces)
+        child.edges = set(parent.edges)
         for number, area in parent.areas.items():
-            if not (area.shared or area.dontfork or area.wipeonfork):  # mm/memory.c copy_page_range()
-                self._state.may_hear(parent, (number,), Happening.PROTECTION_PAGE)
+            if area.shared or area.dontfork or area.wipeonfork:
+                continue
+            if not area.hugetlb:
+                self._state.may_hear(parent, (number,), Happening.PROTECTION_PAGE)  # mm/memory.c copy_page_range()
+            elif parent.has_tables_near(number):
+                child.add_table(number)  # mm/hugetlb.c copy_hugetlb_page_range(), also where there is no page
         for number, pte in list(parent.ptes.items()):
             area = parent.areas[number]
             if area.dontfork or area.wipeonfork:
@@ -159,7 +184,8 @@ class Subjects:
             present = pte.present if pte.page.anonymous else Known.MAYBE
             if not area.shared:
                 if pte.write is Known.YES:
-                    self._state.must_hear(parent, number, Happening.PROTECTION_PAGE)
+                    kinds = (Happening.CLEAR,) if area.hugetlb else (Happening.PROTECTION_PAGE,)
+                    self._state.must_hear(parent, number, *kinds)
                 pte.write = Known.NO
                 self._state.invalidate(parent, (number,), only_writable=True)
             child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.model import hugetlb
 from harness.model.allowed import (
     GUARD_FAULTABLE,
     NOTHING,
@@ -34,6 +35,12 @@ def view(
     """
     area = space.areas.get(number)
     pte = space.ptes.get(number)
+    if area is not None and area.hugetlb:
+        absent = hugetlb.view(rules, space, number)
+        if absent is not None or pte is None:
+            return absent or _ERROR
+        missing = not granted and pte.present is Known.MAYBE
+        return hugetlb.whole(entries_of(pte, owner or "", huge=True, missing=missing))
     if area is None or (not area.prot.readable and rules.unreadable_shown):
         return _ERROR  # clauses 33 and 35
     if area.prot.readable and number in space.traps:

@@ -35,6 +35,10 @@ class Walk:
         area = self.space.areas.get(number)
         if area is None:
             return errno.EFAULT  # clause 34
+        if area.hugetlb and self._state.rules.hugetlb_error:
+            # kmod/seed.c hh_fault_piece() says first whether the access is permitted.
+            refused = write and area.prot.readable and not area.prot.writable
+            return errno.EPERM if refused else self._state.rules.hugetlb_error
         if not area.prot.readable:
             return self._state.rules.unreadable_error  # clauses 35 and 36
         if write and not area.prot.writable:
@@ -95,6 +99,8 @@ class Walk:
         area = self.space.areas.get(number)
         pte = self.space.ptes.get(number)
         if not self.space.unstable or area is None or area.shared or number in self.space.traps:
+            return False
+        if area.hugetlb:  # mm/hugetlb.c hugetlb_no_page() does not look
             return False
         if not area.prot.readable or (write and not area.prot.writable):
             return False
