@@ -7,7 +7,7 @@ import errno
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from harness.compare import Verdict, compare
 from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Tokens
@@ -294,6 +294,7 @@ def test_a_huge_page_of_another_device_may_look_like_an_error() -> None:
     assert compare(program, rules_for("test_hmm", features[:2]), observations).verdict is Verdict.FAIL
 
 
+@settings(deadline=None)  # hugetlb regions have many pages
 @given(programs())
 def test_what_the_model_allows_passes(program: Program) -> None:
     for binding, old in RULES.items():
@@ -303,6 +304,7 @@ def test_what_the_model_allows_passes(program: Program) -> None:
         assert comparison.verdict in (Verdict.PASS, Verdict.DEVIATION), comparison
 
 
+@settings(deadline=None)  # hugetlb regions have many pages
 @given(programs())
 def test_what_the_model_does_not_allow_fails(program: Program) -> None:
     """Every observation of the model's is decided: another content, entry or error is a divergence."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`hmm-harness list`, `fuzz`, `coverage`, `mutate`, `bench`, `doctor`, `clean`."""
+"""`hmm-harness list`, `deviations`, `fuzz`, `coverage`, `mutate`, `bench`, `doctor`, `clean`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def add(commands: Commands) -> None:
     command.set_defaults(run_command=_list)
     programs = command.add_argument("program", nargs="*", help="names or patterns (default: all)")
     completed(programs, candidates.programs)
+
+    command = manual(
+        commands,
+        "deviations",
+        help="list what the kernel is known to do against its documentation",
+        description="""\
+            Lists the deviations of the kernel that are recorded, with their sources, the programs that show them, and
+            on which bindings and kernels. Such a program ends as DEVIATION, which is no failure.""",
+        examples=(
+            ("deviations", "all"),
+            ("run trap/poison-snapshot", "whether the kernel still does that"),
+        ),
+    )
+    command.set_defaults(run_command=_deviations)
 
     command = manual(
         commands,
@@ -148,6 +162,13 @@ def _list(options: argparse.Namespace, _progress: Progress) -> int:
 
     for program in catalogue.select(options.program):
         print(f"{program.name:36}  {program.title}")
+    return ExitCode.PASS
+
+
+def _deviations(_options: argparse.Namespace, _progress: Progress) -> int:
+    from harness.conformance import deviations
+
+    print("\n".join(deviations.describe(deviations.load())))
     return ExitCode.PASS
 
 
