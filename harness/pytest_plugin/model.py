@@ -66,7 +66,7 @@ def _one_of(allowed: Allowed) -> Element:
         case Tokens(values=values):
             return max(values, key=str)
         case Entries(shapes=shapes):
-            return Entry(shapes[0].marks)
+            return Entry(shapes[0].marks, 9 if shapes[0].whole else 0)
         case Count(low=low):
             return low
         case Odd():
