@@ -53,6 +53,9 @@ class Advising:
                     error = errno.EINVAL
                 if error:
                     return Expectation(frozenset({error}))
+                if step.advice is Advice.DONTNEED:
+                    # What mm/hugetlb.c __unmap_hugepage_range() of 6.1 calls it, besides.
+                    self._state.may_hear(space, numbers, Happening.UNMAP)
             for number in numbers:
                 if step.advice in POPULATE and number in space.traps:
                     return Expectation(frozenset({errno.EFAULT, _EHWPOISON}))
