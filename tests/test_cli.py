@@ -42,8 +42,24 @@ def _refused(ended: subprocess.CompletedProcess[str], code: ExitCode, *words: st
 def test_help_names_every_command_and_exit_code() -> None:
     ended = _run("--help")
     assert ended.returncode == 0
-    for word in ("run", "list", "fuzz", "bench", "doctor", "clean", *(str(code.value) for code in ExitCode)):
+    for word in (
+        "run",
+        "list",
+        "deviations",
+        "fuzz",
+        "bench",
+        "doctor",
+        "clean",
+        *(str(code.value) for code in ExitCode),
+    ):
         assert word in ended.stdout
+
+
+def test_deviations_are_listed_with_the_programs_that_show_them() -> None:
+    ended = _run("deviations")
+    assert ended.returncode == 0
+    assert "\nown-readonly-write\n" in f"\n{ended.stdout}"
+    assert "devmem/own-readonly-write" in ended.stdout
 
 
 def test_help_imports_nothing_slow() -> None:
