@@ -289,10 +289,13 @@ def receive(process: subprocess.Popen[bytes]) -> list[Seen]:
 
 
 def subject_of(process: subprocess.Popen[bytes]) -> int:
-    """The first subject of the program under way: the only grandchild."""
+    """The first subject of the program under way: the only grandchild, once it has carried out its first step.
+
+    One that was stopped earlier would not be known to the worker yet.
+    """
     for _ in polling():
         found = list(children(process.pid))
-        if len(found) == 2:
+        if len(found) == 2 and f"{BASE:x}-" in Path(f"/proc/{found[1]}/maps").read_text():
             return found[1]
     raise AssertionError("unreachable")
 
@@ -307,7 +310,7 @@ def test_a_subject_that_is_killed_is_reported_and_ends_the_program(running: subp
     statuses = [one.status for one in seen]
     died = statuses.index("SUBJECT_DIED")
     assert seen[died].error == signal.SIGKILL
-    assert set(statuses[:died]) == {"DONE"}
+    assert set(statuses[:died]) <= {"DONE"}
     assert set(statuses[died + 1 :]) <= {"NOT_RUN"}
     send(running, request([mapped(1), operation("READ", npages=1)]))
     assert receive(running) == [done(), done(0)]
@@ -320,7 +323,7 @@ def test_a_subject_that_hangs_is_stuck(running: subprocess.Popen[bytes]) -> None
     seen = receive(running)
     statuses = [one.status for one in seen]
     stuck = statuses.index("STUCK")
-    assert set(statuses[:stuck]) == {"DONE"}
+    assert set(statuses[:stuck]) <= {"DONE"}
     assert set(statuses[stuck + 1 :]) == {"NOT_RUN"}
     assert not alive(subject)
     send(running, request([mapped(1), operation("READ", npages=1)]))
