@@ -16,6 +16,7 @@
  * @ahead: how many pages may be faulted in from there on
  * @buffer: a page of data, to or from
  * @write: which of both
+ * @pass: how to fault in what there is no entry for
  * @flags: (out) the entry that was used
  */
 struct hh_access {
@@ -23,6 +24,7 @@ struct hh_access {
 	unsigned long ahead;
 	void *buffer;
 	bool write;
+	const struct hh_pass *pass;
 	u64 flags;
 };
 
@@ -98,7 +100,7 @@ static int hh_access_page(struct hh_work *work, struct hh_access *access)
 			work->retries++;
 		}
 		ret = hh_fault_chunk(work, access->addr, access->ahead,
-				     access->write, &done);
+				     access->pass, &done);
 		if (!done)
 			return ret;
 		/* Faulting again would not make HMM more generous. */
@@ -109,10 +111,11 @@ static int hh_access_page(struct hh_work *work, struct hh_access *access)
 }
 
 static int hh_access_range(struct hh_work *work,
-			   struct hmm_harness_range *args, bool write)
+			   struct hmm_harness_range *args, bool write,
+			   const struct hh_pass *pass)
 {
 	u64 __user *pages = u64_to_user_ptr(args->pages);
-	struct hh_access access = { .write = write };
+	struct hh_access access = { .write = write, .pass = pass };
 	void __user *data;
 	int ret = 0;
 
@@ -149,11 +152,18 @@ static int hh_access_range(struct hh_work *work,
  * @args: what the caller asked for
  *
  * Return: 0; those of hh_walk() for the page at @args->done; -EFAULT as well
- * when the caller's memory cannot be accessed
+ * when the caller's memory cannot be accessed; -EOPNOTSUPP
  */
 int hh_read(struct hh_work *work, struct hmm_harness_range *args)
 {
-	return hh_access_range(work, args, false);
+	const struct hh_pass *pass = &hh_pass_read;
+
+	if (args->flags & HMM_HARNESS_READ_UNLOCKED) {
+		pass = &hh_pass_unlocked;
+		if (!hh_can_unlocked(work->mirror->device))
+			return -EOPNOTSUPP;
+	}
+	return hh_access_range(work, args, false, pass);
 }
 
 /**
@@ -166,5 +176,5 @@ int hh_read(struct hh_work *work, struct hmm_harness_range *args)
  */
 int hh_write(struct hh_work *work, struct hmm_harness_range *args)
 {
-	return hh_access_range(work, args, true);
+	return hh_access_range(work, args, true, &hh_pass_write);
 }

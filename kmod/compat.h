@@ -41,6 +41,19 @@
 #define HH_DEVMEM 1
 #endif
 
+/* A device can have pages to itself: since 5.14, with CONFIG_DEVICE_PRIVATE. */
+#if defined(HH_INTERVAL) && \
+	(defined(HAVE_MAKE_DEVICE_EXCLUSIVE) || \
+	 defined(HAVE_MAKE_DEVICE_EXCLUSIVE_RANGE))
+#define HH_EXCLUSIVE 1
+#include <linux/rmap.h>
+#ifdef HAVE_SOFTLEAF
+#include <linux/leafops.h>
+#else
+#include <linux/swapops.h>
+#endif
+#endif
+
 #ifndef kzalloc_obj
 #define kmalloc_obj(object, gfp) kmalloc(sizeof(object), gfp)
 #define kvmalloc_obj(object, gfp) kvmalloc(sizeof(object), gfp)
@@ -180,6 +193,51 @@ hh_notifier_owner(const struct mmu_notifier_range *range)
 	return range->owner;
 #else
 	return range->migrate_pgmap_owner;
+#endif
+}
+#endif
+
+#ifdef HH_EXCLUSIVE
+/*
+ * Makes pages exclusive to a device. Returns how many of @pages are filled in,
+ * with NULL for one that was not granted: the others are locked, and have a
+ * reference. That may be less than asked for. Or an error of the first one.
+ */
+static inline long hh_make_exclusive(struct mm_struct *mm, unsigned long start,
+				     unsigned long npages, struct page **pages,
+				     void *owner)
+{
+#ifdef HAVE_MAKE_DEVICE_EXCLUSIVE
+	struct folio *folio;
+
+	pages[0] = make_device_exclusive(mm, start, owner, &folio);
+	return IS_ERR(pages[0]) ? PTR_ERR(pages[0]) : 1;
+#else
+	return make_device_exclusive_range(mm, start,
+					   start + (npages << PAGE_SHIFT),
+					   pages, owner);
+#endif
+}
+
+/* The page that an entry of the CPU's table says a device has to itself */
+static inline struct page *hh_exclusive_page(pte_t pte)
+{
+#ifdef HAVE_SOFTLEAF
+	softleaf_t entry;
+
+	if (pte_none(pte) || pte_present(pte))
+		return NULL;
+	entry = softleaf_from_pte(pte);
+	return softleaf_is_device_exclusive(entry) ? softleaf_to_page(entry) :
+						     NULL;
+#else
+	swp_entry_t entry;
+
+	if (pte_none(pte) || pte_present(pte))
+		return NULL;
+	entry = pte_to_swp_entry(pte);
+	return is_device_exclusive_entry(entry) ?
+		       pfn_swap_entry_to_page(entry) : NULL;
 #endif
 }
 #endif

@@ -172,6 +172,10 @@ static void hh_copy_in(struct hh_device *device, struct hh_migration *move)
 		if (from && hh_is_merged(from) &&
 		    !device->binding->evict_merged)
 			continue;
+		if (move->deny) {
+			move->deny--;
+			continue;
+		}
 		to = hh_devmem_alloc(device);
 		if (!to)
 			continue;
@@ -266,15 +270,19 @@ void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
 	hh_event_migration(device, move, asked);
 }
 
-/* Migrates at most @npages from @start on; @done says how many were tried. */
+/*
+ * Migrates at most @npages from @start on; @done says how many were tried.
+ * @deny is counted down: see struct hh_migration.
+ */
 static int hh_migrate_chunk(struct hh_work *work, unsigned long start,
 			    unsigned long npages, bool to_device,
-			    unsigned long *done)
+			    unsigned long *deny, unsigned long *done)
 {
 	struct hh_device *device = work->mirror->device;
 	struct hh_migration move = {
 		.start = start,
 		.to_device = to_device,
+		.deny = *deny,
 		.src = work->src,
 		.dst = work->dst,
 		.pages = work->pages,
@@ -291,22 +299,16 @@ static int hh_migrate_chunk(struct hh_work *work, unsigned long start,
 		ret = device->binding->migrate(device, &move);
 	}
 	mmap_read_unlock(work->mm);
+	*deny = move.deny;
 	if (!ret)
 		*done = npages;
 	return ret;
 }
 
-/**
- * hh_migrate() - HMM_HARNESS_MIGRATE
- * @work: the operation
- * @args: what the caller asked for
- *
- * Return: 0; -EINVAL at an address that has no memory that can migrate, the one
- * at @args->done; those of hh_walk()
- */
-int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
+static int hh_migrate_range(struct hh_work *work,
+			    struct hmm_harness_range *args, bool to_device,
+			    unsigned long deny)
 {
-	bool to_device = args->flags & HMM_HARNESS_MIGRATE_TO_DEVICE;
 	unsigned long start, n, i;
 	int ret;
 
@@ -318,7 +320,7 @@ int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
 			return -EINTR;
 		start = args->addr + (args->done << PAGE_SHIFT);
 		n = min_t(u64, args->npages - args->done, HH_CHUNK);
-		ret = hh_migrate_chunk(work, start, n, to_device, &n);
+		ret = hh_migrate_chunk(work, start, n, to_device, &deny, &n);
 		if (!ret)
 			ret = hh_note_local(work, start, n, to_device);
 		if (ret)
@@ -331,6 +333,32 @@ int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
 			return ret;
 	}
 	return 0;
+}
+
+/**
+ * hh_migrate() - HMM_HARNESS_MIGRATE
+ * @work: the operation
+ * @args: what the caller asked for
+ *
+ * Return: 0; -EINVAL at an address that has no memory that can migrate, the one
+ * at @args->done; those of hh_walk()
+ */
+int hh_migrate(struct hh_work *work, struct hmm_harness_range *args)
+{
+	return hh_migrate_range(work, args,
+				args->flags & HMM_HARNESS_MIGRATE_TO_DEVICE, 0);
+}
+
+/**
+ * hh_migrate_short() - HMM_HARNESS_MIGRATE_SHORT
+ * @work: the operation
+ * @args: what the caller asked for
+ *
+ * Return: as hh_migrate()
+ */
+int hh_migrate_short(struct hh_work *work, struct hmm_harness_range *args)
+{
+	return hh_migrate_range(work, args, true, 1);
 }
 
 static vm_fault_t hh_try_to_ram(struct hh_device *device,

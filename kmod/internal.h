@@ -9,6 +9,7 @@
  *   range.c   look at or fault memory, and act while what was seen is valid
  *   request.c look at or fault memory as the caller asks for it, page by page
  *   access.c  the device reads and writes
+ *   exclusive.c pages that the device has to itself
  *   devmem.c  memory of the device, and migration to and from it
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
  *   debugfs.c show what there is
@@ -17,7 +18,7 @@
  * All of these are the same for every device. How one talks to the kernel is
  * its binding, struct hh_binding:
  *
- *   interval.c, interval_devmem.c, watch.c, dma.c  today's API
+ *   interval.c, interval_devmem.c, watch.c, claim.c, dma.c  today's API
  *   seed.c, seed_devmem.c          v4.20's, which compat/ has on later kernels
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
@@ -60,11 +61,14 @@ struct hh_work;
 
 /*
  * What a look at the CPU's page table found of a page, one unsigned long each:
- * these flags, the order of the mapping, the page's number.
+ * these flags, the order of the mapping, the page's number. Of what a device
+ * has to itself, which the CPU's table says only if it is asked for, a flag and
+ * the number.
  */
 #define HH_CPU_VALID 0x1UL
 #define HH_CPU_WRITE 0x2UL
 #define HH_CPU_ERROR 0x4UL
+#define HH_CPU_EXCLUSIVE 0x8UL
 #define HH_CPU_ORDER_SHIFT 4
 #define HH_CPU_ORDER_MASK 0x1f0UL
 #define HH_CPU_PFN_SHIFT 12
@@ -85,6 +89,9 @@ struct hh_work;
  * @watched: what such a watch was told; or NULL
  * @sequence: the number of such a watch's notifier; or NULL
  * @dma: map memory for DMA, and unmap it; or NULL
+ * @exclude: make at most HH_CHUNK pages exclusive and enter them, telling of
+ *           them in hh_work.pages; how many were done, and 0 or the error of
+ *           the one that follows; or NULL
  * @changed: whether what @look saw is known to be outdated; a hint, without the
  *           mirror's lock
  * @done: whether what @look saw is outdated; with the mirror's lock held, unless
@@ -117,6 +124,8 @@ struct hh_binding {
 	int (*sequence)(struct hh_mirror *mirror,
 			struct hmm_harness_sequence *args);
 	int (*dma)(struct hh_mirror *mirror, struct hmm_harness_dma *args);
+	int (*exclude)(struct hh_work *work, unsigned long start,
+		       unsigned long npages, unsigned long *done);
 	bool (*changed)(struct hh_work *work);
 	bool (*done)(struct hh_work *work);
 	int (*add_memory)(struct hh_device *device, unsigned long size);
@@ -305,6 +314,8 @@ bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
 		   struct hh_entry *entry);
 int hh_table_store(struct hh_mirror *mirror, unsigned long index,
 		   unsigned long cpu, u64 *flags);
+int hh_table_store_exclusive(struct hh_mirror *mirror, unsigned long index,
+			     struct page *page, u64 *flags);
 int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
 			     unsigned long cpu);
 void hh_table_invalidate(struct hh_mirror *mirror,
@@ -331,6 +342,8 @@ struct hh_request {
  * @write: every page shall be writable as well
  * @steady: start over as well when something was entered into the table after
  *          the look at the CPU's
+ * @exclusive: look, too, for what devices have to themselves
+ * @unlocked: the fault takes the mmap lock itself, for a binding that can
  * @request: in place of @fault and @write, for a binding that can
  * @act: called once with the mirror's lock held, hh_work.cpu filled and still
  *       true, and room in @pages for what is to be told of each page.
@@ -340,6 +353,8 @@ struct hh_pass {
 	bool fault;
 	bool write;
 	bool steady;
+	bool exclusive;
+	bool unlocked;
 	const struct hh_request *request;
 	int (*act)(struct hh_work *work, unsigned long start,
 		   unsigned long npages, u64 *pages, bool unchecked);
@@ -350,8 +365,10 @@ struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages);
 void hh_work_end(struct hh_work *work);
 int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 	    u64 *pages, const struct hh_pass *pass);
+extern const struct hh_pass hh_pass_read, hh_pass_write, hh_pass_unlocked;
 int hh_fault_chunk(struct hh_work *work, unsigned long start,
-		   unsigned long npages, bool write, unsigned long *done);
+		   unsigned long npages, const struct hh_pass *pass,
+		   unsigned long *done);
 int hh_tell_pages(struct hh_work *work, struct hmm_harness_range *args,
 		  unsigned long npages);
 int hh_note_local(struct hh_work *work, unsigned long start,
@@ -359,6 +376,17 @@ int hh_note_local(struct hh_work *work, unsigned long start,
 int hh_snapshot(struct hh_work *work, struct hmm_harness_range *args);
 int hh_fault(struct hh_work *work, struct hmm_harness_range *args);
 int hh_table(struct hh_work *work, struct hmm_harness_range *args);
+int hh_exclusive(struct hh_work *work, struct hmm_harness_range *args);
+
+/* Whether a fault of this device can take the mmap lock itself */
+static inline bool hh_can_unlocked(const struct hh_device *device)
+{
+#ifdef HAVE_RANGE_UNLOCKED
+	return device->binding->requests;
+#else
+	return false;
+#endif
+}
 
 /* request.c */
 int hh_request(struct hh_file *file, struct hmm_harness_request *args);
@@ -376,6 +404,7 @@ int hh_write(struct hh_work *work, struct hmm_harness_range *args);
  * @start: first address
  * @npages: how many pages
  * @to_device: to the device's memory, or back
+ * @deny: there is no device memory for so many of the first pages
  * @src: where the pages are
  * @dst: where they go
  * @fault_page: the page that a CPU touched, if that is why
@@ -388,6 +417,7 @@ struct hh_migration {
 	unsigned long start;
 	unsigned long npages;
 	bool to_device;
+	unsigned long deny;
 	unsigned long *src;
 	unsigned long *dst;
 	struct page *fault_page;
@@ -484,6 +514,7 @@ bool hh_devmem_owns(struct hh_device *device, struct page *page);
 struct page *hh_devmem_backing(struct page *page);
 void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage);
 int hh_migrate(struct hh_work *work, struct hmm_harness_range *args);
+int hh_migrate_short(struct hh_work *work, struct hmm_harness_range *args);
 int hh_evict(struct hh_device *device, u64 *moved, u64 *left);
 #else
 static inline int hh_devmem_init(struct hh_device *device,
@@ -513,6 +544,12 @@ static inline void hh_devmem_usage(struct hh_device *device,
 
 static inline int hh_migrate(struct hh_work *work,
 			     struct hmm_harness_range *args)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int hh_migrate_short(struct hh_work *work,
+				   struct hmm_harness_range *args)
 {
 	return -EOPNOTSUPP;
 }

@@ -20,6 +20,7 @@
  * @notifier: covers all addresses of the process
  * @watches: cover parts of these besides
  * @dmas: parts of these that are mapped for DMA
+ * @claims: exclusive access that is being asked for; under the mirror's lock
  */
 struct hh_interval_mirror {
 	struct hh_mirror mirror;
@@ -28,6 +29,7 @@ struct hh_interval_mirror {
 #ifdef HAVE_HMM_DMA
 	struct hh_dmas dmas;
 #endif
+	struct list_head claims;
 };
 
 /**
@@ -116,6 +118,7 @@ static bool hh_invalidate(struct mmu_interval_notifier *notifier,
 	if (!hh_mirror_lock(mirror, &change))
 		return false;
 	mmu_interval_set_seq(notifier, sequence);
+	hh_claims_void(&hh_of_mirror(mirror)->claims, &change);
 	hh_table_invalidate(mirror, &change);
 	hh_event_change(mirror, &change, false);
 	mutex_unlock(&mirror->lock);
@@ -132,6 +135,7 @@ static int hh_interval_attach(struct hh_mirror *mirror)
 #ifdef HAVE_HMM_DMA
 	mutex_init(&hh_of_mirror(mirror)->dmas.lock);
 #endif
+	INIT_LIST_HEAD(&hh_of_mirror(mirror)->claims);
 	return mmu_interval_notifier_insert(&hh_of_mirror(mirror)->notifier,
 					    mirror->mm, 0,
 					    ULONG_MAX & PAGE_MASK,
@@ -206,6 +210,17 @@ static int hh_interval_dma(struct hh_mirror *mirror,
 }
 #endif
 
+#ifdef HH_EXCLUSIVE
+static int hh_interval_exclude(struct hh_work *work, unsigned long start,
+			       unsigned long npages, unsigned long *done)
+{
+	struct hh_interval_mirror *mine = hh_of_mirror(work->mirror);
+
+	return hh_claim(work, &mine->notifier, &mine->claims, start, npages,
+			done);
+}
+#endif
+
 /**
  * hh_from_hmm() - from hmm_range_fault()'s form, which differs between kernels
  * @hmm_pfn: what it says of a page
@@ -256,13 +271,22 @@ static void hh_put_request(struct hmm_range *range, unsigned long npages,
 	args->raw_pfn = ~HMM_PFN_FLAGS;
 }
 
+#ifdef HAVE_RANGE_UNLOCKED
+static bool hh_unlocked(const struct hh_pass *pass)
+{
+	return pass->unlocked ||
+	       (pass->request && pass->request->args->flags &
+					 HMM_HARNESS_REQUEST_UNLOCKED);
+}
+#endif
+
 static int hh_range_fault(struct hh_work *work, struct hmm_range *range,
-			  const struct hh_request *request)
+			  const struct hh_pass *pass)
 {
 	int ret;
 
 #ifdef HAVE_RANGE_UNLOCKED
-	if (request && request->args->flags & HMM_HARNESS_REQUEST_UNLOCKED) {
+	if (hh_unlocked(pass)) {
 		ret = hmm_range_fault_unlocked_timeout(range, HH_PATIENCE);
 		hh_of_work(work)->sequence = range->notifier_seq;
 		return ret;
@@ -271,6 +295,10 @@ static int hh_range_fault(struct hh_work *work, struct hmm_range *range,
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
 	ret = hmm_range_fault(range);
+	if (!ret && pass->exclusive)
+		hh_find_exclusive(work->mm, range->start,
+				  (range->end - range->start) >> PAGE_SHIFT,
+				  work->dst);
 	mmap_read_unlock(work->mm);
 	return ret;
 }
@@ -298,7 +326,7 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 	memset(work->cpu, 0, npages * sizeof(work->cpu[0]));
 	if (request)
 		hh_put_request(&range, npages, request);
-	ret = hh_range_fault(work, &range, request);
+	ret = hh_range_fault(work, &range, pass);
 	if (ret == -EBUSY && range.notifier_seq == hh_of_work(work)->sequence)
 		return -EAGAIN;
 	if (ret)
@@ -307,7 +335,8 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 	if (request)
 		memcpy(request->raw, work->cpu, npages * sizeof(work->cpu[0]));
 	for (i = 0; i < npages; i++)
-		work->cpu[i] = hh_from_hmm(work->cpu[i]);
+		work->cpu[i] = hh_from_hmm(work->cpu[i]) |
+			       (pass->exclusive ? work->dst[i] : 0);
 	return 0;
 }
 
@@ -337,6 +366,9 @@ const struct hh_binding hh_interval = {
 	.sequence = hh_interval_sequence,
 #ifdef HAVE_HMM_DMA
 	.dma = hh_interval_dma,
+#endif
+#ifdef HH_EXCLUSIVE
+	.exclude = hh_interval_exclude,
 #endif
 	.changed = hh_interval_changed,
 	.done = hh_interval_done,

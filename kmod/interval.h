@@ -47,6 +47,27 @@ int hh_watch_sequence(struct hh_watches *watches,
 		      struct hmm_harness_sequence *args);
 void hh_watch_end_all(struct hh_watches *watches);
 
+/* claim.c */
+#ifdef HH_EXCLUSIVE
+int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
+	     struct list_head *claims, unsigned long start,
+	     unsigned long npages, unsigned long *done);
+void hh_claims_void(struct list_head *claims, const struct hh_change *change);
+void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
+		       unsigned long npages, unsigned long *found);
+#else
+static inline void hh_claims_void(struct list_head *claims,
+				  const struct hh_change *change)
+{
+}
+
+static inline void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
+				     unsigned long npages, unsigned long *found)
+{
+	memset(found, 0, npages * sizeof(*found));
+}
+#endif
+
 /* interval_devmem.c */
 int hh_interval_add_memory(struct hh_device *device, unsigned long size);
 void hh_interval_remove_memory(struct hh_device *device);

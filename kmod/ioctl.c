@@ -102,6 +102,8 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_UNLOCKED;
 #endif
+	if (file->device->binding->exclude)
+		info->capabilities |= HMM_HARNESS_CAP_EXCLUSIVE;
 	info->device = file->device->id;
 	info->nr_devices = HMM_HARNESS_NR_DEVICES;
 	info->device_pages = file->device->devmem.npages;
@@ -375,6 +377,7 @@ static const struct hh_command hh_commands[] = {
 	}, {
 		.cmd = HMM_HARNESS_READ,
 		.shape = &hh_range_shape,
+		.flags = HMM_HARNESS_READ_UNLOCKED,
 		.data = true,
 		.range = hh_read,
 	}, {
@@ -389,6 +392,14 @@ static const struct hh_command hh_commands[] = {
 			 HMM_HARNESS_MIGRATE_TO_SYSTEM,
 		.one_flag = true,
 		.range = hh_migrate,
+	}, {
+		.cmd = HMM_HARNESS_MIGRATE_SHORT,
+		.shape = &hh_range_shape,
+		.range = hh_migrate_short,
+	}, {
+		.cmd = HMM_HARNESS_EXCLUSIVE,
+		.shape = &hh_range_shape,
+		.range = hh_exclusive,
 	}, {
 		.cmd = HMM_HARNESS_EVICT,
 		.shape = &hh_evict_shape,

@@ -249,14 +249,23 @@ static int hh_act_enter(struct hh_work *work, unsigned long start,
 	return ret;
 }
 
-static const struct hh_pass hh_pass_read = {
+/* Every page shall be readable */
+const struct hh_pass hh_pass_read = {
 	.fault = true,
 	.act = hh_act_enter,
 };
 
-static const struct hh_pass hh_pass_write = {
+/* ... and writable */
+const struct hh_pass hh_pass_write = {
 	.fault = true,
 	.write = true,
+	.act = hh_act_enter,
+};
+
+/* Every page shall be readable, by a fault that takes the mmap lock itself */
+const struct hh_pass hh_pass_unlocked = {
+	.fault = true,
+	.unlocked = true,
 	.act = hh_act_enter,
 };
 
@@ -265,7 +274,7 @@ static const struct hh_pass hh_pass_write = {
  * @work: the operation; @work->pages tells of those done
  * @start: first address
  * @npages: how many
- * @write: whether they shall be writable
+ * @pass: hh_pass_read and its like
  * @done: (out) how many were done: on failure, those before the one that failed
  *
  * HMM does not say which page failed. So the chunk is then gone through again
@@ -274,9 +283,9 @@ static const struct hh_pass hh_pass_write = {
  * Return: 0 or those of hh_walk() for the page that failed
  */
 int hh_fault_chunk(struct hh_work *work, unsigned long start,
-		   unsigned long npages, bool write, unsigned long *done)
+		   unsigned long npages, const struct hh_pass *pass,
+		   unsigned long *done)
 {
-	const struct hh_pass *pass = write ? &hh_pass_write : &hh_pass_read;
 	int ret;
 
 	*done = 0;
@@ -313,7 +322,9 @@ int hh_fault(struct hh_work *work, struct hmm_harness_range *args)
 	while (args->done < args->npages) {
 		start = args->addr + (args->done << PAGE_SHIFT);
 		n = min_t(u64, args->npages - args->done, HH_CHUNK);
-		ret = hh_fault_chunk(work, start, n, write, &done);
+		ret = hh_fault_chunk(work, start, n, write ? &hh_pass_write :
+							     &hh_pass_read,
+				     &done);
 		if (ret && hh_wrong(HH_FAULT_REPORTS_SUCCESS)) {
 			for (; done < n; done++)
 				work->pages[done] = HMM_HARNESS_PAGE_VALID |
@@ -380,6 +391,18 @@ int hh_note_local(struct hh_work *work, unsigned long start,
 		       enter ? &hh_pass_enter_local : &hh_pass_note_local);
 }
 
+/* Whether an entry of the device contradicts the CPU's. */
+static bool hh_is_stale(const struct hh_entry *entry, unsigned long cpu)
+{
+	if (cpu >> HH_CPU_PFN_SHIFT != entry->pfn)
+		return true;
+	if (entry->flags & HMM_HARNESS_PAGE_EXCLUSIVE)
+		return !(cpu & HH_CPU_EXCLUSIVE);
+	return !(cpu & HH_CPU_VALID) ||
+	       ((entry->flags & HMM_HARNESS_PAGE_WRITE) &&
+		!(cpu & HH_CPU_WRITE));
+}
+
 /*
  * Compares the device's table with the CPU's. Nothing was invalidated since
  * the look at the CPU's table began, and all entries are older than that. So
@@ -391,18 +414,14 @@ static int hh_act_compare(struct hh_work *work, unsigned long start,
 {
 	unsigned long index = start >> PAGE_SHIFT;
 	struct hh_entry entry;
-	unsigned long i, cpu;
+	unsigned long i;
 
 	for (i = 0; i < npages; i++) {
 		pages[i] = 0;
 		if (!hh_table_load(work->mirror, index + i, &entry))
 			continue;
 		pages[i] = entry.flags;
-		cpu = work->cpu[i];
-		if (!(cpu & HH_CPU_VALID) ||
-		    cpu >> HH_CPU_PFN_SHIFT != entry.pfn ||
-		    ((entry.flags & HMM_HARNESS_PAGE_WRITE) &&
-		     !(cpu & HH_CPU_WRITE)))
+		if (hh_is_stale(&entry, work->cpu[i]))
 			pages[i] |= HMM_HARNESS_PAGE_STALE;
 	}
 	return 0;
@@ -410,6 +429,7 @@ static int hh_act_compare(struct hh_work *work, unsigned long start,
 
 static const struct hh_pass hh_pass_compare = {
 	.steady = true,
+	.exclusive = true,
 	.act = hh_act_compare,
 };
 

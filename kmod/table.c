@@ -21,6 +21,9 @@
 #define HH_WRITE 1UL
 #define HH_GHOST 3UL
 
+/* Mark of the entries of pages that the device has to itself */
+#define HH_OWN XA_MARK_0
+
 /* So many entries are removed before others may have the CPU. */
 #define HH_BREATH 4096
 
@@ -107,6 +110,8 @@ static int hh_put(struct hh_mirror *mirror, unsigned long index, void *new)
 		atomic64_inc(&mirror->device->refused);
 		return xa_err(old);
 	}
+	if (xa_marked(&mirror->table, HH_OWN))
+		xa_clear_mark(&mirror->table, index, HH_OWN);
 	mirror->entries++;
 	mirror->commits++;
 	hh_dismiss(mirror, old);
@@ -186,6 +191,8 @@ bool hh_table_load(struct hh_mirror *mirror, unsigned long index,
 	entry->flags = hh_describe_page(mirror->device, entry->page);
 	if (xa_pointer_tag(slot) == HH_WRITE)
 		entry->flags |= HMM_HARNESS_PAGE_WRITE;
+	if (xa_get_mark(&mirror->table, index, HH_OWN))
+		entry->flags |= HMM_HARNESS_PAGE_EXCLUSIVE;
 	entry->data = entry->page;
 	if (entry->flags & HMM_HARNESS_PAGE_LOCAL)
 		entry->data = hh_devmem_backing(entry->page);
@@ -221,6 +228,28 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
 	return hh_put(mirror, index,
 		      xa_tag_pointer(page, *flags & HMM_HARNESS_PAGE_WRITE ?
 				     HH_WRITE : HH_READ));
+}
+
+/**
+ * hh_table_store_exclusive() - enter a page that the device has to itself
+ * @mirror: the mirror, its lock held since the page was known to be exclusive
+ * @index: virtual page number
+ * @page: the page
+ * @flags: (out) what was entered, HMM_HARNESS_PAGE_*
+ *
+ * Return: 0, or -ENOMEM when there is no memory for the table
+ */
+int hh_table_store_exclusive(struct hh_mirror *mirror, unsigned long index,
+			     struct page *page, u64 *flags)
+{
+	int ret = hh_put(mirror, index, xa_tag_pointer(page, HH_WRITE));
+
+	if (ret)
+		return ret;
+	xa_set_mark(&mirror->table, index, HH_OWN);
+	*flags = hh_describe_page(mirror->device, page) |
+		 HMM_HARNESS_PAGE_WRITE | HMM_HARNESS_PAGE_EXCLUSIVE;
+	return 0;
 }
 
 /**

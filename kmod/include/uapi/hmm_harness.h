@@ -76,6 +76,8 @@
 #define HMM_HARNESS_PAGE_HEARD 0x4000
 /* DMA only: the page has a DMA address. */
 #define HMM_HARNESS_PAGE_DMA 0x100000
+/* EXCLUSIVE, TABLE, READ and WRITE only: the device has it to itself. */
+#define HMM_HARNESS_PAGE_EXCLUSIVE 0x8000
 
 /* hmm_harness_info.capabilities */
 #define HMM_HARNESS_CAP_MIRROR 0x1
@@ -90,6 +92,8 @@
 /* EVENTS, and a netlink family: hmm_harness_netlink.h */
 #define HMM_HARNESS_CAP_EVENTS 0x100
 #define HMM_HARNESS_CAP_DMA 0x1000
+/* EXCLUSIVE */
+#define HMM_HARNESS_CAP_EXCLUSIVE 0x200
 
 /**
  * struct hmm_harness_info - HMM_HARNESS_INFO
@@ -130,6 +134,8 @@ struct hmm_harness_bind {
 
 /* hmm_harness_range.flags of HMM_HARNESS_FAULT */
 #define HMM_HARNESS_FAULT_WRITE 0x1
+/* hmm_harness_range.flags of HMM_HARNESS_READ */
+#define HMM_HARNESS_READ_UNLOCKED 0x1
 /* hmm_harness_range.flags of HMM_HARNESS_MIGRATE, exactly one */
 #define HMM_HARNESS_MIGRATE_TO_DEVICE 0x1
 #define HMM_HARNESS_MIGRATE_TO_SYSTEM 0x2
@@ -164,6 +170,8 @@ struct hmm_harness_bind {
  * page table, with a fault where no entry allows the access, up to the first
  * page that fails. Errors are those of FAULT; -EACCES when HMM granted a page
  * read only that WRITE asked for. @pages tells the entry that was used.
+ * READ_UNLOCKED: faults by hmm_range_fault_unlocked_timeout(), which takes the
+ * mmap lock itself; -EOPNOTSUPP where there is none.
  *
  * MIGRATE moves pages, up to the first address without memory, with memory that
  * cannot be read, or with memory of a kind that never migrates: -EINVAL. A page
@@ -175,9 +183,23 @@ struct hmm_harness_bind {
  * the memory of this device. Pages move before they are looked at again to be
  * told of and entered: when that second step fails, see @done above.
  *
+ * MIGRATE_SHORT is MIGRATE with TO_DEVICE, but for the first page that the
+ * device has to allocate there is no memory: that one does not move.
+ *
+ * EXCLUSIVE takes pages from all CPUs, for this device alone, and enters them
+ * into its page table, by make_device_exclusive() or, before 6.15,
+ * make_device_exclusive_range(). A CPU that touches such a page gets it back,
+ * which the device is told before. It goes up to the first page that fails,
+ * with the kernel's own error: -EFAULT where there is no memory that can be
+ * written; -EOPNOTSUPP for memory that is not anonymous, of which the older
+ * function says no more than that it was not granted. @pages has
+ * HMM_HARNESS_PAGE_EXCLUSIVE, VALID and WRITE of a page that was granted, and 0
+ * of one that was not.
+ *
  * TABLE reports the device's own page table, and what contradicts the CPU's: an
  * entry is stale when the CPU has another page there, or none, or may not write
- * where the device may.
+ * where the device may; an exclusive one is when the CPU's table does not say
+ * that this very page is some device's.
  */
 struct hmm_harness_range {
 	__u32 size;
@@ -485,6 +507,8 @@ struct hmm_harness_events {
 #define HMM_HARNESS_DMA _IO(HMM_HARNESS_TYPE, 0x17)
 #define HMM_HARNESS_SEQUENCE _IO(HMM_HARNESS_TYPE, 0x19)
 #define HMM_HARNESS_REFUSE _IO(HMM_HARNESS_TYPE, 0x1b)
+#define HMM_HARNESS_EXCLUSIVE _IO(HMM_HARNESS_TYPE, 0x13)
+#define HMM_HARNESS_MIGRATE_SHORT _IO(HMM_HARNESS_TYPE, 0x14)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Exclusive access in the binding `interval`. In the CPU's page table a special
+ * entry stands for a page that a device has to itself. The kernel hands such a
+ * page over locked. A CPU that touches it waits for the lock before it takes
+ * the page back, but whoever unmaps it does not. So a page is entered into the
+ * device's table only if nothing was invalidated there since it was asked for,
+ * as after any look at the CPU's table.
+ *
+ * But asking invalidates by itself, and the sequence number of the notifier does
+ * not tell that from what others do at the same time: what overlaps shares one
+ * number. So each request is a claim, which the callback voids. It runs in the
+ * context of whoever invalidates: what the claimant does leaves the claim alone.
+ */
+#include "compat.h"
+
+#ifdef HH_EXCLUSIVE
+
+#include <linux/delay.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
+
+#include "interval.h"
+
+/* How often to ask again for a page that the kernel did not grant */
+#define HH_ASK_AGAIN 3
+
+/**
+ * struct hh_claim - exclusive access that is being asked for
+ * @link: in the claims of the mirror; its lock protects all that follows
+ * @task: who asks
+ * @start: first address
+ * @end: address behind the last
+ * @lost: somebody else invalidated a part of it
+ */
+struct hh_claim {
+	struct list_head link;
+	struct task_struct *task;
+	unsigned long start;
+	unsigned long end;
+	bool lost;
+};
+
+/**
+ * hh_claims_void() - void the claims that an invalidation concerns
+ * @claims: of the mirror, its lock held
+ * @change: what is invalidated, by the current task
+ */
+void hh_claims_void(struct list_head *claims, const struct hh_change *change)
+{
+	struct hh_claim *claim;
+
+	list_for_each_entry(claim, claims, link)
+		if (claim->task != current && claim->start < change->end &&
+		    change->start < claim->end)
+			claim->lost = true;
+}
+
+/* Begins a claim when nothing is being invalidated: 0, -EAGAIN or -EINTR. */
+static int hh_claim_begin(struct hh_mirror *mirror,
+			  struct mmu_interval_notifier *notifier,
+			  struct list_head *claims, struct hh_claim *claim)
+{
+	unsigned long sequence = mmu_interval_read_begin(notifier);
+	int ret = 0;
+
+	if (mutex_lock_killable(&mirror->lock))
+		return -EINTR;
+	if (mmu_interval_read_retry(notifier, sequence))
+		ret = -EAGAIN;
+	else
+		list_add(&claim->link, claims);
+	mutex_unlock(&mirror->lock);
+	return ret;
+}
+
+/* Ends a claim and enters what came of it: 0, -EAGAIN, -ENXIO or -ENOMEM. */
+static int hh_claim_end(struct hh_mirror *mirror, struct hh_claim *claim,
+			struct page **granted, long count, u64 *pages)
+{
+	unsigned long index = claim->start >> PAGE_SHIFT;
+	int ret = 0;
+	long i;
+
+	mutex_lock(&mirror->lock);
+	list_del(&claim->link);
+	if (mirror->dead)
+		ret = -ENXIO;
+	else if (claim->lost)
+		ret = -EAGAIN;
+	for (i = 0; i < count && !ret; i++) {
+		pages[i] = 0;
+		if (granted[i])
+			ret = hh_table_store_exclusive(mirror, index + i,
+						       granted[i], &pages[i]);
+	}
+	mutex_unlock(&mirror->lock);
+	return ret;
+}
+
+/*
+ * Asks once for at most @npages. Returns how many were dealt with, -EAGAIN to
+ * ask again, or the error of the first.
+ */
+static long hh_claim_once(struct hh_work *work,
+			  struct mmu_interval_notifier *notifier,
+			  struct list_head *claims, unsigned long start,
+			  unsigned long npages, u64 *pages)
+{
+	struct hh_mirror *mirror = work->mirror;
+	struct page **granted = (struct page **)work->src;
+	struct hh_claim claim = {
+		.task = current,
+		.start = start,
+		.end = start + (npages << PAGE_SHIFT),
+	};
+	long count, i;
+	int ret;
+
+	BUILD_BUG_ON(sizeof(*granted) != sizeof(work->src[0]));
+	if (mmap_read_lock_killable(work->mm))
+		return -EINTR;
+	ret = hh_claim_begin(mirror, notifier, claims, &claim);
+	if (ret) {
+		mmap_read_unlock(work->mm);
+		return ret;
+	}
+	count = hh_make_exclusive(work->mm, start, npages, granted,
+				  mirror->device);
+	ret = hh_claim_end(mirror, &claim, granted, max(count, 0L), pages);
+	/* From here on it can be taken back. */
+	for (i = 0; i < count; i++) {
+		if (!granted[i])
+			continue;
+		unlock_page(granted[i]);
+		put_page(granted[i]);
+	}
+	mmap_read_unlock(work->mm);
+	if (ret)
+		return ret;
+	return count ? count : -EAGAIN;
+}
+
+/* Asks until there is an answer: how many were dealt with, or an error. */
+static long hh_claim_some(struct hh_work *work,
+			  struct mmu_interval_notifier *notifier,
+			  struct list_head *claims, unsigned long start,
+			  unsigned long npages, u64 *pages)
+{
+	unsigned long deadline = jiffies + HH_PATIENCE;
+	long count;
+
+	for (;; work->retries++) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		if (time_after(jiffies, deadline))
+			return -EBUSY;
+		count = hh_claim_once(work, notifier, claims, start, npages,
+				      pages);
+		if (count != -EAGAIN && count != -EBUSY)
+			return count;
+		cond_resched();
+	}
+}
+
+/**
+ * hh_claim() - see hh_binding.exclude
+ * @work: the operation
+ * @notifier: of the mirror
+ * @claims: of the mirror
+ * @start: first address
+ * @npages: how many
+ * @done: (out) how many were done
+ *
+ * A page that the kernel does not grant, and says no more of, may be one that
+ * somebody had locked at that moment. So it is asked for again, a little later.
+ */
+int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
+	     struct list_head *claims, unsigned long start,
+	     unsigned long npages, unsigned long *done)
+{
+	unsigned long i, missing = npages;
+	unsigned int round;
+	long count = 0;
+
+	for (*done = 0; *done < npages; *done += count) {
+		count = hh_claim_some(work, notifier, claims,
+				      start + (*done << PAGE_SHIFT),
+				      npages - *done, work->pages + *done);
+		if (count < 0)
+			break;
+	}
+
+	for (round = 0; missing && round < HH_ASK_AGAIN; round++) {
+		missing = 0;
+		for (i = 0; i < *done; i++) {
+			if (work->pages[i])
+				continue;
+			if (!missing++)
+				usleep_range(500, 1000);
+			if (hh_claim_some(work, notifier, claims,
+					  start + (i << PAGE_SHIFT), 1,
+					  work->pages + i) == -EINTR)
+				return -EINTR;
+		}
+	}
+	return min(count, 0L);
+}
+
+/* The CPU's entry for @addr, or NULL where there can be none. */
+static pte_t *hh_find_entry(struct mm_struct *mm, unsigned long addr,
+			    pmd_t *table)
+{
+	pgd_t *pgd = pgd_offset(mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+
+	if (pgd_none(*pgd) || pgd_bad(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d) || p4d_bad(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud) || pud_bad(*pud))
+		return NULL;
+	*table = READ_ONCE(*pmd_offset(pud, addr));
+	if (pmd_none(*table) || pmd_bad(*table))
+		return NULL;
+	return pte_offset_kernel(table, addr);
+}
+
+/**
+ * hh_find_exclusive() - find the pages that devices have to themselves
+ * @mm: the memory, mmap_lock held
+ * @start: first address
+ * @npages: how many
+ * @found: (out) HH_CPU_EXCLUSIVE and the page's number, or 0
+ *
+ * hmm_range_fault() shows them as nothing, and so no driver can tell them from
+ * nothing. Only a look at the entry can. Nothing is relied on but that tables
+ * are not freed, which the locks are for.
+ */
+void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
+		       unsigned long npages, unsigned long *found)
+{
+	unsigned long i, addr = start;
+	struct page *page;
+	pmd_t table;
+	pte_t *entry;
+
+	for (i = 0; i < npages; i++, addr += PAGE_SIZE) {
+		found[i] = 0;
+		rcu_read_lock();
+		entry = hh_find_entry(mm, addr, &table);
+		page = entry ? hh_exclusive_page(READ_ONCE(*entry)) : NULL;
+		rcu_read_unlock();
+		if (page)
+			found[i] = HH_CPU_EXCLUSIVE |
+				   page_to_pfn(page) << HH_CPU_PFN_SHIFT;
+	}
+}
+
+#endif /* HH_EXCLUSIVE */
