@@ -25,9 +25,11 @@ from harness.program.operations import (
     DmaUnmap,
     Events,
     Evict,
+    Exclusive,
     Exit,
     Fault,
     Fork,
+    Held,
     Length,
     Manner,
     Map,
@@ -49,6 +51,7 @@ from harness.program.operations import (
     Span,
     Table,
     ToDevice,
+    ToDeviceShort,
     ToSystem,
     Unbind,
     Unmap,
@@ -61,7 +64,9 @@ from harness.program.program import Program
 
 _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
 _EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
-_SPAN_KINDS = (Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToSystem, Table)
+_SPAN_KINDS = (
+    Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
+)  # fmt: skip
 
 
 def _size(backing: Backing) -> st.SearchStrategy[int]:
@@ -106,7 +111,10 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 DeviceRead,
                 DeviceWrite,
                 ToDevice,
+                ToDeviceShort,
                 ToSystem,
+                Exclusive,
+                Held,
                 Evict,
                 Table,
                 Usage,

@@ -89,13 +89,18 @@ static const struct command commands[] = {
 	{ "FAULT", HMM_HARNESS_FAULT, sizeof(struct hmm_harness_range),
 	  16, true, false, HMM_HARNESS_FAULT_WRITE },
 	{ "READ", HMM_HARNESS_READ, sizeof(struct hmm_harness_range),
-	  16, true, true },
+	  16, true, true, HMM_HARNESS_READ_UNLOCKED },
 	{ "WRITE", HMM_HARNESS_WRITE, sizeof(struct hmm_harness_range),
 	  16, true, true },
 	{ "MIGRATE", HMM_HARNESS_MIGRATE, sizeof(struct hmm_harness_range),
 	  20, true, false,
 	  HMM_HARNESS_MIGRATE_TO_DEVICE | HMM_HARNESS_MIGRATE_TO_SYSTEM,
 	  HMM_HARNESS_CAP_DEVMEM },
+	{ "MIGRATE_SHORT", HMM_HARNESS_MIGRATE_SHORT,
+	  sizeof(struct hmm_harness_range), 2, true,
+	  .capability = HMM_HARNESS_CAP_DEVMEM },
+	{ "EXCLUSIVE", HMM_HARNESS_EXCLUSIVE, sizeof(struct hmm_harness_range),
+	  12, true, .capability = HMM_HARNESS_CAP_EXCLUSIVE },
 	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict),
 	  1, false, false, 0, HMM_HARNESS_CAP_EVICT },
 	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range),
@@ -247,7 +252,9 @@ static uint64_t some_address(const struct command *command)
 	static int data_of_ours;
 	/* What ruins a worker's own stack, text and data is not called there. */
 	bool harmless = command->nr != HMM_HARNESS_WRITE &&
-			!(use_mistakes && command->nr == HMM_HARNESS_MIGRATE);
+			!(use_mistakes &&
+			  (command->nr == HMM_HARNESS_MIGRATE ||
+			   command->nr == HMM_HARNESS_MIGRATE_SHORT));
 
 	switch (below(48)) {
 	case 0:

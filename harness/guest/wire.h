@@ -52,6 +52,8 @@
 #define WIRE_REQUEST 48
 #define WIRE_WATCH 49
 #define WIRE_WATCHED 50
+#define WIRE_EXCLUSIVE 51
+#define WIRE_TO_DEVICE_SHORT 52
 #define WIRE_DMA 56
 #define WIRE_SEQUENCE 57
 #define WIRE_REFUSE 58
@@ -143,7 +145,9 @@ struct wire_program {
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
  *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
- *            WIRE_WATCH: see there; else 0
+ *            WIRE_WATCH: see there; WIRE_DEVICE_READ: 1 for faults that take the
+ *            mmap lock themselves; WIRE_TABLE: 1 for nothing but what the device
+ *            has to itself; else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
@@ -182,10 +186,11 @@ struct wire_outcome {
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
- *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_DMA but
- *         for WIRE_DMA_UNMAP, and WIRE_TO_DEVICE, WIRE_TO_SYSTEM where the binding tells: HMM_HARNESS_PAGE_* per page;
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_EXCLUSIVE, WIRE_DMA but
+ *         for WIRE_DMA_UNMAP, and WIRE_TO_DEVICE, WIRE_TO_DEVICE_SHORT, WIRE_TO_SYSTEM where the binding tells:
+ *         HMM_HARNESS_PAGE_* per page;
  *         WIRE_SEQUENCE: the number, what read_retry() and check_retry() say of the one before, calls in between;
- *         WIRE_EVICT: moved, left; WIRE_USAGE: in_use, allocated, freed,
+ *         WIRE_EVICT, where the binding tells: moved, left; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
  *         the last event before it, the last event so far; else none. Pages past the point
  *         of failure of a device operation are left out.

@@ -109,6 +109,9 @@ class Advising:
         pte = space.ptes.get(number)
         if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone
+        self._state.doubt(space, (number,))
+        if pte.exclusive is Known.YES:
+            return  # and so is what a device has to itself
         self._state.must_hear(space, number, Happening.CLEAR)
         pte.page.lazy = True
         pte.page.tokens |= {0}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 
 from harness.model.allowed import NOTHING, OK, Count, Entries, Expectation, Shape
+from harness.model.exclusive import also_exclusive
 from harness.model.memory import Pte
 from harness.model.state import Ear, Handlers, Mirror, State
 from harness.model.views import counted, entries_of
@@ -46,7 +47,10 @@ class Devices:
                 pte = space.ptes.get(number)
                 entered = Pte(page, write, or_zero=pte is not None and pte.or_zero)
                 # An entry may always be missing; the order that it was entered with is not told.
-                allowed.append(entries_of(entered, step.actor, huge=True, missing=True))
+                entry = entries_of(entered, step.actor, huge=True, missing=True)
+                allowed.append(
+                    entry if number not in mirror.held else also_exclusive(entry, sure=mirror.held[number])
+                )
             else:
                 allowed.append(Entries((NOTHING,)))
         return Expectation(elements=tuple(allowed))

@@ -57,6 +57,7 @@ class Pte:
     present: Known = Known.YES
     huge: bool = False  # may be mapped by a PMD
     or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
+    exclusive: Known = Known.NO  # a device has the page to itself: no CPU can access it by this
 
 
 @dataclass(eq=False)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 
 from harness.model.allowed import NOTHING, SNAPSHOT_CUT, Count, Entries, Expectation, Shape
-from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.views import counted
 from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation
-from harness.program.operations import MAX_PAGES, MAX_SUBJECTS, Evict, Span, ToDevice, ToSystem
+from harness.program.operations import MAX_PAGES, MAX_SUBJECTS, Evict, Span, ToDevice, ToDeviceShort, ToSystem
 
 
 class Migration:
@@ -21,9 +21,12 @@ class Migration:
 
     def handlers(self) -> Handlers:
         """The operations that this is about."""
-        return {ToDevice: self._to_device, ToSystem: self._to_system, Evict: self._evict}
+        return {
+            ToDevice: self._to_device, ToDeviceShort: self._to_device, ToSystem: self._to_system,
+            Evict: self._evict,
+        }  # fmt: skip
 
-    def _to_device(self, step: ToDevice, observed: Observation) -> Expectation:
+    def _to_device(self, step: ToDevice | ToDeviceShort, observed: Observation) -> Expectation:
         mirror = self._state.mirrors[step.actor]
         space = mirror.space
         capacity = self._state.rules.device_pages
@@ -31,18 +34,28 @@ class Migration:
         # What there is no memory for stays where it is.
         room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._state.residents(step.actor))
         allowed: list[Entries] = []
+        short = isinstance(step, ToDeviceShort)
+        split = -1  # number of the 2 MiB that move as small pages only
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
             if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
+            self._settle_exclusive(space, number, observed.elements[index : index + 1])
             moves = room > 0 and self._migratable(space, number)
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
             if moves and self._is_gone(space, number, observed.elements[index : index + 1]):
                 allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
-            if moves:
+            whole = self._is_whole(space, number, step.span) and number // HUGE_PAGES != split
+            if moves and short:
+                short = False
+                moves = whole and self._may_be_huge(space, number)
+                if moves:
+                    split = number // HUGE_PAGES
+                    self._move_in_maybe(space, number, step.actor)
+            elif moves:
                 room -= 1
-                self._move_in(space, number, step.actor, huge=self._is_whole(space, number, step.span))
+                self._move_in(space, number, step.actor, huge=whole)
             pte = space.ptes.get(number)
             here = pte is not None and pte.page.home == step.actor
             marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
@@ -66,7 +79,37 @@ class Migration:
             return False
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable
-        return pte.page.anonymous and pte.page.home is None
+        return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO
+
+    def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> None:
+        """A page that a device has to itself does not move: migrate_vma_collect_pmd(). Was it such a page?
+
+        And all devices are told of the whole range.
+        """
+        self._state.doubt(space, (number,))
+        pte = space.ptes.get(number)
+        if pte is None or pte.exclusive is not Known.MAYBE:
+            return
+        if self._state.rules.shows_moves:
+            moved = any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)
+            pte.exclusive = Known.NO if moved else Known.YES
+        else:
+            pte.exclusive = Known.NO
+            self._state.stray(pte.page, WITH_HUGE)
+
+    def _may_be_huge(self, space: AddressSpace, number: int) -> bool:
+        """Whether 2 MiB that begin here may be one page, or one hole."""
+        pte = space.ptes.get(number)
+        return number % HUGE_PAGES == 0 and (pte is None or pte.huge)
+
+    def _move_in_maybe(self, space: AddressSpace, number: int, device: str) -> None:
+        """It moves if it is the first of a huge page, and stays if it is a small one."""
+        hole = number not in space.ptes
+        self._move_in(space, number, device, huge=False)
+        pte = space.ptes[number]
+        self._state.stray(pte.page, WITH_HUGE)
+        if hole:
+            pte.present = Known.MAYBE
 
     def _is_gone(self, space: AddressSpace, number: int, seen: tuple[Element, ...]) -> bool:
         """Whether what is not there for sure was not there, in a process where nothing can take its place."""
@@ -115,6 +158,7 @@ class Migration:
             if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
+            self._state.doubt(space, (number,))
             pte = space.ptes.get(number)
             if pte is None or pte.page.home != step.actor:
                 allowed.append(Entries((Shape(NO_MARKS),)))
@@ -130,9 +174,10 @@ class Migration:
         for space in {space for page in residents for space, _ in page.mappings}:
             # from a page to the end of its VMA
             self._state.may_migrate(space, space.areas, step.actor, Happening.TO_SYSTEM)
+            self._state.doubt(space, space.areas)
         for page in residents:
             self._state.bring_home(page)
-        return Expectation(elements=(moved, Count(0, 0)))
+        return Expectation(elements=(moved, Count(0, 0)) if self._state.rules.shows_moves else ())
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._state.rules.shows_moves else ()

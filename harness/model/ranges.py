@@ -7,10 +7,11 @@ import errno
 from dataclasses import replace
 
 from harness.model.allowed import NOTHING, OWN_READONLY_WRITE, SNAPSHOT_CUT, Entries, Expectation, Tokens
+from harness.model.exclusive import Own
 from harness.model.state import Handlers, State
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Entry, Mark, Observation
-from harness.program.operations import Access, DeviceRead, DeviceWrite, Fault, Snapshot
+from harness.program.operations import Access, DeviceRead, DeviceReadUnlocked, DeviceWrite, Fault, Snapshot
 
 
 class Ranges:
@@ -23,7 +24,7 @@ class Ranges:
         """The operations that this is about."""
         return {
             Snapshot: self._snapshot, Fault: self._fault,
-            DeviceRead: self._device_read, DeviceWrite: self._device_write,
+            DeviceRead: self._device_read, DeviceReadUnlocked: self._device_read, DeviceWrite: self._device_write,
         }  # fmt: skip
 
     def _snapshot(self, step: Snapshot, observed: Observation) -> Expectation:
@@ -70,8 +71,12 @@ class Ranges:
 
     def _device_read(self, step: DeviceRead, observed: Observation) -> Expectation:
         walk = Walk(self._state, step.actor, step.actor)
+        own = Own(self._state, step.actor)
         allowed: list[Tokens] = []
         for number in self._state.pages(step.span):
+            if own.has(number, observed, shown=len(allowed)):
+                allowed.append(Tokens(walk.space.ptes[number].page.tokens))
+                continue
             if walk.refused(number, observed, shown=len(allowed)):
                 return Expectation(frozenset({0}), tuple(allowed), REFUSED)
             if walk.withheld(number, observed, write=False, shown=len(allowed)):
@@ -85,10 +90,14 @@ class Ranges:
     def _device_write(self, step: DeviceWrite, observed: Observation) -> Expectation:
         walk = Walk(self._state, step.actor, step.actor)
         space = walk.space
+        own = Own(self._state, step.actor)
         errors = frozenset({0})
         deviating: tuple[tuple[int, str], ...] = ()
         numbers: list[int] = []
         for number in self._state.pages(step.span):
+            if self._state.rules.exclusive_writes and own.has(number, observed, shown=len(numbers)):
+                numbers.append(number)
+                continue
             if walk.is_own_readonly(number):
                 if observed.error == errno.EACCES and len(numbers) == len(observed.elements):
                     # The driver got the page without the permission that it asked for: uapi/hmm_harness.h.

@@ -69,6 +69,7 @@ class Reaping:
                 del space.traps[number]
 
     def _take_maybe(self, space: AddressSpace, pages: range) -> None:
+        self._state.doubt(space, pages)
         for number in pages:
             pte = space.ptes.get(number)
             if pte is None:

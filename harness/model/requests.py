@@ -95,7 +95,12 @@ class Requests:
                 continue
             pte = space.ptes.get(number)
             write = asked is Asked.BOTH
-            there = pte is not None and pte.present is Known.YES and pte.page.home in (None, owner)
+            there = (
+                pte is not None
+                and pte.present is Known.YES
+                and pte.exclusive is Known.NO
+                and pte.page.home in (None, owner)
+            )
             segment = (area, number // HUGE_PAGES)
             if not there or segment in found or (write and pte is not None and pte.write is not Known.YES):
                 found[segment] = found.get(segment, False) or write
@@ -159,6 +164,9 @@ class Requests:
             pte.present = Known.MAYBE
         elif pte.page.home is not None:
             self._state.stray(pte.page, FAULTED_ALONG)
+        elif pte.exclusive is not Known.NO:
+            pte.exclusive = Known.MAYBE
+            self._state.doubt(space, (number,))
         if write and pte.page.zero:
             pte = Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, pte.present, huge=pte.huge)
             space.set(number, pte)

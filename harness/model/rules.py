@@ -11,10 +11,12 @@ from harness.program.operations import (
     Advice,
     Advise,
     Backing,
+    DeviceReadUnlocked,
     DmaMap,
     DmaTable,
     DmaUnmap,
     Evict,
+    Exclusive,
     Manner,
     Map,
     Operation,
@@ -23,6 +25,7 @@ from harness.program.operations import (
     Reap,
     Request,
     ToDevice,
+    ToDeviceShort,
     ToSystem,
     Watch,
 )
@@ -46,6 +49,9 @@ class Rules:
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
     hugetlb_error: int = 0  # a fault in a mapping of hugetlb pages
     traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
+    exclusive_kept: bool = True  # what the device has to itself it loses only when it is told of that very page
+    exclusive_writes: bool = True  # it writes to what it has to itself; else it faults, as if it had nothing
+    exclusive_refusal: int | None = None  # before v6.15, what becomes of every page that it does not get
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
     def has(self, feature: str) -> bool:
@@ -60,7 +66,7 @@ class Rules:
 
     def obstacle(self, step: Operation) -> str | None:
         """Why no driver can carry `step` out on this kernel; None if it can be done."""
-        if isinstance(step, ToDevice | ToSystem | Evict) and not self.has("DEVMEM"):
+        if isinstance(step, ToDevice | ToDeviceShort | ToSystem | Evict) and not self.has("DEVMEM"):
             return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
         if isinstance(step, Advise) and step.advice in POPULATE and not self.has("POPULATE"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
@@ -72,7 +78,14 @@ class Rules:
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
         if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
-        if isinstance(step, Request) and step.manner is Manner.UNLOCKED and not self.has("RANGE_UNLOCKED"):
+        if isinstance(step, Exclusive) and not (
+            self.has("MAKE_DEVICE_EXCLUSIVE") or self.has("MAKE_DEVICE_EXCLUSIVE_RANGE")
+        ):
+            return "needs make_device_exclusive() (CONFIG_DEVICE_PRIVATE), which this kernel does not have"
+        unlocked = isinstance(step, DeviceReadUnlocked) or (
+            isinstance(step, Request) and step.manner is Manner.UNLOCKED
+        )
+        if unlocked and not self.has("RANGE_UNLOCKED"):
             return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
         if isinstance(step, Watch) and step.passes is Passes.TWO and not self.has("NOTIFIER_TWO_PASS"):
             return "needs interval notifiers of two passes, which this kernel does not have"
@@ -105,6 +118,8 @@ FEATURES = {
     "POPULATE": "MADV_POPULATE_READ and _WRITE (v5.14)",
     "POPULATE_STOPS_AT_HOLE": "they do not go on behind a hole (mm/madvise.c madvise_populate())",
     "RANGE_UNLOCKED": "hmm_range_fault_unlocked_timeout() (v7.3)",
+    "MAKE_DEVICE_EXCLUSIVE": "a device can have a page to itself (v6.15)",
+    "MAKE_DEVICE_EXCLUSIVE_RANGE": "a device can have pages to itself (v5.14 to v6.14)",
     "NOTIFIER_TWO_PASS": "interval notifiers are told in two passes (v7.2)",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
@@ -134,6 +149,8 @@ _BINDINGS = {
                 "watch": "a mirror of v4.20 hears of all addresses",
                 "miswatch": "a mirror of v4.20 hears of all addresses",
                 "dma-map": "v4.20 leaves DMA to the driver",
+                "exclusive": "v4.20 has no exclusive access",
+                "read-unlocked": "v4.20 faults with the mmap lock held",
             },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
             tells_leaks=True,
@@ -160,15 +177,20 @@ _BINDINGS = {
                 "miswatch": "its only notifier is that of its mirror",
                 "dma-map": "it is no device that does DMA",
                 "refuse": "it refuses only while its lock is taken",
-                "evict": "it evicts only when its file is closed",
+                "evict": "before v6.0 it evicts only when its file is closed",
+                "to-device-short": "before v6.19 its allocations cannot be made to fail",
                 "unbind": "it is bound to the process as long as its file is open",
                 "bind": "its file is bound for good to the process that opened it",
-                "fault": "it faults only by reading or writing, and oopses on own pages that its table has lost",
+                "fault": "it faults only where it needs to, and oopses on own pages that its table has lost",
                 "read": "it oopses on own pages that its table has lost",
+                "read-unlocked": "it oopses on own pages that its table has lost",
                 "write": "it oopses on own pages that its table has lost, and warns on read-only ones",
             },
             asks_for_huge=True,  # MIGRATE_VMA_SELECT_COMPOUND in dmirror_migrate_to_device()
             tells_leaks=False,
+            exclusive_kept=False,  # dmirror_do_update() removes the entry behind the range, too
+            exclusive_writes=False,  # dmirror_do_write() wants DPT_XA_TAG_WRITE
+            exclusive_refusal=errno.EBUSY,  # dmirror_exclusive()
         ),
     )
 }
@@ -181,7 +203,7 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 # For who has no target to ask: what debian:6.1 has.
 _DEBIAN_6_1 = (
-    "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP", "MIGRATE_FAULT_PAGE",
-    "POISON", "POPULATE", "REAP",
+    "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
+    "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP",
 )  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

@@ -52,6 +52,7 @@ class Mirror:
     """A device's view of one process. `entries`: what its page table may hold; any may be missing.
 
     `refuses`: pages of which it hears nothing that must not sleep.
+    `held`: which of these are of pages that it has to itself; False where it may have lost that.
     """
 
     space: AddressSpace
@@ -60,6 +61,7 @@ class Mirror:
     watches: dict[Span, Ear] = field(default_factory=dict)
     dma: dict[Span, DmaView] = field(default_factory=dict)
     refuses: frozenset[int] = frozenset()
+    held: dict[int, bool] = field(default_factory=dict)
 
     def forget(self, number: int, *, only_writable: bool) -> None:
         """No entry of the page may be left, or none that is writable."""
@@ -67,6 +69,7 @@ class Mirror:
             entry = entries.get(number)
             if entry is not None and not (only_writable and entry[1] is Known.NO):
                 del entries[number]
+                self.held.pop(number, None)
 
 
 class State:
@@ -114,6 +117,13 @@ class State:
         for mirror in mirrors:
             for number in numbers:
                 mirror.forget(number, only_writable=only_writable)
+
+    def doubt(self, space: AddressSpace, numbers: Iterable[int]) -> None:
+        """The devices may have been told of these pages, and have them to themselves no longer, though the CPU's
+        table need not have changed."""
+        for mirror in self.mirrors.values():
+            if mirror.space is space:
+                mirror.held.update((number, False) for number in numbers if number in mirror.held)
 
     # What of that the devices hear: facts of mm/, by its calls of mmu_notifier_range_init*()
 
@@ -218,6 +228,8 @@ class State:
     def touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
         pte = space.ptes.get(number)
+        if pte is not None and pte.exclusive is not Known.NO:
+            self._take_back(space, number, pte)
         if pte is not None and pte.page.home is not None:
             if pte.page.home in self.returns and not pte.page.strayed:
                 self.returns[pte.page.home] += 1  # clause 89
@@ -239,9 +251,31 @@ class State:
                 self.invalidate(space, (near,))
         return space.ptes[number]
 
+    def _take_back(self, space: AddressSpace, number: int, pte: Pte) -> None:
+        """mm/memory.c remove_device_exclusive_entry(): a CPU gets a page back that a device has to itself."""
+        happening = Happening.CLEAR if self.rules.has("MAKE_DEVICE_EXCLUSIVE") else Happening.EXCLUSIVE
+        if pte.exclusive is Known.YES:
+            self.must_hear(space, number, happening)
+            self.invalidate(space, (number,))
+        else:
+            self.may_take_back(space, number)
+            for mirror in self.mirrors.values():
+                if mirror.space is space:
+                    mirror.held.pop(number, None)
+        pte.exclusive = Known.NO
+
+    def may_take_back(self, space: AddressSpace, number: int) -> None:
+        """A CPU may have got the page back, if a device had it to itself."""
+        pte = space.ptes[number]
+        if pte.exclusive is not Known.NO:
+            pte.exclusive = Known.MAYBE
+            self.may_hear(space, (number,), Happening.EXCLUSIVE)
+
 
 def _owner(happening: Happening, device: str, by: str | None) -> Migrator | None:
-    """What `device` is told of who does this; nothing but of migrations."""
-    if happening is not Happening.MIGRATE or by is None:
+    """What `device` is told of who does this; nothing but of migrations and of exclusive access."""
+    if happening is Happening.EXCLUSIVE and by is None:
+        return Migrator.NONE  # that ends
+    if happening not in (Happening.MIGRATE, Happening.EXCLUSIVE) or by is None:
         return None
     return Migrator.OWN if by == device else Migrator.OTHER

@@ -187,6 +187,7 @@ class Subjects:
                     kinds = (Happening.CLEAR,) if area.hugetlb else (Happening.PROTECTION_PAGE,)
                     self._state.must_hear(parent, number, *kinds)
                 pte.write = Known.NO
+                pte.exclusive = Known.NO  # mm/memory.c copy_nonpresent_pte() gives it back first
                 self._state.invalidate(parent, (number,), only_writable=True)
             child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
         for number, trap in parent.traps.items():

@@ -47,12 +47,16 @@ def view(
         return _TRAPPED[space.traps[number]]  # clauses 45 and 46
     if pte is None or not area.prot.readable:
         return Entries((NOTHING,))  # clause 32
+    if pte.exclusive is Known.YES:
+        return Entries((NOTHING,))  # clause 51
     home = pte.page.home
     if home not in (None, device) and (home == owner or rules.remote_shown):
         return _remote_entry(pte)
     if home not in (None, owner) and not pte.page.strayed:
         return Entries((NOTHING,), _remote(pte))  # clause 49
-    return entries_of(pte, owner or "", huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
+    return entries_of(
+        pte, owner or "", huge=pte.huge, missing=not granted and Known.MAYBE in (pte.present, pte.exclusive)
+    )
 
 
 def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:

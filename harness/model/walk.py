@@ -52,7 +52,13 @@ class Walk:
             if self._faulted == segment and not pte.page.strayed:
                 self._state.stray(pte.page, OWN_FAULTED_ALONG)
         else:
-            if pte is None or pte.present is Known.MAYBE or pte.page.home or (write and pte.write is not Known.YES):
+            if (
+                pte is None
+                or pte.present is Known.MAYBE
+                or pte.exclusive is not Known.NO
+                or pte.page.home
+                or (write and pte.write is not Known.YES)
+            ):
                 self._faulted = segment
             self._state.touch(self.space, number, write=write)
         return 0

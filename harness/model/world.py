@@ -14,6 +14,7 @@ from harness.model.advice import Advising
 from harness.model.allowed import Expectation
 from harness.model.devices import Devices
 from harness.model.dma import Dma
+from harness.model.exclusive import Exclusives
 from harness.model.migration import Migration
 from harness.model.ranges import Ranges
 from harness.model.reaping import Reaping
@@ -51,7 +52,7 @@ class _Part(Protocol):
 
 # Each knows of some operations what they do to the state, and no other part.
 _PARTS: tuple[Callable[[State], _Part], ...] = (
-    Subjects, Advising, Devices, Ranges, Requests, Migration, Reaping, Dma, Sequences,
+    Subjects, Advising, Devices, Ranges, Requests, Migration, Exclusives, Reaping, Dma, Sequences,
 )  # fmt: skip
 
 # What a device does without the memory of its process

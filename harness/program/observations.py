@@ -40,6 +40,7 @@ class Mark(Flag):
     HEARD = 0x4000  # a watch was told of it
     DMA = 0x100000  # mapped for DMA
     RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
+    EXCLUSIVE = 0x8000  # the device has it to itself
 
 
 NO_MARKS = Mark(0)
@@ -74,6 +75,7 @@ _WORDS = (
     (Mark.RESIDUE, "residue"),
     (Mark.HEARD, "heard"),
     (Mark.DMA, "dma"),
+    (Mark.EXCLUSIVE, "exclusive"),
 )
 
 Token = int | Signal

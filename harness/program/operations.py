@@ -420,11 +420,34 @@ class DmaUnmap(DeviceOperation):
 
 
 @dataclass(frozen=True)
+class Exclusive(DeviceOperation):
+    """make_device_exclusive(): takes the pages from all CPUs, for this device alone, until a CPU touches them."""
+
+    verb = "exclusive"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Held(DeviceOperation):
+    """Shows which pages the device has to itself."""
+
+    verb = "held"
+    span: Span
+
+
+@dataclass(frozen=True)
 class DeviceRead(DeviceOperation):
     """The device loads the pages through its own page table; shows each page's token."""
 
     verb = "read"
     span: Span
+
+
+@dataclass(frozen=True)
+class DeviceReadUnlocked(DeviceRead):
+    """As `DeviceRead`, but it faults by hmm_range_fault_unlocked_timeout(), which takes the mmap lock itself."""
+
+    verb = "read-unlocked"
 
 
 @dataclass(frozen=True)
@@ -441,6 +464,17 @@ class ToDevice(DeviceOperation):
     """migrate_vma_*(): moves system pages of the span into the device's memory."""
 
     verb = "to-device"
+    span: Span
+
+
+@dataclass(frozen=True)
+class ToDeviceShort(DeviceOperation):
+    """As `ToDevice`, but there is no device memory for the first page that it needs, huge or not.
+
+    A huge page moves as small ones then, a small one stays.
+    """
+
+    verb = "to-device-short"
     span: Span
 
 
@@ -488,8 +522,9 @@ SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
     Events, Request, Watch, Watched, Miswatch, SequenceNumber, Refuse, DmaMap, DmaTable, DmaUnmap,
+    Exclusive, Held, DeviceReadUnlocked, ToDeviceShort,
 )  # fmt: skip
-QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Usage, Events)  # these change nothing
+QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events)  # these change nothing
 
 
 def span_of(operation: Operation) -> Span | None:

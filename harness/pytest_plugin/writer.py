@@ -20,15 +20,18 @@ from harness.program.operations import (
     Backing,
     Bind,
     DeviceRead,
+    DeviceReadUnlocked,
     DeviceWrite,
     DmaMap,
     DmaTable,
     DmaUnmap,
     Events,
     Evict,
+    Exclusive,
     Exit,
     Fault,
     Fork,
+    Held,
     Map,
     Operation,
     Owner,
@@ -41,6 +44,7 @@ from harness.program.operations import (
     Snapshot,
     Table,
     ToDevice,
+    ToDeviceShort,
     ToSystem,
     Unbind,
     Unmap,
@@ -271,6 +275,11 @@ class Device(_Actor):
         __tracebackhide__ = True
         return self._add(DeviceRead(self.name, _pages(where)))
 
+    def read_unlocked(self, where: Where) -> Step:
+        """As `read`, but it faults by hmm_range_fault_unlocked_timeout()."""
+        __tracebackhide__ = True
+        return self._add(DeviceReadUnlocked(self.name, _pages(where)))
+
     def write(self, where: Where, token: int) -> Step:
         """Stores tokens, as `Subject.write` does, through the device's own page table."""
         __tracebackhide__ = True
@@ -280,6 +289,11 @@ class Device(_Actor):
         """Moves system pages into the device's memory."""
         __tracebackhide__ = True
         return self._add(ToDevice(self.name, _pages(where)))
+
+    def to_device_short(self, where: Where) -> Step:
+        """As `to_device`, but there is no memory for the first page that it needs, huge or not."""
+        __tracebackhide__ = True
+        return self._add(ToDeviceShort(self.name, _pages(where)))
 
     def to_system(self, where: Where) -> Step:
         """Moves the device's own pages back to system memory."""
@@ -310,6 +324,16 @@ class Device(_Actor):
         """Ends the mapping of exactly these pages."""
         __tracebackhide__ = True
         return self._add(DmaUnmap(self.name, _pages(where)))
+
+    def exclusive(self, where: Where) -> Step:
+        """Takes the pages from all CPUs, for this device alone."""
+        __tracebackhide__ = True
+        return self._add(Exclusive(self.name, _pages(where)))
+
+    def held(self, where: Where) -> Step:
+        """Shows which pages the device has to itself."""
+        __tracebackhide__ = True
+        return self._add(Held(self.name, _pages(where)))
 
     def table(self, where: Where) -> Step:
         """Shows the device's own page table, and which entries contradict the CPU's."""

@@ -20,15 +20,18 @@ from harness.program.operations import (
     Bind,
     DeviceOperation,
     DeviceRead,
+    DeviceReadUnlocked,
     DeviceWrite,
     DmaMap,
     DmaTable,
     DmaUnmap,
     Events,
     Evict,
+    Exclusive,
     Exit,
     Fault,
     Fork,
+    Held,
     Length,
     Manner,
     Map,
@@ -48,6 +51,7 @@ from harness.program.operations import (
     Snapshot,
     Table,
     ToDevice,
+    ToDeviceShort,
     ToSystem,
     Unbind,
     Unmap,
@@ -68,6 +72,7 @@ _CODES: dict[type[Operation], str] = {
     Events: "EVENTS", Request: "REQUEST", Poison: "POISON", Watch: "WATCH", Watched: "WATCHED",
     Miswatch: "WATCH", SequenceNumber: "SEQUENCE", Reap: "REAP", Refuse: "REFUSE",
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
+    Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -184,6 +189,8 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             wire.argument = CONSTANTS["WIRE_DMA_SHOW"]
         case DmaUnmap():
             wire.argument = CONSTANTS["WIRE_DMA_UNMAP"]
+        case Held() | DeviceReadUnlocked():
+            wire.argument = 1
         case Request():
             wire.argument = (
                 _ASKED[step.default] << CONSTANTS["WIRE_REQUEST_DEFAULT_SHIFT"]

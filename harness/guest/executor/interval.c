@@ -29,6 +29,13 @@ int interval_bind(int fd)
 	return call(fd, HMM_HARNESS_BIND, &bind);
 }
 
+static bool can(int fd, uint64_t capability)
+{
+	struct hmm_harness_info info = { .size = sizeof(info) };
+
+	return !call(fd, HMM_HARNESS_INFO, &info) && info.capabilities & capability;
+}
+
 /* An operation that reports HMM_HARNESS_PAGE_* */
 static void on_pages(int fd, unsigned long command, uint32_t flags, const struct wire_operation *operation,
 		     struct wire_observation *seen, uint64_t *elements)
@@ -202,6 +209,7 @@ static void move_data(int fd, const struct wire_operation *operation, struct wir
 		uint64_t left = operation->npages - seen->count;
 		struct hmm_harness_range range = {
 			.size = sizeof(range),
+			.flags = operation->argument ? HMM_HARNESS_READ_UNLOCKED : 0,
 			.addr = operation->address + seen->count * PAGE_BYTES,
 			.npages = left < CHUNK_PAGES ? left : CHUNK_PAGES,
 			.data = (uintptr_t)scratch,
@@ -267,10 +275,30 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 	case WIRE_TO_SYSTEM:
 		on_pages(fd, HMM_HARNESS_MIGRATE, HMM_HARNESS_MIGRATE_TO_SYSTEM, operation, seen, elements);
 		break;
+	case WIRE_TO_DEVICE_SHORT:
+		on_pages(fd, HMM_HARNESS_MIGRATE_SHORT, 0, operation, seen, elements);
+		break;
+	case WIRE_EXCLUSIVE:
+		/* The kernel's own error can be EOPNOTSUPP as well. */
+		if (!can(fd, HMM_HARNESS_CAP_EXCLUSIVE)) {
+			seen->status = WIRE_UNSUPPORTED;
+			return false;
+		}
+		on_pages(fd, HMM_HARNESS_EXCLUSIVE, 0, operation, seen, elements);
+		break;
 	case WIRE_TABLE:
 		on_pages(fd, HMM_HARNESS_TABLE, 0, operation, seen, elements);
+		for (uint64_t i = 0; operation->argument && i < seen->count; i++)
+			if (!(elements[i] & HMM_HARNESS_PAGE_EXCLUSIVE))
+				elements[i] = 0;
 		break;
 	case WIRE_DEVICE_READ:
+		if (operation->argument && !can(fd, HMM_HARNESS_CAP_UNLOCKED)) {
+			seen->status = WIRE_UNSUPPORTED;
+			return false;
+		}
+		move_data(fd, operation, seen, elements, scratch);
+		break;
 	case WIRE_DEVICE_WRITE:
 		move_data(fd, operation, seen, elements, scratch);
 		break;

@@ -28,7 +28,7 @@ const struct binding *request_binding(uint32_t number)
 
 bool request_is_device(uint16_t code)
 {
-	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_WATCHED) ||
+	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_TO_DEVICE_SHORT) ||
 	       (code >= WIRE_DMA && code <= WIRE_REFUSE) || code == WIRE_EVENTS;
 }
 
@@ -48,6 +48,8 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_REQUEST:
 	case WIRE_WATCHED:
 	case WIRE_DMA:
+	case WIRE_EXCLUSIVE:
+	case WIRE_TO_DEVICE_SHORT:
 		return operation->npages;
 	case WIRE_SEQUENCE:
 		return 4;
@@ -121,6 +123,8 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_ADVISE:
 		break;
 	case WIRE_FAULT:
+	case WIRE_DEVICE_READ:
+	case WIRE_TABLE:
 		if (operation->argument > 1)
 			return "unknown access";
 		break;

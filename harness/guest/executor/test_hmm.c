@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include "executor.h"
 #include "token.h"
@@ -31,6 +32,14 @@
 /* v5.10 has one direction only, under this name. */
 #ifndef HMM_DMIRROR_MIGRATE_TO_DEV
 #define HMM_DMIRROR_MIGRATE_TO_DEV HMM_DMIRROR_MIGRATE
+#endif
+
+/* READ, by faults that take the mmap lock themselves: v7.3 */
+#define NO_COMMAND 0
+#ifdef HMM_DMIRROR_READ_UNLOCKED
+#define READ_UNLOCKED HMM_DMIRROR_READ_UNLOCKED
+#else
+#define READ_UNLOCKED NO_COMMAND
 #endif
 
 /* Whether an access to a process that has exited fails, as it should */
@@ -168,12 +177,12 @@ static int probe(int fd, bool store, uint64_t address, const uint8_t *protection
 }
 
 /*
- * READ or WRITE of one run; *@done pages of it. The driver tells nothing of what
- * came before a failure: then page by page.
+ * One run by @command; *@done pages of it. The driver tells nothing of what came
+ * before a failure: then page by page.
  */
-static int transfer_run(int fd, bool store, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
+static int transfer_run(int fd, unsigned long command, uint64_t address, uint64_t npages, uint64_t *data,
+			uint64_t *done)
 {
-	unsigned long command = store ? HMM_DMIRROR_WRITE : HMM_DMIRROR_READ;
 	int error = call(fd, command, address, npages, data);
 
 	if (!error) {
@@ -199,16 +208,19 @@ static uint64_t run_length(const uint8_t *protections, uint64_t npages)
 }
 
 /*
- * READ or WRITE of at most CHUNK_PAGES, of which *@done are completed; @data has
- * SCRATCH_PAGES. 0, an errno or NOT_POSSIBLE
+ * READ, READ_UNLOCKED or WRITE of at most CHUNK_PAGES, of which *@done are
+ * completed; @data has SCRATCH_PAGES. 0, an errno or NOT_POSSIBLE
  */
-static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
+static int transfer(int fd, unsigned long command, uint64_t address, uint64_t npages, uint64_t *data, uint64_t *done)
 {
 	uint8_t protections[CHUNK_PAGES];
+	bool store = command == HMM_DMIRROR_WRITE;
 	uint64_t run;
 	int error;
 
 	*done = 0;
+	if (command == NO_COMMAND)
+		return NOT_POSSIBLE;
 	error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);
 	if (error == EINVAL && !NOTICES_EXIT)
 		return NOT_POSSIBLE;
@@ -230,7 +242,7 @@ static int transfer(int fd, bool store, uint64_t address, uint64_t npages, uint6
 						   0;
 		if (error)
 			return error;
-		error = transfer_run(fd, store, address + i * PAGE_BYTES, run, data + i * PAGE_WORDS, &part);
+		error = transfer_run(fd, command, address + i * PAGE_BYTES, run, data + i * PAGE_WORDS, &part);
 		*done += part;
 		if (error)
 			return error;
@@ -254,11 +266,24 @@ static int fault_for_writing(int fd, uint64_t address, uint64_t npages, uint64_t
 	for (uint64_t i = 0; !error && i < npages; i++)
 		if (protections[i] == HMM_DMIRROR_PROT_NONE)
 			return NOT_POSSIBLE;
-	error = transfer(fd, false, address, npages, scratch, done);
+	error = transfer(fd, HMM_DMIRROR_READ, address, npages, scratch, done);
 	if (error == NOT_POSSIBLE || *done == 0)
 		return error;
-	store_error = transfer(fd, true, address, *done, scratch, done);
+	store_error = transfer(fd, HMM_DMIRROR_WRITE, address, *done, scratch, done);
 	return store_error ? store_error : error;
+}
+
+/* Whether the mirror has any of these pages to itself: it reads them without a fault. */
+static bool has_exclusive(int fd, uint64_t address, uint64_t npages)
+{
+#ifdef HMM_DMIRROR_CHECK_EXCLUSIVE
+	return call(fd, HMM_DMIRROR_CHECK_EXCLUSIVE, address, npages, NULL) == EPERM;
+#else
+	(void)fd;
+	(void)address;
+	(void)npages;
+	return false;
+#endif
 }
 
 static int move_chunk(int fd, const struct wire_operation *operation, uint64_t first, uint64_t npages,
@@ -266,17 +291,21 @@ static int move_chunk(int fd, const struct wire_operation *operation, uint64_t f
 {
 	uint64_t address = operation->address + first * PAGE_BYTES;
 
+	*done = 0;
 	switch (operation->code) {
 	case WIRE_DEVICE_WRITE:
 		for (uint64_t i = 0; i < npages; i++)
 			token_store(scratch + i * PAGE_WORDS, operation->value + first + i);
-		return transfer(fd, true, address, npages, scratch, done);
-	case WIRE_FAULT:
+		return transfer(fd, HMM_DMIRROR_WRITE, address, npages, scratch, done);
+	case WIRE_DEVICE_READ:
+		return transfer(fd, operation->argument ? READ_UNLOCKED : HMM_DMIRROR_READ, address, npages, scratch,
+				done);
+	default:
+		if (has_exclusive(fd, address, npages))
+			return NOT_POSSIBLE;
 		if (operation->argument)
 			return fault_for_writing(fd, address, npages, scratch, done);
-		/* fall through */
-	default:
-		return transfer(fd, false, address, npages, scratch, done);
+		return transfer(fd, HMM_DMIRROR_READ, address, npages, scratch, done);
 	}
 }
 
@@ -332,6 +361,83 @@ static int to_device(int fd, const struct wire_operation *operation, uint64_t *s
 	return 0;
 }
 
+#ifdef HMM_DMIRROR_EXCLUSIVE
+
+/* Which pages its mirror has to itself: CHECK_EXCLUSIVE fails if it has any of them. */
+static void tell_exclusive(int fd, uint64_t address, uint64_t npages, struct wire_observation *seen,
+			   uint64_t *elements)
+{
+	for (uint64_t i = 0; i < npages; i++) {
+		int error = call(fd, HMM_DMIRROR_CHECK_EXCLUSIVE, address + i * PAGE_BYTES, 1, NULL);
+
+		if (error && error != EPERM) {
+			seen->error = error;
+			return;
+		}
+		elements[seen->count++] = error ? HMM_HARNESS_PAGE_VALID | HMM_HARNESS_PAGE_WRITE |
+							  HMM_HARNESS_PAGE_EXCLUSIVE :
+						  0;
+	}
+}
+
+/*
+ * Before v6.15 EBUSY is what comes of every failure, also of a page that somebody
+ * else had locked at that moment.
+ */
+static int one_exclusive(int fd, uint64_t address, uint64_t *scratch)
+{
+	const struct timespec moment = { .tv_nsec = 1000000 };
+	int error = EBUSY;
+
+	for (int tries = 0; error == EBUSY && tries < 4; tries++) {
+		if (tries)
+			nanosleep(&moment, NULL);
+		error = call(fd, HMM_DMIRROR_EXCLUSIVE, address, 1, scratch);
+	}
+	return error;
+}
+
+/* It does not tell how far it came: then page by page. */
+static void exclusive(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+		      uint64_t *elements, uint64_t *scratch)
+{
+	int error = 0;
+
+	while (!error && !seen->error && seen->count < operation->npages) {
+		uint64_t address = operation->address + seen->count * PAGE_BYTES;
+		uint64_t left = operation->npages - seen->count;
+		uint64_t npages = left < CHUNK_PAGES ? left : CHUNK_PAGES;
+		uint64_t done = npages;
+
+		if (call(fd, HMM_DMIRROR_EXCLUSIVE, address, npages, scratch))
+			for (done = 0; !error && done < npages; done += !error)
+				error = one_exclusive(fd, address + done * PAGE_BYTES, scratch);
+		tell_exclusive(fd, address, done, seen, elements);
+	}
+	if (!seen->error)
+		seen->error = error;
+}
+
+#endif
+
+#ifdef HMM_DMIRROR_FLAGS
+
+/* The first allocation fails, and no other one, whether it was needed or not. */
+static int to_device_short(int fd, const struct wire_operation *operation, uint64_t *scratch)
+{
+	const uint64_t none = HMM_DMIRROR_FLAG_FAIL_ALLOC << 1; /* 0 is no length, and what it does not know it ignores */
+	int error = call(fd, HMM_DMIRROR_FLAGS, operation->address, HMM_DMIRROR_FLAG_FAIL_ALLOC, NULL);
+	int restored;
+
+	if (error)
+		return error;
+	error = to_device(fd, operation, scratch);
+	restored = call(fd, HMM_DMIRROR_FLAGS, operation->address, none, NULL);
+	return error ? error : restored;
+}
+
+#endif
+
 static bool operate(int fd, const struct wire_operation *operation, struct wire_observation *seen, uint64_t *elements,
 		    uint64_t *scratch)
 {
@@ -350,6 +456,28 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 #ifdef HMM_DMIRROR_MIGRATE_TO_SYS
 	case WIRE_TO_SYSTEM:
 		seen->error = call(fd, HMM_DMIRROR_MIGRATE_TO_SYS, operation->address, operation->npages, NULL);
+		return true;
+#endif
+#ifdef HMM_DMIRROR_RELEASE
+	case WIRE_EVICT: /* it does not say how many */
+		seen->error = call(fd, HMM_DMIRROR_RELEASE, WIRE_FIRST_ADDRESS, 1, NULL);
+		return true;
+#endif
+#ifdef HMM_DMIRROR_EXCLUSIVE
+	case WIRE_EXCLUSIVE:
+		exclusive(fd, operation, seen, elements, scratch);
+		return true;
+	case WIRE_TABLE:
+		/* Of its mirror it tells nothing else. */
+		if (operation->argument)
+			tell_exclusive(fd, operation->address, operation->npages, seen, elements);
+		else
+			seen->status = WIRE_UNSUPPORTED;
+		return true;
+#endif
+#ifdef HMM_DMIRROR_FLAGS
+	case WIRE_TO_DEVICE_SHORT:
+		seen->error = to_device_short(fd, operation, scratch);
 		return true;
 #endif
 	default:
