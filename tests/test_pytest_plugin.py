@@ -12,10 +12,12 @@ from xml.etree import ElementTree
 import pytest
 
 import tests.fake_lab  # noqa: F401
+from harness.program.text import render
 from harness.progress import Progress
 from harness.pytest_plugin import play  # noqa: F401  what is here is not imported anew for each of pytester's runs
 from harness.pytest_plugin.settings import read_settings
 from harness.pytest_plugin.slots import Slot
+from harness.pytest_plugin.writer import Writer
 from harness.target.places import CHECKOUT
 
 pytest_plugins = ["pytester"]
@@ -298,6 +300,9 @@ d0: to-device buf2
 d0: to-system buf2
 d0: evict
 d0: table buf
+d0: exclusive buf[4:6]
+d0: held buf[4:6]
+d0: to-device-short buf[4:6]
 d0: usage
 d0: unbind
 b: unmap buf[0]
@@ -327,6 +332,9 @@ def test_same(lockstep):
     d0.to_system(other)
     d0.evict()
     d0.table(buf)
+    d0.exclusive(buf[4:6])
+    d0.held(buf[4:6])
+    d0.to_device_short(buf[4:6])
     d0.usage()
     d0.unbind()
     b.unmap(buf[0])
@@ -336,6 +344,15 @@ def test_same(lockstep):
         "--hmm-binding=interval",
     )
     result.assert_outcomes(passed=1)
+
+
+def test_a_call_for_newer_kernels_writes_its_step() -> None:
+    writer = Writer()
+    a, d0 = writer.subject("a"), writer.device("d0")
+    buf = a.map(pages=2)
+    d0.bind(a)
+    d0.read_unlocked(buf)
+    assert render(writer.program("x", "")).splitlines()[-1] == "d0: read-unlocked buf"
 
 
 # Which tests there are

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Exclusive access and what came with it, in the reference model: what is allowed, and what is not."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from harness.compare import Comparison, Verdict, compare
+from harness.model.rules import Rules, rules_for
+from harness.program.observations import (
+    NO_MARKS,
+    Element,
+    Entry,
+    Event,
+    Happening,
+    Mark,
+    Observation,
+    Owner,
+    Status,
+)
+from harness.program.text import parse
+
+NEW = ("DEVMEM", "MIGRATE_FAULT_PAGE", "MAKE_DEVICE_EXCLUSIVE")
+OLD = ("DEVMEM", "MIGRATE_FAULT_PAGE", "MAKE_DEVICE_EXCLUSIVE_RANGE")
+R = Entry(Mark.VALID)
+RW = Entry(Mark.VALID | Mark.WRITE)
+OWN = Entry(Mark.VALID | Mark.WRITE | Mark.EXCLUSIVE)
+STALE = Entry(OWN.marks | Mark.STALE)
+NOTHING = Entry(NO_MARKS)
+BOUND = "a: map buf {} 4 rw\na: write buf 10\nd0: bind a\n"
+START = BOUND.format("anon") + "d0: exclusive buf\n"
+Shown = list[Element]
+
+
+def _judge(
+    text: str, *last: tuple[Shown, int], features: tuple[str, ...] = NEW, binding: str = "interval"
+) -> Comparison:
+    """The verdict when the last steps show that, and those before go as they must."""
+    program = parse(text, file="x.hmm")
+    rules: Rules = rules_for(binding, features)
+    start: list[Observation] = [_smooth(str(step.verb)) for step in program.steps[: -len(last)]]
+    return compare(
+        program, rules, [*start, *(Observation(Status.DONE, error, tuple(shown)) for shown, error in last)]
+    )
+
+
+def _smooth(verb: str) -> Observation:
+    shown: dict[str, tuple[Element, ...]] = {"write": (0,) * 4, "exclusive": (OWN,) * 4}
+    return Observation(Status.DONE, 0, shown.get(verb, ()))
+
+
+def _passes(text: str, *last: tuple[Shown, int], features: tuple[str, ...] = NEW, binding: str = "interval") -> bool:
+    comparison = _judge(text, *last, features=features, binding=binding)
+    assert comparison.verdict in (Verdict.PASS, Verdict.FAIL), comparison
+    return comparison.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("features", [NEW, OLD])
+def test_the_device_has_it_and_the_cpu_nothing(features: tuple[str, ...]) -> None:
+    assert _passes(START + "d0: snapshot buf", ([NOTHING] * 4, 0), features=features)
+    assert not _passes(START + "d0: snapshot buf", ([NOTHING, RW, NOTHING, NOTHING], 0), features=features)
+    assert _passes(START + "d0: held buf", ([OWN] * 4, 0), features=features)
+    assert not _passes(START + "d0: held buf", ([OWN, NOTHING, OWN, OWN], 0), features=features)
+    assert _passes(START + "d0: table buf", ([OWN, NOTHING, OWN, OWN], 0), features=features)
+    assert not _passes(START + "d0: table buf", ([OWN, STALE, OWN, OWN], 0), features=features)
+    assert not _passes(START + "d0: table buf", ([OWN, RW, OWN, OWN], 0), features=features)
+    assert not _passes(BOUND.format("anon") + "d0: exclusive buf", ([OWN, NOTHING, OWN, OWN], 0), features=features)
+
+
+def test_a_cpu_gets_back_what_it_touches_and_no_more() -> None:
+    touched = START + "a: read buf[1]\n"
+    for query in ("held", "table"):
+        shown: Shown = [OWN, NOTHING, OWN, OWN]
+        assert _passes(touched + f"d0: {query} buf", ([11], 0), (shown, 0))
+        assert not _passes(touched + f"d0: {query} buf", ([11], 0), ([OWN] * 4, 0))
+    assert _passes(touched + "d0: snapshot buf", ([11], 0), ([NOTHING, RW, NOTHING, NOTHING], 0))
+    assert not _passes(touched + "d0: snapshot buf", ([11], 0), ([NOTHING] * 4, 0))
+
+
+def test_a_device_reads_its_own_without_a_fault_but_not_behind_one() -> None:
+    assert not _passes(START + "d0: read buf\nd0: held buf", ([10, 11, 12, 13], 0), ([OWN, OWN, OWN, NOTHING], 0))
+    lost = START + "a: read buf[1]\nd0: read buf\nd0: held buf"
+    data: Shown = [10, 11, 12, 13]
+    for behind in (OWN, NOTHING):
+        assert _passes(lost, ([11], 0), (data, 0), ([OWN, NOTHING, behind, behind], 0))
+    assert not _passes(lost, ([11], 0), (data, 0), ([NOTHING, NOTHING, OWN, OWN], 0))
+
+
+@pytest.mark.parametrize("backing", ["shared", "file"])
+def test_only_anonymous_memory_is_granted(backing: str) -> None:
+    text = BOUND.format(backing) + "d0: exclusive buf"
+    refused: tuple[Shown, int] = ([], errno.EOPNOTSUPP)
+    assert _passes(text, refused)
+    assert not _passes(text, ([OWN] * 4, 0))
+    assert not _passes(text, refused, features=OLD)
+    assert _passes(text, ([NOTHING] * 4, 0), features=OLD)
+    assert _passes(text, ([], errno.EBUSY), features=OLD, binding="test_hmm")
+
+
+def test_what_cannot_be_written_is_refused_where_it_begins() -> None:
+    text = BOUND.format("anon") + "a: protect buf[2:4] r\nd0: exclusive buf"
+    assert _passes(text, ([OWN, OWN], errno.EFAULT))
+    assert not _passes(text, ([OWN, OWN], errno.EPERM))
+    assert not _passes(text, ([OWN] * 4, 0))
+
+
+def test_the_end_of_it_is_told_by_another_name_since_6_15() -> None:
+    ends = {NEW: (Happening.CLEAR, Happening.EXCLUSIVE), OLD: (Happening.EXCLUSIVE, Happening.CLEAR)}
+    text = START + "d0: events\na: read buf[1]\nd0: events"
+    page = parse(text, file="x.hmm").regions["buf"].address // 4096
+    made: Shown = [Event(Happening.EXCLUSIVE, page, page + 4, Owner.OWN)]
+    for features, (right, wrong) in ends.items():
+        for what in (right, wrong):
+            ended: Shown = [Event(what, page + 1, page + 2)]
+            passed = _passes(text, (made, 0), ([11], 0), (ended, 0), features=features)
+            assert passed is (what is right)
+    others: Shown = [Event(Happening.EXCLUSIVE, page, page + 4, Owner.OTHER)]
+    assert not _passes(text, (others, 0), ([11], 0), ([Event(Happening.CLEAR, page + 1, page + 2)], 0))
+
+
+def test_a_huge_page_is_granted_by_its_first_page_only_before_6_15() -> None:
+    text = "a: map buf anon 512 rw\na: advise buf hugepage\na: write buf 10\nd0: bind a\nd0: exclusive buf[0:4]"
+    program = parse(text, file="x.hmm")
+    start = [
+        Observation(Status.DONE),
+        Observation(Status.DONE),
+        Observation(Status.DONE, 0, (0,) * 512),
+        Observation(Status.DONE),
+    ]
+    first = Observation(Status.DONE, 0, (OWN, NOTHING, NOTHING, NOTHING))
+    every = Observation(Status.DONE, 0, (OWN,) * 4)
+    for features, observation, verdict in (
+        (OLD, first, Verdict.PASS),
+        (OLD, every, Verdict.PASS),
+        (NEW, every, Verdict.PASS),
+        (NEW, first, Verdict.FAIL),
+    ):
+        assert compare(program, rules_for("interval", features), [*start, observation]).verdict is verdict
+
+
+def test_a_kernel_without_it_skips() -> None:
+    comparison = _judge(BOUND.format("anon") + "d0: exclusive buf", ([OWN] * 4, 0), features=("DEVMEM",))
+    assert comparison.verdict is Verdict.SKIP
+    assert "needs make_device_exclusive()" in comparison.reason
+    comparison = _judge(BOUND.format("anon") + "d0: read-unlocked buf", ([10, 11, 12, 13], 0))
+    assert comparison.verdict is Verdict.SKIP
+    assert "needs hmm_range_fault_unlocked_timeout()" in comparison.reason
+
+
+def test_what_there_is_no_memory_for_stays() -> None:
+    text = BOUND.format("anon") + "d0: to-device-short buf[1:4]"
+    moved = Entry(Mark.MOVED | Mark.LOCAL)
+    assert _passes(text, ([NOTHING, moved, moved], 0))
+    assert not _passes(text, ([moved] * 3, 0))
+    assert not _passes(text, ([NOTHING, NOTHING, moved], 0))
