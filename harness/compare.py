@@ -12,7 +12,7 @@ from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
 from harness.program.observations import EVICTED, SEQUENCE, USAGE, Observation, Status
-from harness.program.operations import QUERIES, DeviceRead, Evict, Operation, Read, SequenceNumber, span_of
+from harness.program.operations import QUERIES, DeviceRead, Evict, Exclusive, Operation, Read, SequenceNumber, span_of
 from harness.program.program import Program
 
 
@@ -84,7 +84,8 @@ def compare(program: Program, rules: Rules, observations: Sequence[Observation])
         deviations += found
         world.learn(step, observation)
     if left_out and not any(
-        isinstance(step, (*QUERIES, Read, DeviceRead, Evict))
+        isinstance(step, (*QUERIES, Read, DeviceRead))
+        or (isinstance(step, Evict | Exclusive) and observations[number].elements)
         for number, step in enumerate(program.steps)
         if number not in left_out
     ):

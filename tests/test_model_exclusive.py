@@ -155,3 +155,14 @@ def test_what_there_is_no_memory_for_stays() -> None:
     assert _passes(text, ([NOTHING, moved, moved], 0))
     assert not _passes(text, ([moved] * 3, 0))
     assert not _passes(text, ([NOTHING, NOTHING, moved], 0))
+
+
+def test_an_eviction_that_does_not_say_what_went_is_no_evidence() -> None:
+    text = BOUND.format("anon") + "d0: to-device buf\nd0: evict\nd0: usage"
+    program = parse(text, file="x.hmm")
+    shown = [_smooth(step.verb) for step in program.steps[:-1]]
+    observations = [*shown, Observation(Status.UNSUPPORTED)]
+    assert compare(program, rules_for("test_hmm", OLD), observations).verdict is Verdict.SKIP
+    program = parse(text + "\na: read buf", file="x.hmm")
+    observations.append(Observation(Status.DONE, 0, (10, 11, 12, 13)))
+    assert compare(program, rules_for("test_hmm", OLD), observations).verdict is Verdict.PASS
