@@ -157,6 +157,24 @@ def test_what_there_is_no_memory_for_stays() -> None:
     assert not _passes(text, ([NOTHING, NOTHING, moved], 0))
 
 
+def test_a_huge_page_that_there_is_no_memory_for_moves_as_small_ones() -> None:
+    """And if it was no huge page, as nobody says, then the first small one stays."""
+    start = "a: map buf anon 512 rw\na: advise buf hugepage\na: write buf 10\nd0: bind a\nd0: to-device-short buf\n"
+    program = parse(start + "d0: snapshot buf[0:2]", file="x.hmm")
+    write = Observation(Status.DONE, 0, (0,) * 512)
+    rules = rules_for("test_hmm", (*NEW, "MIGRATE_PFN_COMPOUND"))
+    here, there = Entry(RW.marks | Mark.LOCAL), RW
+    for shown, verdict in (
+        ((here, here), Verdict.PASS),
+        ((there, here), Verdict.PASS),
+        ((there, there), Verdict.FAIL),
+        ((Entry(here.marks, 9), here), Verdict.FAIL),
+    ):
+        done = Observation(Status.DONE)
+        observations = [done, done, write, done, done, Observation(Status.DONE, 0, shown)]
+        assert compare(program, rules, observations).verdict is verdict, shown
+
+
 def test_an_eviction_that_does_not_say_what_went_is_no_evidence() -> None:
     text = BOUND.format("anon") + "d0: to-device buf\nd0: evict\nd0: usage"
     program = parse(text, file="x.hmm")

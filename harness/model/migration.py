@@ -34,24 +34,35 @@ class Migration:
         # What there is no memory for stays where it is.
         room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._state.residents(step.actor))
         allowed: list[Entries] = []
-        short = isinstance(step, ToDeviceShort)
+        short = Known.YES if isinstance(step, ToDeviceShort) else Known.NO
         split = -1  # number of the 2 MiB that move as small pages only
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
             if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
-            self._settle_exclusive(space, number, observed.elements[index : index + 1])
+            seen = observed.elements[index : index + 1]
+            unsure = self._settle_exclusive(space, number, seen)
             moves = room > 0 and self._migratable(space, number)
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
-            if moves and self._is_gone(space, number, observed.elements[index : index + 1]):
-                allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
+            if moves and self._is_gone(space, number, () if short is Known.YES else seen):
+                if short is Known.YES:  # it is not there, or it is the one that there is no memory for
+                    short = Known.MAYBE
+                    allowed.append(Entries((NOTHING,)))
+                else:
+                    allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
             whole = self._is_whole(space, number, step.span) and number // HUGE_PAGES != split
-            if moves and short:
-                short = False
+            if moves and short is Known.MAYBE:
+                short = Known.NO
+                unsure = True
+            if unsure:
+                self._move_in_maybe(space, number, step.actor)
+            elif moves and short is Known.YES:
+                short = Known.NO
                 moves = whole and self._may_be_huge(space, number)
                 if moves:
                     split = number // HUGE_PAGES
+                    unsure = True
                     self._move_in_maybe(space, number, step.actor)
             elif moves:
                 room -= 1
@@ -65,11 +76,11 @@ class Migration:
             cut = cut or (number in space.traps and self._state.rules.traps_cut_snapshots)
             if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
-                if pte.page.strayed:
+                if pte.page.strayed and not unsure:
                     deviating = ((pte.page.strayed, Shape(Mark.MOVED | Mark.LOCAL)),)
                     if here:
                         pte.page.strayed = None
-            allowed.append(Entries((Shape(marks),), deviating))
+            allowed.append(Entries((Shape(marks), NOTHING) if unsure else (Shape(marks),), deviating))
         return Expectation(elements=self._if_moves_shown(allowed))
 
     def _migratable(self, space: AddressSpace, number: int) -> bool:
@@ -81,21 +92,20 @@ class Migration:
             return space.areas[number].anonymous and not space.unstable
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO
 
-    def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> None:
+    def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """A page that a device has to itself does not move: migrate_vma_collect_pmd(). Was it such a page?
 
-        And all devices are told of the whole range.
+        And all devices are told of the whole range. Returns whether nobody knows.
         """
         self._state.doubt(space, (number,))
         pte = space.ptes.get(number)
         if pte is None or pte.exclusive is not Known.MAYBE:
-            return
+            return False
         if self._state.rules.shows_moves:
             moved = any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)
             pte.exclusive = Known.NO if moved else Known.YES
-        else:
-            pte.exclusive = Known.NO
-            self._state.stray(pte.page, WITH_HUGE)
+            return False
+        return True
 
     def _may_be_huge(self, space: AddressSpace, number: int) -> bool:
         """Whether 2 MiB that begin here may be one page, or one hole."""
@@ -103,12 +113,14 @@ class Migration:
         return number % HUGE_PAGES == 0 and (pte is None or pte.huge)
 
     def _move_in_maybe(self, space: AddressSpace, number: int, device: str) -> None:
-        """It moves if it is the first of a huge page, and stays if it is a small one."""
-        hole = number not in space.ptes
+        """It moves, or it does not, which nobody says."""
+        before = space.ptes.get(number)
+        shown = before is not None and before.exclusive is Known.NO
         self._move_in(space, number, device, huge=False)
         pte = space.ptes[number]
         self._state.stray(pte.page, WITH_HUGE)
-        if hole:
+        pte.exclusive = Known.NO
+        if not shown:
             pte.present = Known.MAYBE
 
     def _is_gone(self, space: AddressSpace, number: int, seen: tuple[Element, ...]) -> bool:
