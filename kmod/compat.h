@@ -30,14 +30,26 @@
 #endif
 
 /*
- * Device memory needs pages that the CPU cannot reach, and a way to tell those
- * in use from free ones. From 5.18 to 6.0 all have one reference.
+ * Device memory needs pages of a kind, and a way to tell those in use from free
+ * ones. From 5.18 to 6.0 all have one reference. Private memory is what the CPU
+ * cannot reach, coherent memory what it can.
  */
 #if IS_ENABLED(CONFIG_DEVICE_PRIVATE) && \
 	(defined(HAVE_HMM_MIRROR) || \
 	 defined(HAVE_DEVICE_PAGE_EXTRA_REF) || \
 	 defined(HAVE_ZONE_DEVICE_PAGE_INIT) || \
 	 defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER))
+#define HH_PRIVATE 1
+#endif
+
+#if IS_ENABLED(CONFIG_DEVICE_MIGRATION) && defined(HH_INTERVAL) && \
+	defined(HAVE_DEVICE_COHERENT) && \
+	(defined(HAVE_ZONE_DEVICE_PAGE_INIT) || \
+	 defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER))
+#define HH_COHERENT 1
+#endif
+
+#if defined(HH_PRIVATE) || defined(HH_COHERENT)
 #define HH_DEVMEM 1
 #endif
 
@@ -330,6 +342,16 @@ static inline void hh_page_init(struct page *page, struct dev_pagemap *pgmap)
 #else
 	get_page(page);
 	lock_page(page);
+#endif
+}
+
+/* The same field as a word of bits, of a page that has no data elsewhere */
+static inline unsigned long *hh_page_word(struct page *page)
+{
+#ifdef HAVE_HMM_MIRROR
+	return &page->hmm_data;
+#else
+	return (unsigned long *)&page->zone_device_data;
 #endif
 }
 

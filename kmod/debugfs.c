@@ -19,7 +19,7 @@ static void hh_show_memory(struct seq_file *file, struct hh_device *device)
 	unsigned long live, in_use, lost;
 	u64 allocated, freed, faults;
 
-	spin_lock(&devmem->lock);
+	spin_lock_irq(&devmem->lock);
 	lost = devmem->nr_lost;
 	allocated = devmem->allocated;
 	freed = devmem->freed;
@@ -27,8 +27,10 @@ static void hh_show_memory(struct seq_file *file, struct hh_device *device)
 	in_use = allocated - freed - lost;
 	/* Pages come to life and die with other locks held. */
 	live = min_t(unsigned long, atomic_long_read(&devmem->live), in_use);
-	spin_unlock(&devmem->lock);
+	spin_unlock_irq(&devmem->lock);
 
+	if (devmem->address)
+		seq_printf(file, "coherent memory at %pap\n", &devmem->address);
 	seq_printf(file, "pages: %lu, of these free %lu, live %lu, on their way %lu, lost on purpose %lu\n",
 		   devmem->npages, devmem->npages - in_use - lost, live,
 		   in_use - live, lost);

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory of a device: struct pages that the CPU cannot reach, each with an
- * ordinary page behind it that holds the data, in place of a real device's
- * memory. And migration, in all three directions: to the device, back on
- * request, and back because a CPU touched the page.
+ * Memory of a device. Private memory: struct pages that the CPU cannot reach,
+ * each with an ordinary page behind it that holds the data, in place of a real
+ * device's memory. Or coherent memory: physical memory that the kernel leaves
+ * alone, which the CPU reaches as the device does. And migration, in all three
+ * directions: to the device, back on request, and, of private memory, back
+ * because a CPU touched the page.
  *
- * The page behind is told from the device page's field for its driver; its private field holds
- * the state of the device page, see enum hh_page_state.
+ * The field of a private page that is its driver's tells the page behind, whose
+ * private field holds the state of the device page, see enum hh_page_state. The
+ * field of a coherent page is that state.
  */
 #include "compat.h"
 
@@ -30,7 +33,8 @@
  */
 bool hh_devmem_owns(struct hh_device *device, struct page *page)
 {
-	return is_device_private_page(page) &&
+	return (is_device_private_page(page) ||
+		is_device_coherent_page(page)) &&
 	       hh_page_pgmap(page) == device->devmem.pgmap;
 }
 
@@ -40,7 +44,7 @@ bool hh_devmem_owns(struct hh_device *device, struct page *page)
  */
 struct page *hh_devmem_backing(struct page *page)
 {
-	return hh_page_data(page);
+	return is_device_coherent_page(page) ? page : hh_page_data(page);
 }
 
 /**
@@ -58,6 +62,8 @@ enum hh_page_state {
 
 static unsigned long *hh_page_state(struct page *page)
 {
+	if (is_device_coherent_page(page))
+		return hh_page_word(page);
 	return &page_private(hh_devmem_backing(page));
 }
 
@@ -92,35 +98,47 @@ static void hh_recover_lost(struct hh_devmem *devmem)
 	}
 }
 
-/* Returns a device page, locked and with one reference, or NULL. */
-static struct page *hh_devmem_alloc(struct hh_device *device)
+static struct page *hh_take_free(struct hh_devmem *devmem)
 {
-	struct hh_devmem *devmem = &device->devmem;
-	struct page *backing, *page;
+	struct page *page;
 
-	backing = alloc_page(GFP_HIGHUSER | __GFP_NOWARN);
-	if (!backing) {
-		atomic64_inc(&device->refused);
-		return NULL;
-	}
-	set_page_private(backing, 0);
-
-	spin_lock(&devmem->lock);
+	spin_lock_irq(&devmem->lock);
 	hh_recover_lost(devmem);
 	page = hh_pop(&devmem->free);
 	if (page)
 		devmem->allocated++;
-	spin_unlock(&devmem->lock);
+	spin_unlock_irq(&devmem->lock);
+	return page;
+}
+
+/* Returns a device page, locked and with one reference, or NULL. */
+static struct page *hh_devmem_alloc(struct hh_device *device)
+{
+	struct hh_devmem *devmem = &device->devmem;
+	struct page *backing = NULL, *page;
+
+	if (!devmem->address) {
+		backing = alloc_page(GFP_HIGHUSER | __GFP_NOWARN);
+		if (!backing) {
+			atomic64_inc(&device->refused);
+			return NULL;
+		}
+		set_page_private(backing, 0);
+	}
+
+	page = hh_take_free(devmem);
 	if (!page) {
-		__free_page(backing);
+		if (backing)
+			__free_page(backing);
 		return NULL;
 	}
 
+	/* Of coherent memory, this is the state: none of its bits is set. */
 	hh_set_page_data(page, backing);
 	/*
 	 * Eviction finds the page as soon as it has a reference: pairs with
-	 * hh_page_get_unless_free() in hh_evict_page(), after which the backing
-	 * page and its state are looked at.
+	 * hh_page_get_unless_free() in hh_evict_page(), after which the state,
+	 * and the backing page that holds it, are looked at.
 	 */
 	smp_wmb();
 	device->binding->use_page(device, page);
@@ -131,20 +149,25 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
  * hh_devmem_free() - take a device page back that nobody uses any more
  * @device: the device
  * @page: its page
+ *
+ * From any context: the last to let go of a coherent page can be a disk.
  */
 void hh_devmem_free(struct hh_device *device, struct page *page)
 {
 	struct hh_devmem *devmem = &device->devmem;
 	struct page *backing = hh_devmem_backing(page);
+	unsigned long irq;
 
 	if (hh_is_live(page))
 		atomic_long_dec(&devmem->live);
-	set_page_private(backing, 0);
-	__free_page(backing);
+	if (backing != page) {
+		set_page_private(backing, 0);
+		__free_page(backing);
+	}
 	/* Set by writes of the device, and nobody clears it for us. */
 	ClearPageDirty(page);
 
-	spin_lock(&devmem->lock);
+	spin_lock_irqsave(&devmem->lock, irq);
 	if (hh_wrong(HH_LEAK_DEVICE_PAGE)) {
 		hh_push(&devmem->lost, page);
 		devmem->nr_lost++;
@@ -152,7 +175,7 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
 		hh_push(&devmem->free, page);
 		devmem->freed++;
 	}
-	spin_unlock(&devmem->lock);
+	spin_unlock_irqrestore(&devmem->lock, irq);
 	hh_event_free(device);
 }
 
@@ -402,9 +425,9 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	vm_fault_t ret = 0;
 	int tries = 32;
 
-	spin_lock(&devmem->lock);
+	spin_lock_irq(&devmem->lock);
 	devmem->cpu_faults++;
-	spin_unlock(&devmem->lock);
+	spin_unlock_irq(&devmem->lock);
 	hh_event_fault(device, addr);
 
 	if (!HH_FAULT_PAGE_HELD)
@@ -424,9 +447,9 @@ static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
 {
 	unsigned long in_use;
 
-	spin_lock(&devmem->lock);
+	spin_lock_irq(&devmem->lock);
 	in_use = devmem->allocated - devmem->freed - devmem->nr_lost;
-	spin_unlock(&devmem->lock);
+	spin_unlock_irq(&devmem->lock);
 	return in_use;
 }
 
@@ -621,19 +644,20 @@ void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage)
 {
 	struct hh_devmem *devmem = &device->devmem;
 
-	spin_lock(&devmem->lock);
+	spin_lock_irq(&devmem->lock);
 	hh_recover_lost(devmem);
 	usage->allocated = devmem->allocated;
 	usage->freed = devmem->freed;
 	usage->in_use = devmem->allocated - devmem->freed;
 	usage->cpu_faults = devmem->cpu_faults;
-	spin_unlock(&devmem->lock);
+	spin_unlock_irq(&devmem->lock);
 }
 
 /**
  * hh_devmem_init() - give a device memory
  * @device: the device
- * @mebibytes: how much, 0 for none
+ * @mebibytes: how much, 0 for none. Where it is coherent, @device->devmem.address
+ *             says where that is
  *
  * Return: 0 or a negative error
  */

@@ -97,7 +97,8 @@ struct hh_work;
  * @done: whether what @look saw is outdated; with the mirror's lock held, unless
  *        the answer is of no interest
  * @add_memory: make the struct pages of the device's memory, of so many bytes,
- *              and fill in hh_devmem: pgmap, first, npages; NULL without any
+ *              and fill in hh_devmem: pgmap, first, npages, the latter left 0
+ *              where there cannot be any; NULL without any
  * @remove_memory: undo that; no page is in use
  * @use_page: take a free device page into use: locked, with a reference
  * @target_page: a page of system memory to migrate to, locked; NULL without any.
@@ -140,7 +141,8 @@ struct hh_binding {
 
 /**
  * struct hh_devmem - memory of a device
- * @pgmap: its struct pages, which the CPU cannot reach
+ * @address: where it is, if it is coherent memory, which the CPU reaches; else 0
+ * @pgmap: its struct pages
  * @private: of the binding
  * @first: number of the first page
  * @npages: how many there are, 0 without device memory
@@ -155,6 +157,7 @@ struct hh_binding {
  *        protected by nothing
  */
 struct hh_devmem {
+	phys_addr_t address;
 	struct dev_pagemap *pgmap;
 	void *private;
 	unsigned long first;
@@ -393,6 +396,7 @@ int hh_request(struct hh_file *file, struct hmm_harness_request *args);
 
 /* main.c */
 struct hh_device *hh_other_device(struct hh_device *device);
+unsigned int hh_count_devices(const struct hh_binding *binding);
 
 /* access.c */
 int hh_read(struct hh_work *work, struct hmm_harness_range *args);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Device memory of the binding `interval`: memremap_pages() makes the struct
- * pages, migrate_vma_*() moves their data.
+ * Device memory of the binding `interval`, private or coherent: memremap_pages()
+ * makes the struct pages, migrate_vma_*() moves their data.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include "compat.h"
 
 #if defined(HH_INTERVAL) && defined(HH_DEVMEM)
@@ -17,8 +19,8 @@
  * struct hh_interval_memory - the struct pages of a device
  * @pgmap: what the kernel needs to know of them
  * @device: whose they are
- * @region: the addresses that they pretend to have, of which there may be more
- *          than were asked for
+ * @region: the addresses that they have, or, if private, pretend to have, of
+ *          which there may be more than were asked for
  */
 struct hh_interval_memory {
 	struct dev_pagemap pgmap;
@@ -39,16 +41,77 @@ static void hh_page_free(struct hh_freed *freed)
 	hh_devmem_free(hh_page_device(page), page);
 }
 
+#ifdef HH_PRIVATE
 static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 {
 	return hh_devmem_fault(hh_page_device(vmf->page), vmf->vma,
 			       vmf->address, vmf->page);
 }
 
-static const struct dev_pagemap_ops hh_pagemap_ops = {
+static const struct dev_pagemap_ops hh_private_ops = {
 	.hh_free_op = hh_page_free,
 	.migrate_to_ram = hh_migrate_to_ram,
 };
+
+static struct resource *hh_map_private(struct hh_device *device,
+				       struct dev_pagemap *pgmap,
+				       unsigned long size)
+{
+	pgmap->type = MEMORY_DEVICE_PRIVATE;
+	pgmap->ops = &hh_private_ops;
+	return request_free_mem_region(&iomem_resource, size, device->name);
+}
+#endif
+
+#ifdef HH_COHERENT
+/*
+ * Nothing is done about it. But to leave that to the kernel would not do: its
+ * mf_generic_kill_procs() takes what an anonymous page is mapped by for a file.
+ */
+static int hh_memory_failure(struct dev_pagemap *pgmap, unsigned long pfn,
+			     unsigned long npages, int flags)
+{
+	return -ENXIO;
+}
+
+static const struct dev_pagemap_ops hh_coherent_ops = {
+	.hh_free_op = hh_page_free,
+	.memory_failure = hh_memory_failure,
+};
+
+/* Of what the kernel does not use itself: not of System RAM, which is busy. */
+static struct resource *hh_map_coherent(struct hh_device *device,
+					struct dev_pagemap *pgmap,
+					unsigned long size)
+{
+	phys_addr_t start = device->devmem.address;
+	struct resource *region;
+
+	pgmap->type = MEMORY_DEVICE_COHERENT;
+	pgmap->ops = &hh_coherent_ops;
+	region = request_mem_region(start, size, device->name);
+	if (region)
+		return region;
+	pr_err("%s: not free for coherent memory: %pap, %lu MiB; the kernel's command line takes memmap=SIZE$ADDRESS\n",
+	       device->name, &start, size >> 20);
+	return ERR_PTR(-EBUSY);
+}
+#endif
+
+static struct resource *hh_map_memory(struct hh_device *device,
+				      struct dev_pagemap *pgmap,
+				      unsigned long size)
+{
+#ifdef HH_COHERENT
+	if (device->devmem.address)
+		return hh_map_coherent(device, pgmap, size);
+#endif
+#ifdef HH_PRIVATE
+	return hh_map_private(device, pgmap, size);
+#else
+	return NULL;
+#endif
+}
 
 /**
  * hh_interval_add_memory() - see struct hh_binding
@@ -66,19 +129,17 @@ int hh_interval_add_memory(struct hh_device *device, unsigned long size)
 	memory = kzalloc_obj(*memory, GFP_KERNEL);
 	if (!memory)
 		return -ENOMEM;
-	region = request_free_mem_region(&iomem_resource, size, device->name);
-	if (IS_ERR(region)) {
+	pgmap = &memory->pgmap;
+	region = hh_map_memory(device, pgmap, size);
+	if (IS_ERR_OR_NULL(region)) {
 		kfree(memory);
-		return PTR_ERR(region);
+		return PTR_ERR_OR_ZERO(region);
 	}
 	memory->device = device;
 	memory->region = region;
-	pgmap = &memory->pgmap;
-	pgmap->type = MEMORY_DEVICE_PRIVATE;
 	pgmap->range.start = region->start;
 	pgmap->range.end = region->start + size - 1;
 	pgmap->nr_range = 1;
-	pgmap->ops = &hh_pagemap_ops;
 	pgmap->owner = device;
 	ret = memremap_pages(pgmap, numa_node_id());
 	if (IS_ERR(ret)) {
@@ -153,6 +214,10 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 	};
 	int ret;
 
+#ifdef HH_COHERENT
+	if (device->devmem.address && !move->to_device)
+		args.flags = MIGRATE_VMA_SELECT_DEVICE_COHERENT;
+#endif
 	hh_set_fault_page(&args, move->fault_page);
 	ret = migrate_vma_setup(&args);
 	if (ret)

@@ -88,6 +88,8 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->devmem.npages)
 		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
 				      HMM_HARNESS_CAP_EVICT;
+	if (file->device->devmem.address)
+		info->capabilities |= HMM_HARNESS_CAP_COHERENT;
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_REQUEST;
 	if (file->device->binding->watch)
@@ -105,7 +107,7 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->binding->exclude)
 		info->capabilities |= HMM_HARNESS_CAP_EXCLUSIVE;
 	info->device = file->device->id;
-	info->nr_devices = HMM_HARNESS_NR_DEVICES;
+	info->nr_devices = hh_count_devices(file->device->binding);
 	info->device_pages = file->device->devmem.npages;
 	return 0;
 }

@@ -541,7 +541,7 @@ const struct hh_binding hh_seed = {
 	.look = hh_seed_look,
 	.changed = hh_seed_changed,
 	.done = hh_seed_done,
-#ifdef HH_DEVMEM
+#ifdef HH_PRIVATE
 	.add_memory = hh_seed_add_memory,
 	.remove_memory = hh_seed_remove_memory,
 	.use_page = hh_seed_use_page,

@@ -4,7 +4,7 @@
 
 #include "compat/hmm.h"
 
-#ifdef HH_DEVMEM
+#ifdef HH_PRIVATE
 
 #include <linux/ioport.h>
 #include <linux/mm.h>
@@ -213,4 +213,4 @@ int hh_seed_migrate(struct hh_device *device, struct hh_migration *move)
 			   move->src, move->dst, &mine);
 }
 
-#endif /* HH_DEVMEM */
+#endif /* HH_PRIVATE */

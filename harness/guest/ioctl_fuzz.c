@@ -62,7 +62,7 @@
 #define POOL_PAGES 2048UL
 #define MAX_WORKERS 64
 #define CALLERS 2
-#define SHARED_FILES 4
+#define SHARED_FILES 6	/* one of each device that there can be */
 #define MAX_ERRNO 134
 /* What does not end within so many seconds of being killed is stuck. */
 #define PATIENCE 60
@@ -123,13 +123,19 @@ static const struct command commands[] = {
 	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
 };
 
-/* Which bindings there are depends on the kernel. */
-#define BINDINGS 2
+/*
+ * Which bindings there are depends on the kernel, and whether there is coherent
+ * memory, on the guest: it counts as a binding of its own here.
+ */
+#define BINDINGS 3
 static const char *const nodes[BINDINGS * HMM_HARNESS_NR_DEVICES] = {
 	"/dev/hmm_harness0", "/dev/hmm_harness1",
 	"/dev/hmm_mirror0", "/dev/hmm_mirror1",
+	"/dev/hmm_harness2", "/dev/hmm_harness3",
 };
-static const char *const bindings[BINDINGS] = { "interval", "mirror" };
+static const char *const bindings[BINDINGS] = {
+	"interval", "mirror", "interval, coherent",
+};
 
 /* The last row is for commands that do not exist. */
 #define ROWS (ARRAY_SIZE(commands) + 1)

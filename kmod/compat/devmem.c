@@ -5,7 +5,7 @@
  */
 #include "hmm.h"
 
-#if !defined(HAVE_HMM_MIRROR) && defined(HH_DEVMEM)
+#if !defined(HAVE_HMM_MIRROR) && defined(HH_PRIVATE)
 
 #include <linux/idr.h>
 #include <linux/ioport.h>

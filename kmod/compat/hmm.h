@@ -34,7 +34,7 @@
 
 #include <linux/pagemap.h>
 
-#ifdef HH_DEVMEM
+#ifdef HH_PRIVATE
 static inline void hmm_devmem_page_use(struct hmm_devmem *devmem,
 				       struct page *page)
 {
@@ -200,7 +200,7 @@ int hmm_vma_get_pfns(struct hmm_range *range);
 bool hmm_vma_range_done(struct hmm_range *range);
 int hmm_vma_fault(struct hmm_range *range, bool block);
 
-#ifdef HH_DEVMEM
+#ifdef HH_PRIVATE
 struct page *hmm_vma_alloc_locked_page(struct vm_area_struct *vma,
 				       unsigned long addr);
 
@@ -286,7 +286,7 @@ struct migrate_vma_ops {
 int migrate_vma(const struct migrate_vma_ops *ops, struct vm_area_struct *vma,
 		unsigned long start, unsigned long end, unsigned long *src,
 		unsigned long *dst, void *private);
-#endif /* HH_DEVMEM */
+#endif /* HH_PRIVATE */
 
 #endif /* HAVE_HMM_MIRROR */
 #endif /* HMM_HARNESS_COMPAT_HMM_H */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * User API of the hmm_harness module: /dev/hmm_harness0, /dev/hmm_harness1.
+ * User API of the hmm_harness module: /dev/hmm_harness0, /dev/hmm_harness1; and
+ * /dev/hmm_harness2, /dev/hmm_harness3, whose memory the CPU reaches, where the
+ * module was given some.
  *
  * An open file is one *mirror*: after HMM_HARNESS_BIND it shows the memory of
  * the process that called it to the device whose node was opened. The file may
@@ -38,7 +40,9 @@
 #include <linux/types.h>
 
 #define HMM_HARNESS_ABI_VERSION 1
+/* Devices of each binding, and those with coherent memory, numbered after them */
 #define HMM_HARNESS_NR_DEVICES 2
+#define HMM_HARNESS_NR_COHERENT 2
 #define HMM_HARNESS_MAX_PAGES 65536
 
 /*
@@ -56,8 +60,8 @@
 /* It lives in the memory of the device asked. */
 #define HMM_HARNESS_PAGE_LOCAL 0x10
 /*
- * It lives in the memory of another device. HMM shows device-private memory of
- * others as if there were nothing: never seen for that.
+ * It lives in the memory of another device: in coherent memory. HMM shows
+ * device-private memory of others as if there were nothing: never seen for that.
  */
 #define HMM_HARNESS_PAGE_REMOTE 0x20
 /* TABLE and DMA: the device's entry contradicts the CPU's (clause 1). */
@@ -94,6 +98,8 @@
 #define HMM_HARNESS_CAP_DMA 0x1000
 /* EXCLUSIVE */
 #define HMM_HARNESS_CAP_EXCLUSIVE 0x200
+/* The memory that HMM_HARNESS_CAP_DEVMEM speaks of is coherent: the CPU reaches it */
+#define HMM_HARNESS_CAP_COHERENT 0x4000
 
 /**
  * struct hmm_harness_info - HMM_HARNESS_INFO
@@ -103,7 +109,7 @@
  * @page_size: (out) bytes
  * @capabilities: (out) HMM_HARNESS_CAP_*
  * @device: (out) number of the device, as in the node's name
- * @nr_devices: (out) how many devices there are
+ * @nr_devices: (out) how many devices of its kind of node there are
  * @device_pages: (out) pages of memory the device has; 0 without
  *                HMM_HARNESS_CAP_DEVMEM
  */
@@ -178,8 +184,9 @@ struct hmm_harness_bind {
  * that does not move is no error. @pages has HMM_HARNESS_PAGE_MOVED when this
  * call moved the page, HMM_HARNESS_PAGE_LOCAL when it lives in the memory of
  * this device afterwards, nothing else. TO_DEVICE moves what is in system
- * memory and makes pages where an anonymous mapping has none; all pages of the
- * range that live in the device then get an entry. TO_SYSTEM moves what is in
+ * memory, not what is in that of another device, and makes pages where an
+ * anonymous mapping has none; all pages of the range that live in the device
+ * then get an entry. TO_SYSTEM moves what is in
  * the memory of this device. Pages move before they are looked at again to be
  * told of and entered: when that second step fails, see @done above.
  *
@@ -219,7 +226,7 @@ struct hmm_harness_range {
 /* hmm_harness_request.owner: whose device-private memory is shown */
 #define HMM_HARNESS_AS_OWN 0
 #define HMM_HARNESS_AS_NOBODY 1
-#define HMM_HARNESS_AS_OTHER 2	/* that of the other device of this binding */
+#define HMM_HARNESS_AS_OTHER 2	/* that of the other device of this kind */
 
 /* hmm_harness_request.flags */
 #define HMM_HARNESS_REQUEST_STALE 0x1
@@ -429,7 +436,8 @@ struct hmm_harness_refuse {
  * @moved: (out) pages that went back to system memory, of every process
  * @left: (out) pages still in use afterwards
  *
- * A page that somebody has in hand at that moment stays.
+ * A page that somebody has in hand at that moment stays, as does a coherent page
+ * that is pinned.
  */
 struct hmm_harness_evict {
 	__u32 size;
@@ -445,7 +453,7 @@ struct hmm_harness_evict {
  * @in_use: (out) device pages that are allocated now
  * @allocated: (out) device pages ever allocated
  * @freed: (out) device pages ever freed
- * @cpu_faults: (out) migrate_to_ram() calls
+ * @cpu_faults: (out) migrate_to_ram() calls; none of coherent memory
  * @invalidations: (out) invalidation callbacks of this file's mirror
  * @entries: (out) entries in this file's device page table
  * @refused: (out) how often the device did without what it needed because
