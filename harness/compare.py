@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,18 @@ from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
 from harness.program.observations import EVICTED, SEQUENCE, USAGE, Observation, Status
-from harness.program.operations import QUERIES, DeviceRead, Evict, Exclusive, Operation, Read, SequenceNumber, span_of
+from harness.program.operations import (
+    QUERIES,
+    DeviceRead,
+    Evict,
+    Exclusive,
+    Operation,
+    Poison,
+    Read,
+    SequenceNumber,
+    ToDevice,
+    span_of,
+)
 from harness.program.program import Program
 
 
@@ -51,8 +63,14 @@ class Comparison:
 
 def obstacle(program: Program, rules: Rules) -> str | None:
     """Why `program` cannot run on this kernel, with the step that it is about; None if it can."""
+    asked: Counter[str] = Counter()
     for number, step in enumerate(program.steps):
         why = rules.obstacle(step)
+        if why is None and isinstance(step, ToDevice):
+            asked[step.actor] += step.span.count
+            why = rules.overrun(step.actor, asked[step.actor])
+        if why is None and isinstance(step, Poison):
+            why = rules.spoils(asked)
         if why is not None:
             return f"step {number + 1}: {why}"
     return None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from harness.program.operations import (
+    COHERENT,
     DEVICES,
     MAX_DMA_MAPS,
     MAX_REQUEST,
@@ -64,6 +65,7 @@ from harness.program.program import Program
 
 _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
 _EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
+_PRIVATE = tuple(device for device in DEVICES if device not in COHERENT)
 _SPAN_KINDS = (
     Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
 )  # fmt: skip
@@ -92,13 +94,15 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     alive = ["a"]
     born = 1
     bound: dict[str, str] = {}
+    # Few kernels have coherent memory, and a program that needs it says nothing of the others.
+    devices = draw(st.sampled_from((_PRIVATE, _PRIVATE, DEVICES)))
     watches: dict[str, list[Span]] = {}
     mapped: dict[str, list[Span]] = {}  # for DMA, by device
     dying: list[str] = []
     for _ in range(draw(st.integers(0, max_steps))):
         region = draw(st.sampled_from(sorted(sizes)))
         span = draw(_span(region, sizes[region]))
-        kinds: list[type[Operation]] = [Bind] if len(bound) < len(DEVICES) and alive else []
+        kinds: list[type[Operation]] = [Bind] if len(bound) < len(devices) and alive else []
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
@@ -197,7 +201,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                     dying.append(actor)
                 steps.append(Reap(actor))
             case "Bind":
-                device = draw(st.sampled_from([device for device in DEVICES if device not in bound]))
+                device = draw(st.sampled_from([device for device in devices if device not in bound]))
                 bound[device] = draw(st.sampled_from(alive))
                 steps.append(Bind(device, bound[device]))
             case "Unbind":

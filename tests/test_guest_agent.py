@@ -223,6 +223,39 @@ def test_a_missing_executor_is_an_error(tmp_path: Path, log: Log) -> None:
     assert "cannot start" in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("command_line", "place"),
+    [
+        ("quiet memmap=548M$0x20000000 nosmp", (512 << 20, 548 << 20)),
+        ("memmap=1G$3G", (3 << 30, 1 << 30)),
+        ("memmap=64K$0x10000 memmap=32M$0x20000000", (0x10000, 64 << 10)),
+        ("memmap=512M memmap=4M@16M memmap=4M#16M", (0, 0)),
+        ("quiet", (0, 0)),
+    ],
+)
+def test_memory_that_the_kernel_leaves_alone_is_found(command_line: str, place: tuple[int, int]) -> None:
+    assert kernel.reserved_memory(command_line) == place
+
+
+def test_each_module_gets_its_part_of_the_reserved_memory(tmp_path: Path) -> None:
+    ours, theirs, old = (tmp_path / name for name in ("hmm_harness.ko", "test_hmm.ko", "old.ko"))
+    ours.write_bytes(b"\x7fELF\0parmtype=coherent_addr:array of ulong\0")
+    theirs.write_bytes(b"\x7fELF\0parmtype=spm_addr_dev0:long\0parmtype=spm_addr_dev1:long\0")
+    old.write_bytes(b"\x7fELF\0")
+
+    def given(module: str, path: Path, mebibytes: int) -> str:
+        return kernel.memory_parameters(module, str(path), (512 << 20, mebibytes << 20))
+
+    assert given("hmm_harness", ours, 548) == f"coherent_addr={0x20000000},{0x21000000}"
+    assert given("test_hmm", theirs, 548) == f"spm_addr_dev0={0x22000000} spm_addr_dev1={0x32000000}"
+    assert given("hmm_harness", ours, 32) == f"coherent_addr={0x20000000},{0x21000000}"
+    # No room for it, no such parameter, nobody who takes memory
+    assert given("test_hmm", theirs, 543) == ""
+    assert given("hmm_harness", ours, 31) == ""
+    assert given("test_hmm", old, 548) == ""
+    assert given("zram", ours, 548) == ""
+
+
 @pytest.fixture
 def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the module's parameters look like."""
@@ -268,7 +301,7 @@ def test_mistakes_that_the_module_does_not_take_are_an_error(parameters: Path) -
 
 def test_the_head_of_a_response_is_as_the_header_says() -> None:
     assert OUTCOME.size == ffi.sizeof("struct wire_outcome")
-    numbers = (0x1111, 0x2222, 0x3333, 0x4444, 0x5555)
+    numbers = (0x1111, 0x2222, 0x3333, 0x4444, 0x5555, 0x6666, 0x7777)
     outcome: Any = ffi.from_buffer("struct wire_outcome *", OUTCOME.pack(*numbers))
     assert (outcome.magic, outcome.observations, outcome.length, *outcome.in_use) == numbers
 

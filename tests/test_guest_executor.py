@@ -379,7 +379,7 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([b"\x1f" + b"\0" * 31]), "operation 0 (code 31): unknown code"),
         (request([b"\x2b" + b"\0" * 31]), "operation 0 (code 43): unknown code"),
         (request([operation("READ", actor=16, npages=1)]), "actor out of range"),
-        (request([operation("SNAPSHOT", actor=2, npages=1)]), "actor out of range"),
+        (request([operation("SNAPSHOT", actor=4, npages=1)]), "actor out of range"),
         (request([operation("FORK", other=16)]), "other out of range"),
         (request([operation("READ", npages=1, other=1)]), "other out of range"),
         (request([operation("READ")]), "npages out of range"),

@@ -32,7 +32,15 @@ def machine() -> Machine:
         "debian:6.1", "plain", "6.1.0", "00", Path("/k/bzImage"), Path("/k"), None, {}, Path("/k/.config")
     )
     image = Image("00", Path("/i/root.erofs"), Path("/i/key"), "ssh-ed25519 AAAA")
-    return Machine(kernel, image, Payload("00", Path("/p/a,b.erofs")), memory_mib=300, cpus=3, append="quiet nosmp")
+    return Machine(
+        kernel,
+        image,
+        Payload("00", Path("/p/a,b.erofs")),
+        memory_mib=300,
+        reserved_mib=100,
+        cpus=3,
+        append="quiet nosmp",
+    )
 
 
 def values(argv: list[str], option: str) -> list[str]:
@@ -52,7 +60,7 @@ def test_nothing_of_the_host_is_reachable(machine: Machine) -> None:
 def test_a_comma_in_a_path_is_doubled(machine: Machine) -> None:
     argv = arguments(machine, QEMU, "tcg", SOCKETS, memory=Memory(Path("/m,1"), shared=True), incoming=False)
     assert any(drive.startswith("file=/p/a,,b.erofs,id=payload,") for drive in values(argv, "-drive"))
-    assert values(argv, "-object") == ["memory-backend-file,id=ram,size=300M,mem-path=/m,,1,share=on"]
+    assert values(argv, "-object") == ["memory-backend-file,id=ram,size=400M,mem-path=/m,,1,share=on"]
 
 
 def test_a_machine_that_is_restored_differs_in_memory_and_incoming_only(machine: Machine) -> None:
@@ -61,14 +69,14 @@ def test_a_machine_that_is_restored_differs_in_memory_and_incoming_only(machine:
     assert restored[-2:] == ["-incoming", "defer"]
     different = [(old, new) for old, new in zip(booted, restored, strict=False) if old != new]
     assert different == [
-        ("memory-backend-ram,id=ram,size=300M", "memory-backend-file,id=ram,size=300M,mem-path=/m,share=off")
+        ("memory-backend-ram,id=ram,size=400M", "memory-backend-file,id=ram,size=400M,mem-path=/m,share=off")
     ]
 
 
 def test_cpus_and_memory_are_the_machines(machine: Machine) -> None:
     argv = arguments(machine, QEMU, "kvm", SOCKETS, memory=None, incoming=False)
     assert values(argv, "-smp") == ["3"]
-    assert values(argv, "-m") == ["300M"]
+    assert values(argv, "-m") == ["400M"]
     assert values(argv, "-accel") == ["kvm"]
 
 

@@ -186,7 +186,7 @@ def test_a_connection_that_is_cut(vm: VM) -> None:
     [
         ({"append": "root=/dev/nothing"}, Trouble.PANIC, "Unable to mount root"),
         ({"append": "init=/nothing"}, Trouble.PANIC, "Requested init /nothing failed"),
-        ({"memory_mib": 0}, Trouble.QEMU_DIED, "ended with status 1"),
+        ({"memory_mib": 0, "reserved_mib": 0}, Trouble.QEMU_DIED, "ended with status 1"),
         ({"cpus": 100_000}, Trouble.QEMU_DIED, "ended with status 1"),
     ],
 )
@@ -229,7 +229,7 @@ def files(root: Path) -> list[Path]:
 
 
 def test_a_saved_state_that_is_corrupt_is_noticed_and_replaced(machine: Machine, tmp_path: Path) -> None:
-    machine = replace(machine, memory_mib=256)  # less to hash, three times
+    machine = replace(machine, memory_mib=256, reserved_mib=0)  # less to hash, three times
     words = StringIO()
     cache = Cache(tmp_path)
 

@@ -42,6 +42,8 @@ _MAX_JSON = 1 << 20
 _MAX_BODY = 64 << 20
 _FRAME_SECONDS = 30.0  # for the rest of a frame that has begun
 _NODES = {"interval": "/dev/hmm_harness0", "mirror": "/dev/hmm_mirror0", "test_hmm": "/dev/hmm_dmirror0"}
+_DEVICES = ("d0", "d1", "c0", "c1")  # harness/program/operations.py
+_COHERENT = {"INTERVAL_COHERENT": "/dev/hmm_harness2", "TEST_HMM_COHERENT": "/dev/hmm_dmirror2"}
 _DMIRRORS = 2  # of lib/test_hmm.c, with device-private memory
 
 
@@ -74,7 +76,7 @@ class Agent:
         for file in sorted(os.listdir(self._modules)):
             name = file.removesuffix(".ko")
             try:
-                kernel.load_module(f"{self._modules}/{file}")
+                kernel.load_module(f"{self._modules}/{file}", self._parameters(name))
                 self._loaded[name] = "loaded"
             except AgentError as error:
                 self._loaded[name] = error.message
@@ -84,6 +86,10 @@ class Agent:
         self._taint = kernel.taint()
         self._system_calls = features(self._executor.path)
         self._executor.start()
+
+    def _parameters(self, module: str) -> str:
+        """What `module` is loaded with, unless somebody says otherwise."""
+        return kernel.memory_parameters(module, f"{self._modules}/{module}.ko", kernel.reserved_memory())
 
     def _make_nodes(self) -> None:
         kernel.make_missing_nodes("HMM_DMIRROR", "/dev/hmm_dmirror%d", _DMIRRORS)
@@ -98,7 +104,11 @@ class Agent:
                 "modules": self._loaded,
                 "log": self._loading,
                 "mistakes": kernel.known_mistakes(),
-                "features": [*kernel.features(), *self._system_calls],
+                "features": [
+                    *kernel.features(),
+                    *self._system_calls,
+                    *(name for name, node in _COHERENT.items() if os.path.exists(node)),
+                ],
                 "python": ".".join(map(str, sys.version_info[:3])),
             },
         }
@@ -187,14 +197,15 @@ class Agent:
             "seconds": seconds,
             "log": [*log, *response.remarks],
             "taint": before ^ self._taint,
-            "residue": {f"d{n}": pages for n, pages in enumerate(response.in_use) if pages is not None},
+            "residue": {_DEVICES[n]: pages for n, pages in enumerate(response.in_use) if pages is not None},
         }
         return result, response.data + heard
 
     def _load(self, request: dict[str, Any], _body: bytes) -> Answer:
-        """`module`: its name; `parameters`: as on insmod's command line."""
+        """`module`: its name; `parameters`: as on insmod's command line, else those that it was first loaded with."""
         name = _module_name(request)
-        kernel.load_module(f"{self._modules}/{name}.ko", str(request.get("parameters", "")))
+        parameters = str(request["parameters"]) if "parameters" in request else self._parameters(name)
+        kernel.load_module(f"{self._modules}/{name}.ko", parameters)
         self._loaded[name] = "loaded"
         self._make_nodes()
         self._taint = kernel.taint()

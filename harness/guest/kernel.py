@@ -19,6 +19,14 @@ _RECORD_BYTES = 8192  # a record of /dev/kmsg is never longer: kernel/printk, PR
 LOST_LINES = "[hmm-harness: lines are missing here, the kernel's log buffer was overrun]"
 EARLIER_LINES = "[hmm-harness: printed before this program started, up to here]"
 
+_COMMAND_LINE = "/proc/cmdline"
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+# Who gets some of the memory that is reserved, in this order: the parameters that take the addresses of two pieces,
+# and the length of each in bytes. kmod/main.c devmem_mb; lib/test_hmm.c DEVMEM_CHUNK_SIZE
+_TAKERS = (
+    ("hmm_harness", "coherent_addr={},{}", 16 << 20),
+    ("test_hmm", "spm_addr_dev0={} spm_addr_dev1={}", 256 << 20),
+)
 _TAINTED = "/proc/sys/kernel/tainted"
 _PARAMETERS = "/sys/module/hmm_harness/parameters"
 
@@ -62,6 +70,41 @@ def load_module(path: str, parameters: str = "") -> None:
             ) from error
     finally:
         os.close(fd)
+
+
+def reserved_memory(command_line: str = "") -> tuple[int, int]:
+    """The first address and the length, in bytes, of the memory that the command line keeps from the kernel; 0, 0
+    without any: `memmap=SIZE$ADDRESS`, Documentation/admin-guide/kernel-parameters.txt.
+    """
+    for word in (command_line or _read(_COMMAND_LINE)).split():
+        size, dollar, address = word.removeprefix("memmap=").partition("$")
+        if word.startswith("memmap=") and dollar and "," not in word:
+            return _bytes(address), _bytes(size)
+    return 0, 0
+
+
+def _bytes(text: str) -> int:
+    unit = _UNITS.get(text[-1:].upper())
+    return int(text[:-1], 0) * unit if unit else int(text, 0)
+
+
+def memory_parameters(module: str, path: str, place: tuple[int, int]) -> str:
+    """What tells `module`, whose file is `path`, of its part of the memory at `place`; nothing if it takes none."""
+    start, size = place
+    for name, form, piece in _TAKERS:
+        if size < 2 * piece:
+            continue
+        if name == module:
+            return form.format(start, start + piece) if _takes(path, form.partition("=")[0]) else ""
+        start += 2 * piece
+        size -= 2 * piece
+    return ""
+
+
+def _takes(path: str, parameter: str) -> bool:
+    """Whether the module file `path` has `parameter`: the kernel warns of one that a module does not have."""
+    with open(path, "rb") as file:
+        return f"parmtype={parameter}:".encode() in file.read()
 
 
 def unload_module(name: str) -> None:

@@ -10,7 +10,7 @@ from harness.guest.kernel import AgentError
 
 # wire.h, struct wire_outcome. Not through harness.abi: importing that takes a second in the guest, and this is
 # all that the agent needs to know of the wire. A test compares it with the header.
-OUTCOME = struct.Struct("<II Q 2Q")
+OUTCOME = struct.Struct("<II Q 4Q")
 UNKNOWN = 0xFFFFFFFFFFFFFFFF
 
 _EXITS = {

@@ -18,7 +18,8 @@
 #define WIRE_MAX_OPERATIONS 65536
 #define WIRE_MAX_PAGES 65536
 #define WIRE_MAX_SUBJECTS 16
-#define WIRE_MAX_DEVICES 2
+#define WIRE_MAX_DEVICES 4
+#define WIRE_FIRST_COHERENT 2 /* from this one on, their memory is such that the CPU reaches it */
 
 /* wire_program.binding */
 #define WIRE_INTERVAL 1
@@ -170,7 +171,8 @@ struct wire_operation {
  * @observations: as many as the request had operations
  * @length: bytes of the response, this head included
  * @in_use: pages of each device that are still allocated when all subjects are
- *          gone and all files closed; or WIRE_UNKNOWN
+ *          gone and all files closed; or WIRE_UNKNOWN. Of those with coherent
+ *          memory, which a guest need not have, if the program uses them
  */
 struct wire_outcome {
 	uint32_t magic;

@@ -11,7 +11,7 @@ from harness.model.memory import Pte
 from harness.model.state import Ear, Handlers, Mirror, State
 from harness.model.views import counted, entries_of
 from harness.program.observations import Mark, Observation
-from harness.program.operations import Bind, Events, Table, Unbind, Usage, Watch, Watched
+from harness.program.operations import COHERENT, Bind, Events, Table, Unbind, Usage, Watch, Watched
 
 _HEARD = Shape(Mark.HEARD)
 
@@ -59,7 +59,8 @@ class Devices:
         entries = len(self._state.mirrors[step.actor].entries)
         in_use, allocated = observed.elements[:2] if len(observed.elements) > 1 else (0, 0)
         freed = allocated - in_use if isinstance(allocated, int) and isinstance(in_use, int) else 0
-        faults = Count(self._state.returns.get(step.actor, 0))
+        # Clause 91: no CPU has to ask for a page of coherent memory.
+        faults = Count(0, 0) if step.actor in COHERENT else Count(self._state.returns.get(step.actor, 0))
         if len(observed.elements) > 3 and isinstance(observed.elements[3], int):
             self._state.returns[step.actor] = observed.elements[3]  # only grows
         elements = (

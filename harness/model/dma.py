@@ -12,7 +12,7 @@ from harness.model.state import DmaView, Handlers, State
 from harness.model.views import entries_of
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Mark, Observation
-from harness.program.operations import DEVICES, Access, DmaMap, DmaTable, DmaUnmap, Owner
+from harness.program.operations import COHERENT, Access, DmaMap, DmaTable, DmaUnmap, Owner, other_device
 
 
 class Dma:
@@ -27,8 +27,7 @@ class Dma:
 
     def _map(self, step: DmaMap, observed: Observation) -> Expectation:
         """All pages or none: a fault of one that fails leaves the others as they were."""
-        others = [device for device in DEVICES if device != step.actor]
-        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: others[0]}[step.owner]
+        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: other_device(step.actor)}[step.owner]
         dma = self._state.mirrors[step.actor].dma.setdefault(step.span, DmaView())
         walk = Walk(self._state, step.actor, owner)
         write = step.access is Access.WRITE
@@ -65,7 +64,8 @@ class Dma:
             page, write = dma.entries[number]
             pte = mirror.space.ptes.get(number)
             entered = Pte(page, write, or_zero=pte is not None and pte.or_zero)
-            entries = entries_of(entered, dma.owner or "", huge=True, missing=True)
+            looks = step.actor if page.home in COHERENT else dma.owner or ""
+            entries = entries_of(entered, looks, huge=True, missing=True)
             if page.home not in (None, step.actor):
                 entries = _of_other(entries)
             allowed.append(_mapped(entries))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from harness.program.observations import Token
-from harness.program.operations import Backing, Prot
+from harness.program.operations import COHERENT, Backing, Prot
 
 HUGE_PAGES = 512  # base pages of a transparent huge page (x86-64)
 FAULT_AROUND = 16  # pages; mm/memory.c fault_around_bytes
@@ -41,6 +41,14 @@ class Page:
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
+
+    @property
+    def private_home(self) -> str | None:
+        """The device in whose memory it lives, if that is private: no CPU reaches it there.
+
+        In coherent memory a page is as present as in system memory (include/linux/memremap.h MEMORY_DEVICE_COHERENT).
+        """
+        return None if self.home in COHERENT else self.home
 
     def fill(self, token: int) -> None:
         """Somebody wrote it: it holds `token` and nothing else."""
@@ -166,7 +174,7 @@ class AddressSpace:
     def fault_in(self, page_number: int, *, write: bool) -> Page | None:
         """Makes the page accessible, as mm/memory.c handle_mm_fault() does where the VMA allows the access.
 
-        The page must not be in device memory. Returns the page that was mapped until then, if another one
+        The page must not be in private device memory. Returns the page that was mapped until then, if another one
         took its place.
         """
         area = self.areas[page_number]

@@ -10,7 +10,7 @@ from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Pag
 from harness.model.state import Handlers, State
 from harness.model.views import counted
 from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation
-from harness.program.operations import MAX_PAGES, MAX_SUBJECTS, Evict, Span, ToDevice, ToDeviceShort, ToSystem
+from harness.program.operations import COHERENT, MAX_PAGES, MAX_SUBJECTS, Evict, ToDevice, ToDeviceShort, ToSystem
 
 
 class Migration:
@@ -29,7 +29,7 @@ class Migration:
     def _to_device(self, step: ToDevice | ToDeviceShort, observed: Observation) -> Expectation:
         mirror = self._state.mirrors[step.actor]
         space = mirror.space
-        capacity = self._state.rules.device_pages
+        capacity = self._state.rules.room(step.actor)
         cut = False
         # What there is no memory for stays where it is.
         room = MAX_PAGES * MAX_SUBJECTS if capacity is None else capacity - len(self._state.residents(step.actor))
@@ -51,7 +51,7 @@ class Migration:
                 else:
                     allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
-            whole = self._is_whole(space, number, step.span) and number // HUGE_PAGES != split
+            whole = self._is_whole(space, number, step) and number // HUGE_PAGES != split
             if moves and short is Known.MAYBE:
                 short = Known.NO
                 unsure = True
@@ -130,9 +130,10 @@ class Migration:
             return False
         return not any(isinstance(element, Entry) and Mark.MOVED in element.marks for element in seen)
 
-    def _is_whole(self, space: AddressSpace, number: int, span: Span) -> bool:
-        """Whether the 2 MiB around this page may migrate as one: `span` and a VMA have all of it."""
-        if not self._state.rules.moves_huge:
+    def _is_whole(self, space: AddressSpace, number: int, step: ToDevice | ToDeviceShort) -> bool:
+        """Whether the 2 MiB around this page may migrate as one: the step's span and a VMA have all of it."""
+        span = step.span
+        if not self._state.rules.moves_huge or step.actor in COHERENT:  # executor/test_hmm.c migrated_at_once()
             return False
         first = number - number % HUGE_PAGES
         block = range(first, first + HUGE_PAGES)

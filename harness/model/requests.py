@@ -11,7 +11,7 @@ from harness.model.memory import HUGE_PAGES, AddressSpace, Area, Known, Page, Pt
 from harness.model.state import Handlers, State
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Element, Entry, Mark, Observation
-from harness.program.operations import DEVICES, Asked, Manner, Owner, Request
+from harness.program.operations import COHERENT, Asked, Manner, Owner, Request, other_device
 
 # The VMAs and 2 MiB of them in which a page needs a fault, and whether for writing.
 _Along = dict[tuple[Area, int], bool]
@@ -30,8 +30,7 @@ class Requests:
     def _request(self, step: Request, observed: Observation) -> Expectation:
         if step.manner is Manner.STALE:
             return Expectation(frozenset({errno.EBUSY}))  # clause 52
-        others = [device for device in DEVICES if device != step.actor]
-        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: others[0]}[step.owner]
+        owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: other_device(step.actor)}[step.owner]
         walk = Walk(self._state, step.actor, owner)
         along = self._along(step, walk.space, owner)
         if self._fails_along(walk, step, along, observed):
@@ -99,7 +98,7 @@ class Requests:
                 pte is not None
                 and pte.present is Known.YES
                 and pte.exclusive is Known.NO
-                and pte.page.home in (None, owner)
+                and pte.page.private_home in (None, owner)
             )
             segment = (area, number // HUGE_PAGES)
             if not there or segment in found or (write and pte is not None and pte.write is not Known.YES):
@@ -162,11 +161,16 @@ class Requests:
             self._state.touch(space, number, write=write)
             pte = space.ptes[number]
             pte.present = Known.MAYBE
-        elif pte.page.home is not None:
+        elif pte.page.private_home is not None:
             self._state.stray(pte.page, FAULTED_ALONG)
         elif pte.exclusive is not Known.NO:
             pte.exclusive = Known.MAYBE
             self._state.doubt(space, (number,))
+        elif write and pte.page.home in COHERENT and pte.write is not Known.YES and len(pte.page.mappings) > 1:
+            # It may be a copy of its own now, in system memory.
+            copy = Page(pte.page.tokens, anonymous=True, home=pte.page.home, strayed=FAULTED_ALONG)
+            pte = Pte(copy, Known.MAYBE)
+            space.set(number, pte)
         if write and pte.page.zero:
             pte = Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, pte.present, huge=pte.huge)
             space.set(number, pte)

@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from harness.program.operations import (
+    COHERENT,
     Advice,
     Advise,
     Backing,
+    DeviceOperation,
     DeviceReadUnlocked,
     DmaMap,
     DmaTable,
@@ -40,6 +42,10 @@ class Rules:
     shows_moves: bool  # migration says of each page whether it moved
     fault_shows_entries: bool  # a fault shows the resulting entries
     device_pages: int | None  # memory of a device, in pages of 4096 bytes; None if it grows
+    coherent: str | None  # which of `FEATURES` says that it has c0 and c1; None if it never has
+    coherent_pages: int  # memory of each of these, in pages
+    full_warns: bool  # its driver makes the kernel warn when these are not enough
+    failure_oopses: bool  # ... and oops when a page of these fails
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
     asks_for_huge: bool  # it migrates huge pages whole where the kernel can
     tells_leaks: bool  # of each device, how much of its memory is in use
@@ -66,7 +72,11 @@ class Rules:
 
     def obstacle(self, step: Operation) -> str | None:
         """Why no driver can carry `step` out on this kernel; None if it can be done."""
-        if isinstance(step, ToDevice | ToDeviceShort | ToSystem | Evict) and not self.has("DEVMEM"):
+        if isinstance(step, DeviceOperation) and step.actor in COHERENT:
+            why = self._no_coherent()
+            if why is not None:
+                return why
+        elif isinstance(step, ToDevice | ToDeviceShort | ToSystem | Evict) and not self.has("DEVMEM"):
             return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
         if isinstance(step, Advise) and step.advice in POPULATE and not self.has("POPULATE"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
@@ -95,6 +105,36 @@ class Rules:
             return "needs hmm_dma_map_pfn(), which this kernel does not have"
         return None
 
+    def _no_coherent(self) -> str | None:
+        """Why there is no device with coherent memory; None if there are such."""
+        devices = " and ".join(COHERENT)
+        if self.coherent is None:
+            return f"{self.binding} has no {devices}: v4.20's MEMORY_DEVICE_PUBLIC was never usable"
+        if not self.has("COHERENT"):
+            return f"{devices} need MEMORY_DEVICE_COHERENT as it is since v6.1, which this kernel does not have"
+        if not self.has(self.coherent):
+            return f"{devices} need memory that is kept from the kernel (memmap=SIZE$ADDRESS): this guest has none"
+        return None
+
+    def overrun(self, device: str, asked: int) -> str | None:
+        """Why no program may ask for `asked` pages to go to `device`, all told; None if it may."""
+        if not self.full_warns or device not in COHERENT or asked <= self.coherent_pages:
+            return None
+        return f"{self.binding} warns when its coherent memory of {self.coherent_pages} pages may be full"
+
+    def spoils(self, devices: Collection[str]) -> str | None:
+        """Why memory must not fail where there may be pages in that of `devices`; None if it may."""
+        if not self.failure_oopses or not set(COHERENT) & set(devices):
+            return None
+        return (
+            f"{self.binding} leaves the failure of coherent memory to the kernel, which takes an anonymous page for "
+            "one of a file and oopses (mm/memory-failure.c mf_generic_kill_procs())"
+        )
+
+    def room(self, device: str) -> int | None:
+        """How many pages the memory of `device` has; None if it grows."""
+        return self.coherent_pages if device in COHERENT else self.device_pages
+
 
 _GUARDS = (Advice.GUARD_INSTALL, Advice.GUARD_REMOVE)
 _AGES = (Advice.COLD, Advice.PAGEOUT)
@@ -104,6 +144,9 @@ POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 # harness/guest/executor/features.c, by calling.
 FEATURES = {
     "DEVMEM": "device-private memory",
+    "COHERENT": "coherent device memory, and a way to tell its pages in use from free ones (v6.1)",
+    "INTERVAL_COHERENT": "our module has memory for c0 and c1",
+    "TEST_HMM_COHERENT": "so has test_hmm",
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
@@ -134,6 +177,10 @@ _BINDINGS = {
             shows_moves=True,
             fault_shows_entries=True,
             device_pages=4096,  # kmod/main.c devmem_mb
+            coherent="INTERVAL_COHERENT",
+            coherent_pages=4096,  # kmod/main.c devmem_mb
+            full_warns=False,
+            failure_oopses=False,
             cannot={},
             asks_for_huge=False,  # kmod/interval_devmem.c hh_interval_migrate()
             tells_leaks=True,
@@ -144,6 +191,10 @@ _BINDINGS = {
             shows_moves=True,
             fault_shows_entries=True,
             device_pages=4096,  # kmod/main.c devmem_mb
+            coherent=None,
+            coherent_pages=0,
+            full_warns=False,
+            failure_oopses=False,
             cannot={
                 "request": "v4.20 has neither default_flags, nor a mask, nor an owner",
                 "watch": "a mirror of v4.20 hears of all addresses",
@@ -169,6 +220,10 @@ _BINDINGS = {
             shows_moves=False,
             fault_shows_entries=False,
             device_pages=None,  # lib/test_hmm.c dmirror_allocate_chunk()
+            coherent="TEST_HMM_COHERENT",
+            coherent_pages=65536,  # lib/test_hmm.c: one chunk, DEVMEM_CHUNK_SIZE
+            full_warns=True,  # dmirror_allocate_chunk(): "Conflicting mapping in same section"
+            failure_oopses=True,  # dmirror_devmem_ops has no memory_failure()
             # lib/test_hmm.c. What its table has lost it finds again as the page of the device itself, not as the
             # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
             cannot={
@@ -203,7 +258,8 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 
 # For who has no target to ask: what debian:6.1 has.
 _DEBIAN_6_1 = (
-    "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
-    "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP",
+    "COHERENT", "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
+    "INTERVAL_COHERENT", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP",
+    "TEST_HMM_COHERENT",
 )  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

@@ -188,8 +188,8 @@ class State:
                     hearing.must(self.cause, [(Happening.TO_SYSTEM, None)], number)
 
     def _hear_of_touch(self, space: AddressSpace, number: int, page: Page) -> None:
-        """A CPU touches the page, which lives in device memory: clause 89."""
-        device = page.home
+        """A CPU touches the page, which lives in private device memory: clause 89."""
+        device = page.private_home
         if not self.listening or device is None or page.strayed:
             return
         self.must_hear(space, number, Happening.MIGRATE, by=device)
@@ -230,11 +230,12 @@ class State:
         pte = space.ptes.get(number)
         if pte is not None and pte.exclusive is not Known.NO:
             self._take_back(space, number, pte)
-        if pte is not None and pte.page.home is not None:
-            if pte.page.home in self.returns and not pte.page.strayed:
-                self.returns[pte.page.home] += 1  # clause 89
+        home = None if pte is None else pte.page.private_home
+        if pte is not None and home is not None:
+            if home in self.returns and not pte.page.strayed:
+                self.returns[home] += 1  # clause 89
             if pte.huge:
-                self._let_go(space, number, pte.page.home)
+                self._let_go(space, number, home)
             self._hear_of_touch(space, number, pte.page)
             self.bring_home(pte.page)
         unit = space.unit(number)

@@ -156,6 +156,10 @@ class Subjects:
                 return Expectation(frozenset({errno.EFAULT}))  # unless it is quick: gup_fast() does not look at VMAs
             if pte.huge and observed.error == errno.EBUSY:
                 return Expectation(frozenset({errno.EBUSY}))  # it could not be split
+            if pte.page.home is not None:
+                # That is for its driver to handle: kmod/interval_devmem.c hh_memory_failure().
+                pte.page.fill(0)
+                return Expectation(frozenset({errno.ENXIO}))
             for near in space.unit(number):
                 self._state.clear(space, near, Happening.CLEAR)
                 space.trap(near, Trap.POISON)
@@ -212,7 +216,7 @@ class Subjects:
 
 def _write_after_protect(pte: Pte, area: Area) -> Known:
     """mm/mprotect.c change_pte_range(), after a change of the VMA's protection to that of `area`."""
-    if (pte.page.home is not None and not pte.page.strayed) or pte.page.zero or not area.prot.writable:
+    if (pte.page.private_home is not None and not pte.page.strayed) or pte.page.zero or not area.prot.writable:
         return Known.NO  # clause 96: a device entry loses write, whatever is asked for
     exclusive = pte.page.anonymous and len(pte.page.mappings) == 1
     if pte.write is not Known.NO or exclusive or area.shared:

@@ -18,6 +18,7 @@ from harness.model.allowed import (
 from harness.model.memory import WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
 from harness.model.rules import Rules
 from harness.program.observations import NO_MARKS, Mark
+from harness.program.operations import COHERENT
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _TRAPPED = {
@@ -50,6 +51,9 @@ def view(
     if pte.exclusive is Known.YES:
         return Entries((NOTHING,))  # clause 51
     home = pte.page.home
+    if home in COHERENT:
+        # Present, whoever asks: mm/hmm.c hmm_vma_handle_pte() looks at owners of private memory only.
+        return entries_of(pte, device, huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
     if home not in (None, device) and (home == owner or rules.remote_shown):
         return _remote_entry(pte)
     if home not in (None, owner) and not pte.page.strayed:
@@ -70,6 +74,11 @@ def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
         shapes = (NOTHING, *shapes)
     if not page.strayed:
         return Entries(shapes)
+    if page.home in COHERENT:
+        gone = tuple(replace(shape, marks=shape.marks & ~(Mark.LOCAL | Mark.REMOTE)) for shape in shapes)
+        if page.strayed == WITH_HUGE:
+            return Entries((*shapes, *gone))
+        return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
     if not local and page.strayed == WITH_HUGE:
         return Entries((NOTHING, *shapes), _remote(pte))
     if not local:
@@ -81,11 +90,16 @@ def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
 
 
 def shapes_of(page: Page, write: Known, *, local: bool, huge: bool) -> tuple[Shape, ...]:
-    """What an entry that points to `page` may look like. `local`: the page is in the memory of who looks."""
+    """What an entry that points to `page` may look like. `local`: the page is in the memory of who looks.
+
+    That a page is in the memory of another device, a driver sees by itself (kmod/table.c hh_describe_page()).
+    """
     marks = Mark.VALID
     optional = NO_MARKS
     if local:
         marks |= Mark.LOCAL
+    elif page.home in COHERENT:
+        marks |= Mark.REMOTE
     if page.zero:
         marks |= Mark.ZERO
         if huge:

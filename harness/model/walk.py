@@ -47,7 +47,8 @@ class Walk:
             return errno.EFAULT  # clauses 45 and 46
         pte = self.space.ptes.get(number)
         segment = (area, number // HUGE_PAGES)
-        if pte is not None and pte.page.home is not None and pte.page.home == self._owner:
+        home = None if pte is None else pte.page.private_home
+        if pte is not None and home is not None and home == self._owner:
             # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
             if self._faulted == segment and not pte.page.strayed:
                 self._state.stray(pte.page, OWN_FAULTED_ALONG)
@@ -56,7 +57,7 @@ class Walk:
                 pte is None
                 or pte.present is Known.MAYBE
                 or pte.exclusive is not Known.NO
-                or pte.page.home
+                or home
                 or (write and pte.write is not Known.YES)
             ):
                 self._faulted = segment
@@ -85,7 +86,7 @@ class Walk:
             self._state.rules.has("MIGRATE_FAULT_PAGE")
             or observed.error != errno.EFAULT
             or pte is None
-            or pte.page.home in (None, self._owner)
+            or pte.page.private_home in (None, self._owner)
             or not self.space.areas[number].prot.readable
         ):
             return False
@@ -118,10 +119,10 @@ class Walk:
         return observed.error == errno.EFAULT and (shown is None or len(observed.elements) == shown)
 
     def is_own_readonly(self, number: int) -> bool:
-        """Whether the page is in the owner's memory, and read-only for all that is known."""
+        """Whether the page is in the owner's private memory, and read-only for all that is known."""
         pte = self.space.ptes.get(number)
         area = self.space.areas.get(number)
-        if pte is None or area is None or pte.page.home is None or pte.page.home != self._owner:
+        if pte is None or area is None or pte.page.private_home is None or pte.page.home != self._owner:
             return False
         if not area.prot.readable:
             return False

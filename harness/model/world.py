@@ -105,14 +105,14 @@ class World:
             mirror = state.mirrors[operation.actor]
             for number, element in shown:
                 if isinstance(element, Entry) and Mark.VALID in element.marks:
-                    self._learn_home(mirror, number, local=Mark.LOCAL in element.marks)
+                    self._learn_home(mirror, number, there=bool(element.marks & (Mark.LOCAL | Mark.REMOTE)))
 
-    def _learn_home(self, mirror: Mirror, number: int, *, local: bool) -> None:
+    def _learn_home(self, mirror: Mirror, number: int, *, there: bool) -> None:
         pte = mirror.space.ptes.get(number)
         if pte is None or not pte.page.strayed:
             return
         pte.page.strayed = None
-        if not local:
+        if not there:
             held = mirror.entries.get(number)
             self._state.bring_home(pte.page, now=False)
             if held is not None:

@@ -22,7 +22,8 @@ MAX_PATTERN = 16  # letters of a `Pattern`; wire.h WIRE_REQUEST_MAX_PATTERN
 MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
 MAX_DMA = 512  # pages of one range that is mapped for DMA; HMM_HARNESS_DMA_MAX_PAGES
 MAX_DMA_MAPS = 8  # of a device; HMM_HARNESS_MAX_DMA_MAPS
-DEVICES = ("d0", "d1")  # wire.h WIRE_MAX_DEVICES
+DEVICES = ("d0", "d1", "c0", "c1")  # wire.h WIRE_MAX_DEVICES
+COHERENT = ("c0", "c1")  # of these, those whose memory the CPU reaches: wire.h WIRE_FIRST_COHERENT
 FIRST_SUBJECT = "a"  # runs from the start of every program
 
 
@@ -136,7 +137,7 @@ class Owner(StrEnum):
 
     OWN = "own"
     NOBODY = "nobody"
-    OTHER = "other"  # that of the other device
+    OTHER = "other"  # that of the other device of its kind
 
 
 class Manner(StrEnum):
@@ -525,6 +526,11 @@ DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Exclusive, Held, DeviceReadUnlocked, ToDeviceShort,
 )  # fmt: skip
 QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events)  # these change nothing
+
+
+def other_device(device: str) -> str:
+    """The one besides `device` whose memory is of the same kind."""
+    return DEVICES[DEVICES.index(device) ^ 1]
 
 
 def span_of(operation: Operation) -> Span | None:

@@ -10,7 +10,7 @@
     a: fork b
 
 Each line is `actor: verb argument...`. Subjects are called what you like, the first is `a`; devices are
-`d0` and `d1`. `buf` alone means all of the region.
+`d0` and `d1`, and `c0` and `c1`, whose memory the CPU reaches. `buf` alone means all of the region.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Lockstep:
         return self._open().subject(name)
 
     def device(self, name: str = "d0") -> Device:
-        """A device: "d0" or "d1"."""
+        """A device: "d0" or "d1", or "c0" or "c1", whose memory the CPU reaches."""
         return self._open().device(name)
 
     def run(self, *, check: bool = True) -> Played:

@@ -31,12 +31,18 @@ _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)")
 
 @dataclass(frozen=True)
 class Machine:
-    """What to boot, and on what. `append` is added to the kernel's command line."""
+    """What to boot, and on what. `append` is added to the kernel's command line.
+
+    Behind its memory there are `reserved_mib` of physical memory that the kernel leaves alone, so that devices can
+    have coherent memory: what harness/guest/kernel.py gives to our module and test_hmm, and 4 MiB at the end, where
+    the firmware has put its tables. Nothing of it takes memory of this computer before somebody touches it.
+    """
 
     kernel: Kernel
     image: Image
     payload: Payload
     memory_mib: int = 512
+    reserved_mib: int = 548
     cpus: int = 2
     append: str = ""
     crowded: bool = False  # other VMs want this computer's CPUs at the same time
@@ -89,6 +95,8 @@ def command_line(machine: Machine) -> str:
         "8250.nr_uarts=1",      # probing the three that are not there costs 0.1 s
     ]
     # fmt: on
+    if machine.reserved_mib:
+        words.append(f"memmap={machine.reserved_mib}M${machine.memory_mib << 20:#x}")
     return " ".join([*words, *machine.kernel.append.split(), *machine.append.split()])
 
 
@@ -107,12 +115,13 @@ def arguments(
     `gdb` is a loopback port for a debugger, 0 for a free one. A machine that boots then waits for it before its
     first instruction.
     """
+    size = machine.memory_mib + machine.reserved_mib
     if memory is None:
-        backend = f"memory-backend-ram,id=ram,size={machine.memory_mib}M"
+        backend = f"memory-backend-ram,id=ram,size={size}M"
     else:
         share = "on" if memory.shared else "off"
         path = _escape(memory.path)
-        backend = f"memory-backend-file,id=ram,size={machine.memory_mib}M,mem-path={path},share={share}"
+        backend = f"memory-backend-file,id=ram,size={size}M,mem-path={path},share={share}"
     # fmt: off
     argv = [
         os.fspath(qemu),
@@ -123,7 +132,7 @@ def arguments(
         # q35: its PCI interrupts need no ACPI link devices, whose byte code costs 0.6 s under TCG
         "-machine", "q35,memory-backend=ram,vmport=off,smm=off,sata=off,smbus=off,usb=off",
         "-object", backend,
-        "-m", f"{machine.memory_mib}M",
+        "-m", f"{size}M",
         "-smp", str(machine.cpus),
     ]
     if accelerator == "kvm":

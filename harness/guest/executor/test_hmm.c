@@ -8,8 +8,12 @@
  * of its own has lost its entry (any invalidation does that), a device access
  * enters the ZONE_DEVICE page itself, which has no memory, and touches it. An
  * access to a range where one page lacks an entry enters all that follow anew,
- * and does the same to them. Therefore device pages are accessed on their own,
- * and only where they have entries.
+ * and does the same to them. Therefore device-private pages are accessed on their
+ * own, and only where they have entries. Coherent ones do have memory.
+ *
+ * Of coherent memory it has one piece, and warns when it adds that once more: when
+ * it is full, or, since huge pages migrate, when it is asked for one. So a
+ * migration there never covers 2 MiB at once.
  *
  * Since huge pages migrate (v6.19), the entry of a page that came to the device
  * from nothing, or from the zero page, cannot be written, though the CPU's can:
@@ -19,6 +23,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "executor.h"
@@ -57,7 +63,7 @@
 #endif
 
 #define PROT_KIND 0x70		/* HMM_DMIRROR_PROT_ZERO, _DEV_* */
-#define PROT_COHERENT_LOCAL 0x40	/* v5.10 has no names for these two */
+#define PROT_COHERENT_LOCAL 0x40	/* v5.10 has no such memory */
 #define PROT_COHERENT_REMOTE 0x50
 #define PMD_ORDER 9
 #define PUD_ORDER 18
@@ -77,11 +83,10 @@ static int call(int fd, unsigned long command, uint64_t address, uint64_t npages
 	return ioctl(fd, command, &cmd) ? errno : 0;
 }
 
+/* Of the device's own memory, where that is private */
 static bool is_local(uint8_t protection)
 {
-	return protection != HMM_DMIRROR_PROT_ERROR &&
-	       ((protection & PROT_KIND) == HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL ||
-		(protection & PROT_KIND) == PROT_COHERENT_LOCAL);
+	return protection != HMM_DMIRROR_PROT_ERROR && (protection & PROT_KIND) == HMM_DMIRROR_PROT_DEV_PRIVATE_LOCAL;
 }
 
 static uint64_t translate(uint8_t protection)
@@ -335,17 +340,28 @@ static bool move_data(int fd, const struct wire_operation *operation, struct wir
 	return true;
 }
 
+/* How many pages of a device migrate at once */
+static uint64_t migrated_at_once(int fd)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) || minor(status.st_rdev) >= WIRE_FIRST_COHERENT)
+		return CHUNK_PAGES / 2;
+	return CHUNK_PAGES;
+}
+
 /*
  * MIGRATE_TO_DEV tells what its mirror holds afterwards instead of what moved:
  * -ENOENT is one page without an entry, whatever became of the others.
  */
 static int to_device(int fd, const struct wire_operation *operation, uint64_t *scratch)
 {
+	uint64_t most = migrated_at_once(fd);
 	uint64_t done = 0;
 
 	while (done < operation->npages) {
 		uint64_t left = operation->npages - done;
-		uint64_t npages = left < CHUNK_PAGES ? left : CHUNK_PAGES;
+		uint64_t npages = left < most ? left : most;
 		uint64_t address = operation->address + done * PAGE_BYTES;
 		uint8_t protections[CHUNK_PAGES];
 		int error = call(fd, HMM_DMIRROR_SNAPSHOT, address, npages, protections);

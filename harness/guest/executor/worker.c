@@ -339,8 +339,23 @@ static void tell_refused(int device, uint64_t before)
 		fprintf(stderr, "executor: device %d was refused memory %llu times\n", device, (unsigned long long)times);
 }
 
+/* Whether the accounts of a device concern a program; to look at them takes time. */
+static bool concerns(const struct request *request, int device)
+{
+	if (device < WIRE_FIRST_COHERENT)
+		return true;
+	for (uint32_t i = 0; i < request->program.operations; i++) {
+		const struct wire_operation *operation = &request->operations[i];
+
+		if (request_is_device(operation->code) && operation->actor == device)
+			return true;
+	}
+	return false;
+}
+
 static void run_program(void)
 {
+	bool concerned[WIRE_MAX_DEVICES];
 	uint64_t refused[WIRE_MAX_DEVICES];
 	const struct request *request = &exchange->request;
 	struct wire_outcome *outcome = (struct wire_outcome *)exchange->response;
@@ -349,8 +364,11 @@ static void run_program(void)
 	bool go_on = true;
 
 	binding = request_binding(request->program.binding);
-	for (int i = 0; i < WIRE_MAX_DEVICES; i++)
-		refused[i] = binding->refused(binding, i);
+	for (int i = 0; i < WIRE_MAX_DEVICES; i++) {
+		concerned[i] = concerns(request, i);
+		if (concerned[i])
+			refused[i] = binding->refused(binding, i);
+	}
 	pool_fill(request);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
@@ -368,6 +386,9 @@ static void run_program(void)
 	outcome->observations = count;
 	outcome->length = length;
 	for (int i = 0; i < WIRE_MAX_DEVICES; i++) {
+		outcome->in_use[i] = WIRE_UNKNOWN;
+		if (!concerned[i])
+			continue;
 		outcome->in_use[i] = binding->in_use(binding, i);
 		tell_refused(i, refused[i]);
 	}
