@@ -39,6 +39,7 @@ from harness.program.operations import (
     Owner,
     Passes,
     Pattern,
+    Pin,
     Poison,
     Prot,
     Protect,
@@ -56,6 +57,7 @@ from harness.program.operations import (
     ToSystem,
     Unbind,
     Unmap,
+    Unpin,
     Usage,
     Watch,
     Watched,
@@ -94,8 +96,12 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     alive = ["a"]
     born = 1
     bound: dict[str, str] = {}
-    # Few kernels have coherent memory, and a program that needs it says nothing of the others.
+    # Few kernels have coherent memory or pins, and a program that needs them says nothing of the others.
     devices = draw(st.sampled_from((_PRIVATE, _PRIVATE, DEVICES)))
+    may_pin = draw(st.sampled_from((False, False, True)))
+    pinner: str | None = None
+    pinned: set[str] = set()
+    huge: set[str] = set()
     watches: dict[str, list[Span]] = {}
     mapped: dict[str, list[Span]] = {}  # for DMA, by device
     dying: list[str] = []
@@ -106,7 +112,10 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
-            kinds += [Poison] if backings[region] in (Backing.ANON, Backing.HUGETLB) else []
+            kinds += [Poison] if backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned else []
+            small = backings[region] is not Backing.HUGETLB and region not in huge
+            kinds += [Pin] if may_pin and pinner is None and small else []
+            kinds += [Unpin] if pinner in alive else []
         if bound:
             kinds += [
                 Unbind,
@@ -149,9 +158,22 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Remap":
                 sizes[name] = span.count
                 backings[name] = backings[region]
+                for regions in (pinned, huge):
+                    if region in regions:
+                        regions.add(name)
                 steps.append(Remap(actor, span, name))
             case "Advise":
-                steps.append(Advise(actor, span, draw(st.sampled_from(_ADVICE))))
+                advice = draw(st.sampled_from(_ADVICE))
+                huge |= {region} if advice is Advice.HUGEPAGE else set()
+                steps.append(Advise(actor, span, advice))
+            case "Pin":
+                pinner = actor
+                pinned.add(region)
+                steps.append(Pin(actor, span))
+            case "Unpin":
+                assert pinner is not None
+                steps.append(Unpin(pinner))
+                pinner = None
             case "Write":
                 steps.append(Write(actor, span, token))
             case "DeviceWrite":
@@ -194,6 +216,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 steps.append(Fork(actor, child))
             case "Exit":
                 (alive if actor in alive else dying).remove(actor)
+                pinner = None if pinner == actor else pinner
                 steps.append(Exit(actor))
             case "Reap":
                 if actor in alive:

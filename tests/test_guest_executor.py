@@ -383,6 +383,9 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("FORK", other=16)]), "other out of range"),
         (request([operation("READ", npages=1, other=1)]), "other out of range"),
         (request([operation("READ")]), "npages out of range"),
+        (request([operation("PIN")]), "npages out of range"),
+        (request([operation("UNPIN", npages=1)]), "a range where none is meant"),
+        (request([operation("PIN", npages=1, argument=1)]), "an argument where none is meant"),
         (request([operation("READ", npages=65537)]), "npages out of range"),
         (request([operation("READ", npages=1 << 60)]), "npages out of range"),
         (request([operation("READ", page=-1, npages=1)]), "address out of range"),
@@ -427,11 +430,34 @@ def test_random_requests_are_refused_or_run(executor: Path) -> None:
     for _ in range(300):
         operations = [bytearray(operation("READ", npages=1)) for _ in range(3)]
         for one in operations:
-            one[0] = generator.choice([0, 1, 2, 3, 4, 6, 7, 8, 9, 11, 32, 38, 200])
+            one[0] = generator.choice([0, 1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 32, 38, 200])
             for _ in range(generator.randrange(3)):
                 one[generator.randrange(1, 32)] = generator.randrange(256)
         result = run(executor, request([mapped(4), *map(bytes, operations)]))
         assert result.returncode in (0, MALFORMED, NO_DEVICE), result.stderr
+
+
+def test_pages_are_pinned_and_let_go(executor: Path) -> None:
+    found = subprocess.run([executor, "features"], check=True, capture_output=True, text=True).stdout.split()
+    steps = [
+        mapped(4),
+        operation("WRITE", npages=4, value=1),
+        operation("PIN", npages=2),
+        operation("PIN", npages=2),  # one at a time
+        operation("FORK", other=1),
+        operation("UNPIN", actor=1),  # what its parent has is not its own
+        operation("PIN", page=2, npages=1),
+        operation("UNPIN"),
+        operation("PROTECT", page=1, npages=1, argument=1),
+        operation("PIN", npages=2),
+        operation("PIN", page=2, npages=2),
+        operation("READ", npages=4),
+        operation("READ", actor=1, npages=4),
+    ]
+    errors = [seen.error for seen in observe(executor, steps)]
+    if "PIN" not in found:
+        pytest.skip("needs CONFIG_GUP_TEST or CONFIG_IO_URING, and the right to use them")
+    assert errors == [0, 0, 0, errno.EBUSY, 0, 0, errno.EBUSY, 0, 0, errno.EFAULT, 0, 0, 0]
 
 
 def test_a_missing_device_is_not_a_verdict(executor: Path) -> None:

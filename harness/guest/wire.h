@@ -38,6 +38,8 @@
 #define WIRE_EXIT 9
 #define WIRE_POISON 10
 #define WIRE_REAP 11
+#define WIRE_PIN 12
+#define WIRE_UNPIN 13
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33

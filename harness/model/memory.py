@@ -40,6 +40,7 @@ class Page:
     strayed: str | None = None  # why it may have left that device, if it may: a deviation's name, or `WITH_HUGE`
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
+    pinned: bool = False  # somebody holds it, for long: it stays where it is
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
 
     @property

@@ -90,7 +90,7 @@ class Migration:
             return False
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable
-        return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO
+        return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
 
     def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """A page that a device has to itself does not move: migrate_vma_collect_pmd(). Was it such a page?

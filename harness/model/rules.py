@@ -23,6 +23,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Passes,
+    Pin,
     Poison,
     Reap,
     Request,
@@ -86,6 +87,8 @@ class Rules:
             return "needs MAP_HUGETLB with pages of 2 MiB (CONFIG_HUGETLBFS)"
         if isinstance(step, Poison) and not self.has("POISON"):
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
+        if isinstance(step, Pin) and not self.has("PIN"):
+            return "needs long-term pins (CONFIG_GUP_TEST of v6.2, or CONFIG_IO_URING), which this kernel lacks"
         if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Exclusive) and not (
@@ -151,6 +154,7 @@ FEATURES = {
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
     "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
+    "PIN": "FOLL_LONGTERM for programs (mm/gup_test.c PIN_LONGTERM_TEST_START, v6.2, or io_uring)",
     "FREE_UNPOISONS": "MADV_FREE clears poisoned entries (mm/madvise.c madvise_free_pte_range())",
     "HMM_DMA": "hmm_dma_map_pfn() (v6.16)",
     "REAP": "process_mrelease(2) (v5.15)",

@@ -85,6 +85,7 @@ class State:
         self.zero = Page(frozenset({0}), anonymous=True, zero=True)
         self.spaces: dict[str, AddressSpace] = {FIRST_SUBJECT: AddressSpace(self.zero)}
         self.mirrors: dict[str, Mirror] = {}
+        self.pins: dict[str, set[Page]] = {}  # by subject, what it holds
         self.returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
         self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
         self.cause = ""
@@ -170,7 +171,7 @@ class State:
         page.strayed = page.strayed or why
         self._may_leave(page)
 
-    def _hear_return(self, page: Page) -> None:
+    def _hear_return(self, page: Page, *, by_driver: bool) -> None:
         """The page leaves device memory, now."""
         device = page.home
         if not self.listening or device is None:
@@ -183,7 +184,7 @@ class State:
         if device in self.mirrors:
             hearing = self.mirrors[device].hearing
             hearing.freed += 1
-            if len(page.mappings) == 1:
+            if len(page.mappings) == 1 and by_driver:
                 for _, number in page.mappings:
                     hearing.must(self.cause, [(Happening.TO_SYSTEM, None)], number)
 
@@ -208,14 +209,22 @@ class State:
         self.invalidate(space, (number,))
         return space.clear(number)
 
-    def bring_home(self, page: Page, *, now: bool = True) -> None:
-        """The page leaves device memory; every mapping of it changes (clauses 2 and 89). `now`: it had not before."""
+    def bring_home(self, page: Page, *, now: bool = True, by_driver: bool = True) -> None:
+        """The page leaves device memory; every mapping of it changes (clauses 2 and 89).
+
+        `now`: it had not before. `by_driver`: the driver migrates it, else the kernel does by itself.
+        """
         if now:
-            self._hear_return(page)
+            self._hear_return(page, by_driver=by_driver)
         page.home = None
         page.strayed = None
         for space, number in page.mappings:
             self.invalidate(space, (number,))
+
+    def unpin(self, subject: str) -> None:
+        """`subject` lets go of what it has pinned."""
+        for page in self.pins.pop(subject, ()):
+            page.pinned = False
 
     def _let_go(self, space: AddressSpace, number: int, device: str) -> None:
         """The rest of a huge page may leave device memory with the page that is touched."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness.model import hugetlb
 from harness.model.allowed import OK, Expectation, Tokens
-from harness.model.memory import AddressSpace, Area, File, Known, Pte, Trap
+from harness.model.memory import AddressSpace, Area, File, Known, Page, Pte, Trap
 from harness.model.state import Handlers, State
 from harness.program.observations import Happening, Observation, Signal
 from harness.program.operations import Backing, Exit, Fork, Map, Poison, Prot, Protect, Read, Remap, Unmap, Write
@@ -186,6 +186,11 @@ class Subjects:
                 continue
             # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out
             present = pte.present if pte.page.anonymous else Known.MAYBE
+            if pte.page.pinned and not area.shared:
+                # mm/memory.c copy_present_page(): the child gets a copy at once, the parent's stays as it is.
+                write = Known.YES if area.prot.writable else Known.NO
+                child.set(number, Pte(Page(pte.page.tokens, anonymous=True), write))
+                continue
             if not area.shared:
                 if pte.write is Known.YES:
                     kinds = (Happening.CLEAR,) if area.hugetlb else (Happening.PROTECTION_PAGE,)
@@ -202,6 +207,7 @@ class Subjects:
 
     def _exit(self, step: Exit, _: Observation) -> Expectation:
         space = self._state.spaces.pop(step.actor)
+        self._state.unpin(step.actor)
         for mirror in self._state.mirrors.values():
             if mirror.space is space:
                 mirror.hearing.released = True

@@ -16,6 +16,7 @@ from harness.model.devices import Devices
 from harness.model.dma import Dma
 from harness.model.exclusive import Exclusives
 from harness.model.migration import Migration
+from harness.model.pins import Pins
 from harness.model.ranges import Ranges
 from harness.model.reaping import Reaping
 from harness.model.requests import Requests
@@ -52,7 +53,7 @@ class _Part(Protocol):
 
 # Each knows of some operations what they do to the state, and no other part.
 _PARTS: tuple[Callable[[State], _Part], ...] = (
-    Subjects, Advising, Devices, Ranges, Requests, Migration, Exclusives, Reaping, Dma, Sequences,
+    Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Exclusives, Reaping, Dma, Sequences,
 )  # fmt: skip
 
 # What a device does without the memory of its process

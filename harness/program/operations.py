@@ -255,6 +255,21 @@ class Poison(SubjectOperation):
 
 
 @dataclass(frozen=True)
+class Pin(SubjectOperation):
+    """pin_user_pages() for writing, FOLL_LONGTERM: as for RDMA. All pages of the span or none; until `Unpin`."""
+
+    verb = "pin"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Unpin(SubjectOperation):
+    """Lets go of what the subject has pinned."""
+
+    verb = "unpin"
+
+
+@dataclass(frozen=True)
 class Fork(SubjectOperation):
     """fork(2): `child` is the new subject."""
 
@@ -518,7 +533,7 @@ class Events(DeviceOperation):
 
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
-    Reap,
+    Reap, Pin, Unpin,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,

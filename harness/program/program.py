@@ -24,6 +24,8 @@ from harness.program.operations import (
     MAX_TOKEN,
     MAX_WATCHES,
     PAGE_SIZE,
+    Advice,
+    Advise,
     Backing,
     Bind,
     DeviceOperation,
@@ -37,6 +39,7 @@ from harness.program.operations import (
     Fork,
     Map,
     Operation,
+    Pin,
     Poison,
     Reap,
     Remap,
@@ -45,6 +48,7 @@ from harness.program.operations import (
     Span,
     SubjectOperation,
     Unbind,
+    Unpin,
     Usage,
     Watch,
     Watched,
@@ -124,6 +128,9 @@ class Checker:
         self._dma: dict[str, list[Span]] = {}  # what each device that is bound has mapped
         self._dying: set[str] = set()
         self._backings: dict[str, Backing] = {}  # of each region
+        self._huge: set[str] = set()  # regions that may have huge pages
+        self._pinner: str | None = None  # the subject that has pinned something
+        self._pinned: set[str] = set()  # regions of which something was ever pinned
         self._step = 0
 
     def check(self, number: int, step: Operation) -> None:
@@ -148,6 +155,19 @@ class Checker:
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
                 self._backings[name] = self._backings[moved.region]
+                for regions in (self._huge, self._pinned):
+                    if moved.region in regions:
+                        regions.add(name)
+            case Advise(span=advised, advice=Advice.HUGEPAGE):
+                self._huge.add(advised.region)
+            case Pin(actor=subject, span=pinned):
+                self._check_pin(subject, pinned.region)
+            case Unpin(actor=subject):
+                if self._pinner != subject:
+                    self._fail(f"{subject} has not pinned anything", f"`{subject}: pin ...` first")
+                self._pinner = None
+            case Poison(span=failing) if failing.region in self._pinned:
+                self._fail(f"{failing.region} may be pinned", "poison another region")
             case Poison(span=failing) if self._backings[failing.region] not in (Backing.ANON, Backing.HUGETLB):
                 self._fail(f"{failing.region} is not anonymous", "only what nobody else may need can be poisoned")
             case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
@@ -165,8 +185,18 @@ class Checker:
                 self.subjects[child] = True
             case Exit(actor=subject):
                 self.subjects[subject] = False
+                if self._pinner == subject:
+                    self._pinner = None
             case Reap(actor=subject):
                 self._dying.add(subject)
+
+    def _check_pin(self, subject: str, region: str) -> None:
+        if self._pinner is not None:
+            self._fail(f"{self._pinner} has pinned something", f"`{self._pinner}: unpin` first: one pin at a time")
+        if region in self._huge or self._backings[region] is Backing.HUGETLB:
+            self._fail(f"{region} may have huge pages", "pin another region")
+        self._pinner = subject
+        self._pinned.add(region)
 
     def _fail(self, message: str, hint: str | None = None) -> None:
         raise ProgramError(self._step, message, hint)

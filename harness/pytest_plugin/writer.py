@@ -35,6 +35,7 @@ from harness.program.operations import (
     Map,
     Operation,
     Owner,
+    Pin,
     Prot,
     Protect,
     Read,
@@ -48,6 +49,7 @@ from harness.program.operations import (
     ToSystem,
     Unbind,
     Unmap,
+    Unpin,
     Usage,
     Write,
 )
@@ -230,6 +232,16 @@ class Subject(_Actor):
         """Fills the first page with `token`, the next with `token + 1` and so on."""
         __tracebackhide__ = True
         return self._add(Write(self.name, _pages(where), token))
+
+    def pin(self, where: Where) -> Step:
+        """Pins the pages for writing, for long, as for RDMA."""
+        __tracebackhide__ = True
+        return self._add(Pin(self.name, _pages(where)))
+
+    def unpin(self) -> Step:
+        """Lets go of what it has pinned."""
+        __tracebackhide__ = True
+        return self._add(Unpin(self.name))
 
     def fork(self, name: str | None = None) -> Subject:
         """fork(2): the child, which is called by the next free letter if it has no `name`."""

@@ -39,6 +39,7 @@ from harness.program.operations import (
     Operation,
     Owner,
     Passes,
+    Pin,
     Poison,
     Prot,
     Protect,
@@ -55,6 +56,7 @@ from harness.program.operations import (
     ToSystem,
     Unbind,
     Unmap,
+    Unpin,
     Usage,
     Watch,
     Watched,
@@ -73,6 +75,7 @@ _CODES: dict[type[Operation], str] = {
     Miswatch: "WATCH", SequenceNumber: "SEQUENCE", Reap: "REAP", Refuse: "REFUSE",
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
+    Pin: "PIN", Unpin: "UNPIN",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}

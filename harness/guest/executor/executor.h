@@ -148,6 +148,11 @@ bool reaper_works(void);
 void pool_fill(const struct request *request);
 void pool_empty(void);
 
+/* pin.c: of this process */
+int pin_pages(uint64_t address, uint64_t npages);
+void pin_release(void);
+void pin_forget(void);
+
 /* features.c */
 void features_print(void);
 

@@ -130,6 +130,16 @@ static bool free_unpoisons(char *page)
 	return entry >> 62 == 0; /* neither present nor swapped */
 }
 
+/* FOLL_LONGTERM, by whichever way */
+static bool pins(void)
+{
+	char *pages = three_pages();
+	bool pinned = pages && !pin_pages((uintptr_t)pages, 1);
+
+	pin_release();
+	return pinned;
+}
+
 void features_print(void)
 {
 	char *page = poisoned();
@@ -150,6 +160,8 @@ void features_print(void)
 	}
 	if (reaper_works())
 		puts("REAP");
+	if (pins())
+		puts("PIN");
 	if (moves_several_mappings())
 		puts("REMAP_SEVERAL");
 	if (huge_pages(1)) {

@@ -70,6 +70,7 @@ static bool has_range(uint16_t code)
 	case WIRE_FORK:
 	case WIRE_EXIT:
 	case WIRE_REAP:
+	case WIRE_UNPIN:
 	case WIRE_BIND:
 	case WIRE_UNBIND:
 	case WIRE_EVICT:
@@ -93,7 +94,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_REAP))
+	if (!device && (code < WIRE_MAP || code > WIRE_UNPIN))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";

@@ -227,10 +227,18 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 	case WIRE_POISON:
 		slot->error = poison(step);
 		break;
+	case WIRE_PIN:
+		slot->error = pin_pages(step->address, step->npages);
+		break;
+	case WIRE_UNPIN:
+		pin_release();
+		break;
 	case WIRE_FORK:
 		child = fork_sibling(parent);
-		if (child == 0)
+		if (child == 0) {
+			pin_forget();
 			return &control->slots[step->other];
+		}
 		if (child < 0)
 			slot->error = errno;
 		else
