@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who may do what: nodes are root's, a file reaches the memory of who bound it, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.target.lab import Lab
+
+pytestmark = pytest.mark.vm
+
+NODES = ["/dev/hmm_harness0", "/dev/hmm_harness1", "/dev/hmm_mirror0", "/dev/hmm_mirror1"]
+
+# What scripts in the guest share: the ioctls, as numbers and layouts that no header of ours is needed for
+CALLS = """
+import ctypes, errno, fcntl, mmap, os, socket, struct, sys
+
+NODE = sys.argv[1]
+PAGE = 4096
+BIND, UNBIND, READ, WRITE = 0xD801, 0xD802, 0xD805, 0xD806
+
+def call(file, number, *rest, form="=II", size=None, flags=0):
+    args = bytearray(struct.pack(form, size or struct.calcsize(form), flags, *rest))
+    try:
+        fcntl.ioctl(file, number, args)
+        return "ok"
+    except OSError as failed:
+        return errno.errorcode[failed.errno]
+
+def access(file, number, address, data=b""):
+    page = ctypes.create_string_buffer(data.ljust(PAGE, b"."), PAGE)
+    said = call(file, number, address, 1, 0, ctypes.addressof(page), 0, 0, form="=IIQQQQQQ")
+    return said, page.raw.strip(b".\\0").decode()
+
+memory = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+def keep(text):
+    memory[:PAGE] = text.ljust(PAGE, b".")
+
+def kept():
+    return memory[:PAGE].strip(b".").decode()
+
+def apart(run):
+    "Runs in a child, waits for it."
+    sys.stdout.flush()
+    if os.fork() == 0:
+        run()
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
+
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+def said(lab: Lab, script: str, node: str) -> list[str]:
+    """The lines that `script` prints in the guest, with `node` as NODE."""
+    vm = lab.vm()
+    vm.put("/tmp/access.py", (CALLS + script).encode())
+    status, output = vm.exec(f"python3 /tmp/access.py {node} 2>&1", timeout=120)
+    assert status == 0, output
+    return output.splitlines()
+
+
+def test_nodes_and_files_are_roots(lab: Lab) -> None:
+    _, output = lab.vm().exec("stat -c '%a %u %g %n' /dev/hmm_harness* /dev/hmm_mirror*", timeout=30)
+    assert output.splitlines() == [f"600 0 0 {node}" for node in NODES]
+    _, output = lab.vm().exec("stat -c '%a %u' /sys/kernel/debug/hmm_harness/*", timeout=30)
+    assert set(output.splitlines()) == {"400 0"}
+    _, output = lab.vm().exec("stat -c '%a %n' /sys/module/hmm_harness/parameters/*", timeout=30)
+    writable = [line for line in output.splitlines() if not line.startswith("444 ")]
+    assert writable == ["644 /sys/module/hmm_harness/parameters/wrong"]
+
+
+OPENED = """
+def try_open():
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    for mode in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+        try:
+            os.open(NODE, mode)
+            say("opened")
+        except OSError as failed:
+            say(errno.errorcode[failed.errno])
+apart(try_open)
+os.close(os.open(NODE, os.O_RDWR))
+say("root opened")
+"""
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_nobody_but_root_opens_a_node(lab: Lab, node: str) -> None:
+    assert said(lab, OPENED, node) == ["EACCES", "EACCES", "EACCES", "root opened"]
+
+
+# A file that is handed on, to who has other memory at the same address and no rights at all.
+HANDED = """
+here, there = socket.socketpair()
+
+def binder():
+    keep(b"binder")
+    file = os.open(NODE, os.O_RDWR)
+    assert call(file, BIND) == "ok"
+    socket.send_fds(here, [b"1"], [file])
+    os.close(file)
+    here.recv(1)
+    say("binder keeps", kept())
+
+keep(b"receiver")
+sys.stdout.flush()
+child = os.fork()
+if child == 0:
+    binder()
+    os._exit(0)
+_, (file,), _, _ = socket.recv_fds(there, 1, 1)
+os.setgid(65534)
+os.setuid(65534)
+say("read", *access(file, READ, address))
+say("written", access(file, WRITE, address, b"device")[0])
+say("receiver keeps", kept())
+say("bind again", call(file, BIND))
+there.send(b"1")
+os.waitpid(child, 0)
+say("binder is gone", access(file, READ, address)[0])
+say("unbind", call(file, UNBIND))
+say("bind", call(file, BIND))
+say("read", *access(file, READ, address))
+"""
+
+
+@pytest.mark.parametrize("node", ["/dev/hmm_harness0", "/dev/hmm_mirror0"])
+def test_a_file_acts_on_the_memory_of_who_bound_it(lab: Lab, node: str) -> None:
+    lines = said(lab, HANDED, node)
+    assert lines == [
+        "read ok binder",
+        "written ok",
+        "receiver keeps receiver",
+        "bind again EBUSY",
+        "binder keeps device",
+        "binder is gone ESRCH",
+        "unbind ok",
+        "bind ok",
+        "read ok receiver",
+    ]
+
+
+UNBOUND = """
+keep(b"mine")
+file = os.open(NODE, os.O_RDWR)
+say("read", access(file, READ, address)[0])
+say("write", access(file, WRITE, address, b"device")[0])
+say("unbind", call(file, UNBIND))
+say("keeps", kept())
+"""
+
+
+@pytest.mark.parametrize("node", ["/dev/hmm_harness0", "/dev/hmm_mirror0"])
+def test_a_file_that_nobody_bound_reaches_no_memory(lab: Lab, node: str) -> None:
+    assert said(lab, UNBOUND, node) == ["read ENXIO", "write ENXIO", "unbind ENXIO", "keeps mine"]
+
+
+# BIND has no words for another process: not in its flags, and not behind what the module knows of its struct.
+OTHERS = """
+keep(b"mine")
+file = os.open(NODE, os.O_RDWR)
+other = os.getppid()
+say("flags", call(file, BIND, flags=other))
+say("more", call(file, BIND, other, form="=IIQ"))
+say("no more", call(file, BIND, 0, form="=IIQ"))
+say("read", *access(file, READ, address))
+"""
+
+
+@pytest.mark.parametrize("node", ["/dev/hmm_harness0", "/dev/hmm_mirror0"])
+def test_bind_takes_the_callers_memory_and_no_others(lab: Lab, node: str) -> None:
+    assert said(lab, OTHERS, node) == ["flags EINVAL", "more E2BIG", "no more ok", "read ok mine"]
