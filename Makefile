@@ -39,4 +39,4 @@ doctor:    ## say what is missing on this machine, and the command that fixes it
 
 clean:     ## remove .venv/ and all that is cached: kernels, images, saved VMs
 	@if [ -x .venv/bin/hmm-harness ]; then .venv/bin/hmm-harness clean; fi
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint_cache *.egg-info
