@@ -56,22 +56,35 @@ def add(commands: Commands) -> None:
     command = manual(
         commands,
         "fuzz",
-        help="throw random ioctls at the module and read the kernel log",
+        help="do the worst to the module and read the kernel log",
         description="""\
-            Throws random ioctls at our module in a VM for a while. The exit status is 5 if the kernel complained
-            or crashed: the module must survive whatever user space does.""",
+            Throws random ioctls at our module in a VM for a while; or lets everything fail in them that can; or kills
+            who uses it and unloads it. The exit status is 5 if the kernel complained or crashed: the module must
+            survive whatever user space does.""",
         examples=(
             ("fuzz", "a minute, and a seed that it prints"),
-            ("fuzz --flavour debug --seconds 600", "longer, with KASAN and lockdep"),
+            ("fuzz --flavour debug --seconds 600", "longer, with KASAN, lockdep and kmemleak"),
             ("fuzz --seed 7", "the same again"),
+            ("fuzz --flavour debug --fail-nth", "each allocation and copy in each ioctl fails once; minutes"),
+            ("fuzz --reload 200", "kills subjects, executors and listeners, unloads, loads, 200 times"),
         ),
         environment=CONFIGURED,
     )
     command.set_defaults(run_command=_fuzz)
     add_kernel(command)
-    command.add_argument("--seconds", type=seconds, default=60.0, help="how long (default: 60)")
+    command.add_argument("--seconds", type=seconds, help="how long to throw random ioctls (default: 60)")
     command.add_argument("--seed", type=int, help="repeat the run with this seed (default: a new one)")
-    command.add_argument("--wrong", action="store_true", help="switch deliberate mistakes on and off meanwhile")
+    way = command.add_mutually_exclusive_group()
+    way.add_argument("--wrong", action="store_true", help="switch deliberate mistakes on and off meanwhile")
+    way.add_argument(
+        "--fail-nth",
+        nargs="*",
+        metavar="CALL",
+        help="let each thing fail that can, one at a time, in these calls (default: all); needs the flavour debug",
+    )
+    way.add_argument(
+        "--reload", type=number, metavar="N", help="kill who uses the module, unload and load it, N times"
+    )
 
     command = manual(
         commands,
@@ -173,16 +186,31 @@ def _deviations(_options: argparse.Namespace, _progress: Progress) -> int:
 
 
 def _fuzz(options: argparse.Namespace, progress: Progress) -> int:
-    from harness.explore import ioctl_fuzz
+    import secrets
+    from functools import partial
 
-    return ioctl_fuzz.main(
-        options.kernel,
-        options.flavour,
-        seconds=options.seconds,
-        seed=options.seed,
-        wrong=options.wrong,
-        cache=open_cache(),
-        progress=progress,
+    from harness.errors import UsageError
+    from harness.explore import assault
+    from harness.explore.fail_nth import fail_nth
+    from harness.explore.ioctl_fuzz import fuzz
+    from harness.explore.reload import reload
+
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    duration = 60.0 if options.seconds is None else options.seconds
+    if options.seconds is not None and (options.fail_nth is not None or options.reload):
+        raise UsageError("--seconds is for random ioctls: --fail-nth ends by itself, --reload has a number of rounds")
+    run: assault.Assault
+    if options.fail_nth is not None:
+        run, doing, again = partial(fail_nth, calls=options.fail_nth), "letting things fail", "--fail-nth"
+        again = " ".join([again, *options.fail_nth])
+    elif options.reload:
+        run, doing = partial(reload, rounds=options.reload, seed=seed), "killing, unloading, loading"
+        again = f"--reload {options.reload} --seed {seed}"
+    else:
+        run, doing = partial(fuzz, seconds=duration, seed=seed, wrong=options.wrong), "fuzzing"
+        again = f"--seconds {duration:g} --seed {seed}{' --wrong' if options.wrong else ''}"
+    return assault.main(
+        options.kernel, options.flavour, run, doing=doing, again=again, cache=open_cache(), progress=progress
     )
 
 

@@ -44,6 +44,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "family.h"
+#include "fault_injection.h"
 #include "hmm_harness.h"
 #include "hmm_harness_netlink.h"
 
@@ -201,18 +203,6 @@ static double now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
-static bool put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool done;
-
-	if (fd < 0)
-		return false;
-	done = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-	close(fd);
-	return done;
 }
 
 static void on_fault(int signal)
@@ -488,19 +478,16 @@ static void look_for_stale(const struct hmm_harness_range *args)
 
 static void arm_failure(void)
 {
-	char text[16];
-
 	if (fail_nth_file < 0 || !one_in(4))
 		return;
-	snprintf(text, sizeof(text), "%d", (int)(1 + below(24)));
-	if (pwrite(fail_nth_file, text, strlen(text), 0) < 0)
+	if (!failure_arm(fail_nth_file, 1 + below(24)))
 		fail_nth_file = -1;
 }
 
 static void disarm_failure(void)
 {
-	if (fail_nth_file >= 0 && pwrite(fail_nth_file, "0", 1, 0) < 0)
-		fail_nth_file = -1;
+	if (fail_nth_file >= 0)
+		failure_disarm(fail_nth_file);
 }
 
 /* @lonely: nobody else writes to bulk, so that results can be believed. */
@@ -610,6 +597,8 @@ static void spawn_child(void)
 	}
 	die_with(parent);
 	random_state = seed;
+	if (use_faults)
+		fail_nth_file = failures_open();	/* ours, not the parent's */
 	for (i = below(40); i > 0 && !board->stop; i--) {
 		if (one_in(3))
 			touch(pool_page(), one_in(2));
@@ -760,66 +749,6 @@ static void use_netlink(void)
 	close(fd);
 }
 
-static const struct nlattr *find_attribute(const void *first, size_t size,
-					   unsigned int type)
-{
-	const struct nlattr *at = first;
-
-	while (size >= NLA_HDRLEN && at->nla_len >= NLA_HDRLEN &&
-	       at->nla_len <= size) {
-		size_t step = NLA_ALIGN(at->nla_len);
-
-		if ((at->nla_type & NLA_TYPE_MASK) == type)
-			return at;
-		if (step >= size)
-			break;
-		size -= step;
-		at = (const void *)((const char *)at + step);
-	}
-	return NULL;
-}
-
-/* The number of the family */
-static bool find_family(void)
-{
-	struct {
-		struct nlmsghdr head;
-		struct genlmsghdr genl;
-		struct nlattr name;
-		char text[NLA_ALIGN(sizeof(HMM_HARNESS_FAMILY_NAME))];
-	} ask = {
-		.head = {
-			.nlmsg_len = sizeof(ask),
-			.nlmsg_type = GENL_ID_CTRL,
-			.nlmsg_flags = NLM_F_REQUEST,
-		},
-		.genl = { .cmd = CTRL_CMD_GETFAMILY, .version = 1 },
-		.name = {
-			.nla_len = NLA_HDRLEN + sizeof(HMM_HARNESS_FAMILY_NAME),
-			.nla_type = CTRL_ATTR_FAMILY_NAME,
-		},
-		.text = HMM_HARNESS_FAMILY_NAME,
-	};
-	char answer[4096];
-	const char *first = answer + NLMSG_LENGTH(GENL_HDRLEN);
-	const struct nlattr *at;
-	ssize_t size;
-	int fd;
-
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
-	if (fd < 0 || send(fd, &ask, sizeof(ask), 0) < 0)
-		return false;
-	size = recv(fd, answer, sizeof(answer), 0) - (first - answer);
-	close(fd);
-	if (size <= 0)
-		return false;
-	at = find_attribute(first, size, CTRL_ATTR_FAMILY_ID);
-	if (!at)
-		return false;
-	memcpy(&family, at + 1, sizeof(family));
-	return true;
-}
-
 struct thread {
 	uint64_t seed;
 	uint64_t steps;
@@ -833,7 +762,7 @@ static void *run_thread(void *argument)
 
 	random_state = thread->seed;
 	if (use_faults)
-		fail_nth_file = open("/proc/thread-self/fail-nth", O_RDWR);
+		fail_nth_file = failures_open();
 	for (step = 0; step < thread->steps && !board->stop; step++) {
 		if (!thread->calls)
 			change_memory();
@@ -972,22 +901,6 @@ static void switch_mistakes(char *names)
 	}
 	if (!put("/sys/module/hmm_harness/parameters/wrong", text))
 		perror("ioctl_fuzz: wrong");
-}
-
-/* What fails is told by fail-nth of each thread; here, that all can. */
-static void prepare_faults(void)
-{
-	put("/sys/kernel/debug/failslab/ignore-gfp-wait", "0");
-	put("/sys/kernel/debug/failslab/verbose", "0");
-	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "0");
-	put("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "0");
-	put("/sys/kernel/debug/fail_page_alloc/min-order", "0");
-	put("/sys/kernel/debug/fail_page_alloc/verbose", "0");
-	put("/sys/kernel/debug/fail_usercopy/verbose", "0");
-	if (access("/proc/thread-self/fail-nth", W_OK)) {
-		fprintf(stderr, "ioctl_fuzz: -f needs CONFIG_FAULT_INJECTION\n");
-		exit(2);
-	}
 }
 
 /* Everything that a binding is capable of has to have worked there. */
@@ -1141,13 +1054,16 @@ int main(int argc, char **argv)
 		}
 		capabilities[binding_of[i % device_count]] = info.capabilities;
 	}
-	if (!find_family()) {
+	family = find_family();
+	if (!family) {
 		fprintf(stderr, "ioctl_fuzz: no netlink family %s\n",
 			HMM_HARNESS_FAMILY_NAME);
 		return 2;
 	}
-	if (use_faults)
-		prepare_faults();
+	if (use_faults && !failures_prepare()) {
+		fprintf(stderr, "ioctl_fuzz: -f needs CONFIG_FAULT_INJECTION\n");
+		return 2;
+	}
 	if (use_mistakes) {
 		int fd = open("/sys/module/hmm_harness/parameters/wrong_names",
 			      O_RDONLY);

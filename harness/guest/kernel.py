@@ -112,6 +112,10 @@ def unload_module(name: str) -> None:
     try:
         _call(_DELETE_MODULE, name.encode(), os.O_NONBLOCK)
     except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EBUSY):
+            raise AgentError(
+                f"the kernel does not unload {name}: it is in use", "end the processes that have its devices open"
+            ) from error
         raise AgentError(f"the kernel does not unload {name}: {error.strerror}") from error
 
 
