@@ -487,8 +487,9 @@ _Noreturn static void child(const struct call *call, const struct state *state, 
 	_exit(0);
 }
 
-/* Whether pages are in use that nobody has any more */
-static bool left(const struct device *devices, unsigned int count)
+/* Nobody has any page of any device: else nothing that comes after could be judged. */
+static void check_left(const struct call *call, const struct state *state, unsigned int nth,
+		       const struct device *devices, unsigned int count)
 {
 	struct timespec step = { .tv_nsec = 1000000 };
 	unsigned int i, waited;
@@ -496,14 +497,14 @@ static bool left(const struct device *devices, unsigned int count)
 	for (i = 0; i < count; i++) {
 		for (waited = 0; pages_in_use(&devices[i]); waited++) {
 			if (waited == PATIENCE_MS) {
-				snprintf(try->trouble, sizeof(try->trouble), "%s: %lu pages in use by nobody",
-					 devices[i].node, pages_in_use(&devices[i]));
-				return true;
+				printf("fail_nth: %s: %s, %s, failure %u: %lu pages of %s in use by nobody\n",
+				       device->node, call->name, state->name, nth, pages_in_use(&devices[i]),
+				       devices[i].node);
+				exit(1);
 			}
 			nanosleep(&step, NULL);
 		}
 	}
-	return false;
 }
 
 /* One try, by a process of its own. Returns whether it went as it should so far; else try->trouble says why. */
@@ -530,9 +531,8 @@ static bool go(const struct call *call, const struct state *state, unsigned int 
 		;
 	if (WIFSIGNALED(status))
 		snprintf(try->trouble, sizeof(try->trouble), "the process died of %s", strsignal(WTERMSIG(status)));
-	if (try->trouble[0])
-		return false;
-	return !left(devices, count);
+	check_left(call, state, nth, devices, count);
+	return !try->trouble[0];
 }
 
 /* What the call did under a failure must be what it does without, or a documented error. */
@@ -569,7 +569,7 @@ struct count {
 	unsigned int worked;
 };
 
-/* Returns whether all was well. */
+/* Failure 0 is none. Returns whether all was well. */
 static bool sweep(const struct call *call, const struct state *state, const struct device *devices, unsigned int count,
 		  struct count *sum)
 {
@@ -579,7 +579,7 @@ static bool sweep(const struct call *call, const struct state *state, const stru
 	bool well = true;
 
 	if (!go(call, state, 0, devices, count)) {
-		printf("fail_nth: %s: %s, %s, nothing fails: %s\n", device->node, call->name, state->name, try->trouble);
+		printf("fail_nth: %s: %s, %s, failure 0: %s\n", device->node, call->name, state->name, try->trouble);
 		return false;
 	}
 	plain = *try;
