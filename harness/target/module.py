@@ -21,9 +21,9 @@ _RECIPE = "1"  # another number whenever this file makes something else of the s
 _NAME = "hmm_harness.ko"
 _WARNING = re.compile(r"\bwarning:|\bWARNING:")
 _SHOWN = 12  # warnings in an error message; the log has all
-# What a build by hand leaves in kmod/.
+# What a build by hand leaves in kmod/, and what none reads.
 _PRODUCTS = shutil.ignore_patterns(
-    "*.o", "*.ko", "*.a", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "probed.h"
+    "*.o", "*.ko", "*.a", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "probed.h", "*.md", "dkms.conf"
 )
 
 
