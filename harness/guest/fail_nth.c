@@ -13,8 +13,8 @@
  * Each call is made by a process of its own, in a state that it made itself. What
  * must hold, whatever fails:
  *
- *  - the call does what it does without a failure, or its error is -ENOMEM or
- *    -EFAULT;
+ *  - the call does what it does without a failure, or its error is -ENOMEM,
+ *    -EFAULT, or one that is documented for it;
  *  - called again, it does what it would have done; or, after it succeeded, what
  *    it does when it is called twice;
  *  - the device's page table does not contradict the CPU's;
@@ -99,6 +99,7 @@ union args {
  * @data: where the pointer to pages of data is; 0 for none
  * @stores: whether that data goes to the region; else it comes from there
  * @capability: what the device has to be capable of
+ * @error: what it returns under a failure besides ENOMEM and EFAULT; or 0
  * @fill: fills in what else there is; or NULL
  * @run: what to do in place of an ioctl: 0, or an error; or NULL
  */
@@ -112,6 +113,7 @@ struct call {
 	size_t data;
 	bool stores;
 	uint64_t capability;
+	int error;
 	void (*fill)(union args *args);
 	int (*run)(int fd);
 };
@@ -123,6 +125,7 @@ static int run_touch(int fd);
 #define RANGE .size = sizeof(struct hmm_harness_range), .range = true, .pages = offsetof(struct hmm_harness_range, pages)
 #define DATA RANGE, .data = offsetof(struct hmm_harness_range, data)
 #define WATCH .size = sizeof(struct hmm_harness_watch), .range = true, .capability = HMM_HARNESS_CAP_WATCH
+#define DMA .size = sizeof(struct hmm_harness_dma), .range = true, .capability = HMM_HARNESS_CAP_DMA, .error = EIO
 
 static const struct call calls[] = {
 	{ "open", .run = run_open },
@@ -149,6 +152,16 @@ static const struct call calls[] = {
 	  .capability = HMM_HARNESS_CAP_UNLOCKED, .fill = fill_request },
 	{ "WATCH", HMM_HARNESS_WATCH, WATCH },
 	{ "WATCHED", HMM_HARNESS_WATCHED, WATCH, .pages = offsetof(struct hmm_harness_watch, pages) },
+	{ "SEQUENCE", HMM_HARNESS_SEQUENCE, .size = sizeof(struct hmm_harness_sequence), .range = true,
+	  .capability = HMM_HARNESS_CAP_WATCH },
+	{ "DMA-map", HMM_HARNESS_DMA, DMA, .flags = HMM_HARNESS_DMA_MAP,
+	  .pages = offsetof(struct hmm_harness_dma, pages) },
+	{ "DMA-map-write", HMM_HARNESS_DMA, DMA, .flags = HMM_HARNESS_DMA_MAP_WRITE,
+	  .pages = offsetof(struct hmm_harness_dma, pages) },
+	{ "DMA-show", HMM_HARNESS_DMA, DMA, .flags = HMM_HARNESS_DMA_SHOW,
+	  .pages = offsetof(struct hmm_harness_dma, pages) },
+	{ "DMA-unmap", HMM_HARNESS_DMA, DMA, .flags = HMM_HARNESS_DMA_UNMAP },
+	{ "REFUSE", HMM_HARNESS_REFUSE, .size = sizeof(struct hmm_harness_refuse), .range = true },
 	{ "USAGE", HMM_HARNESS_USAGE, .size = sizeof(struct hmm_harness_usage) },
 	{ "EVENTS", HMM_HARNESS_EVENTS, .size = sizeof(struct hmm_harness_events) },
 };
@@ -178,7 +191,7 @@ static const struct state states[] = {
 	{ "unbound", false, make_unbound },	/* nobody bound the file */
 	{ "empty", false, make_empty },		/* bound, and nobody touched the memory */
 	{ "written", false, make_written },	/* the CPU wrote all of it */
-	{ "entered", false, make_entered },	/* ... the device has entries of it, and it is watched */
+	{ "entered", false, make_entered },	/* ... the device has entries of it; it is watched, and mapped for DMA */
 	{ "moved", true, make_moved },		/* it is in the device's memory */
 	{ "foreign", true, make_foreign },	/* it is in the other device's memory */
 	{ "shared", true, make_shared },	/* another process has it, too */
@@ -330,6 +343,8 @@ static void make_entered(int fd)
 	make_written(fd);
 	if (device->info.capabilities & HMM_HARNESS_CAP_WATCH)
 		must(fd, "WATCH");
+	if (device->info.capabilities & HMM_HARNESS_CAP_DMA)
+		must(fd, "DMA-map");
 	must(fd, "FAULT-write");
 }
 
@@ -536,11 +551,11 @@ static bool go(const struct call *call, const struct state *state, unsigned int 
 }
 
 /* What the call did under a failure must be what it does without, or a documented error. */
-static bool is_documented(const struct try *plain)
+static bool is_documented(const struct call *call, const struct try *plain)
 {
 	if (try->first == plain->first)
 		return true;
-	return try->failed && (try->first == ENOMEM || try->first == EFAULT);
+	return try->failed && (try->first == ENOMEM || try->first == EFAULT || try->first == call->error);
 }
 
 /* ... and it must be possible to go on from there. */
@@ -587,7 +602,7 @@ static bool sweep(const struct call *call, const struct state *state, const stru
 		sum->worked++;
 	for (nth = 1; well && nth < MAX_NTH; nth++) {
 		well = go(call, state, nth, devices, count);
-		if (well && !is_documented(&plain)) {
+		if (well && !is_documented(call, &plain)) {
 			snprintf(try->trouble, sizeof(try->trouble), "%s in place of %s", name_of(try->first),
 				 name_of(plain.first));
 			well = false;
