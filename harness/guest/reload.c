@@ -28,7 +28,8 @@
  *
  * Where failures can be injected, the module is loaded once before, with
  * something failing in that, which must leave nothing behind either. In the end
- * the kernel has as much memory available as in the beginning.
+ * the kernel has as much memory available as after the first rounds, nearly; for
+ * what is smaller there is kmemleak.
  *
  * Exit status: 0 if all of that held; 1 otherwise, with the reason; 2 for a wrong
  * command line or a missing device. Whether the kernel had something to say is
@@ -64,8 +65,8 @@
 #define NAME "hmm_harness"
 /* What was killed is gone after so many seconds, and what it had is closed. */
 #define PATIENCE 60
-/* What the kernel may have less in the end, in KiB: caches of its own, not the module's */
-#define TOLERANCE 1024L
+/* What the kernel may have less in the end, in KiB: free pages that each CPU keeps for itself come and go. */
+#define TOLERANCE 4096L
 
 static struct device devices[MAX_DEVICES];
 static unsigned int device_count;
@@ -616,8 +617,10 @@ int main(int argc, char **argv)
 	}
 	after = available();
 	printf("reload: %ld KiB available after round %u, %ld in the end\n", before, warm, after);
-	if (before - after > TOLERANCE)
-		fail("memory is missing");
+	if (before - after > TOLERANCE) {
+		printf("reload: memory is missing\n");
+		return 1;
+	}
 	printf("reload: passed\n");
 	return 0;
 }
