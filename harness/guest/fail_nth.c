@@ -142,6 +142,8 @@ static const struct call calls[] = {
 	  .capability = HMM_HARNESS_CAP_DEVMEM },
 	{ "MIGRATE-out", HMM_HARNESS_MIGRATE, RANGE, .flags = HMM_HARNESS_MIGRATE_TO_SYSTEM,
 	  .capability = HMM_HARNESS_CAP_DEVMEM },
+	{ "MIGRATE_SHORT", HMM_HARNESS_MIGRATE_SHORT, RANGE, .capability = HMM_HARNESS_CAP_DEVMEM },
+	{ "EXCLUSIVE", HMM_HARNESS_EXCLUSIVE, RANGE, .capability = HMM_HARNESS_CAP_EXCLUSIVE, .error = EBUSY },
 	{ "EVICT", HMM_HARNESS_EVICT, .size = sizeof(struct hmm_harness_evict), .capability = HMM_HARNESS_CAP_EVICT },
 	{ "TABLE", HMM_HARNESS_TABLE, RANGE },
 	{ "REQUEST", HMM_HARNESS_REQUEST, .size = sizeof(struct hmm_harness_request), .range = true,
@@ -169,12 +171,12 @@ static const struct call calls[] = {
 /**
  * struct state - what a process and its device are in when a call comes
  * @name: for people
- * @device_memory: whether it takes memory of the device
+ * @capability: what it takes
  * @make: makes it; the region is mapped already
  */
 struct state {
 	const char *name;
-	bool device_memory;
+	uint64_t capability;
 	void (*make)(int fd);
 };
 
@@ -182,20 +184,31 @@ static void make_unbound(int fd);
 static void make_empty(int fd);
 static void make_written(int fd);
 static void make_entered(int fd);
+static void make_exclusive(int fd);
 static void make_moved(int fd);
 static void make_foreign(int fd);
 static void make_shared(int fd);
 static void make_mixed(int fd);
 
 static const struct state states[] = {
-	{ "unbound", false, make_unbound },	/* nobody bound the file */
-	{ "empty", false, make_empty },		/* bound, and nobody touched the memory */
-	{ "written", false, make_written },	/* the CPU wrote all of it */
-	{ "entered", false, make_entered },	/* ... the device has entries of it; it is watched, and mapped for DMA */
-	{ "moved", true, make_moved },		/* it is in the device's memory */
-	{ "foreign", true, make_foreign },	/* it is in the other device's memory */
-	{ "shared", true, make_shared },	/* another process has it, too */
-	{ "mixed", true, make_mixed },		/* some of all of these, and what cannot be written */
+	/* nobody bound the file */
+	{ "unbound", 0, make_unbound },
+	/* bound, and nobody touched the memory */
+	{ "empty", 0, make_empty },
+	/* the CPU wrote all of it */
+	{ "written", 0, make_written },
+	/* ... and the device has entries of it; it is watched, and mapped for DMA */
+	{ "entered", 0, make_entered },
+	/* ... or the device has it to itself */
+	{ "exclusive", HMM_HARNESS_CAP_EXCLUSIVE, make_exclusive },
+	/* ... or it is in the device's memory */
+	{ "moved", HMM_HARNESS_CAP_DEVMEM, make_moved },
+	/* ... or in the other device's */
+	{ "foreign", HMM_HARNESS_CAP_DEVMEM, make_foreign },
+	/* ... or in the device's, and another process has it, too */
+	{ "shared", HMM_HARNESS_CAP_DEVMEM, make_shared },
+	/* some of all of these, and what cannot be written */
+	{ "mixed", HMM_HARNESS_CAP_DEVMEM, make_mixed },
 };
 
 extern const char __executable_start, etext; /* of the linker */
@@ -346,6 +359,12 @@ static void make_entered(int fd)
 	if (device->info.capabilities & HMM_HARNESS_CAP_DMA)
 		must(fd, "DMA-map");
 	must(fd, "FAULT-write");
+}
+
+static void make_exclusive(int fd)
+{
+	make_written(fd);
+	must(fd, "EXCLUSIVE");
 }
 
 static void make_moved(int fd)
@@ -656,7 +675,7 @@ static unsigned int sweep_device(char **names, const struct device *devices, uns
 		if (!chosen(call, names) || call->capability & ~device->info.capabilities)
 			continue;
 		for (state = states; state < states + ARRAY_SIZE(states); state++) {
-			if (state->device_memory && !(device->info.capabilities & HMM_HARNESS_CAP_DEVMEM))
+			if (state->capability & ~device->info.capabilities)
 				continue;
 			failures += !sweep(call, state, devices, count, &sum);
 			hear(listener);
@@ -729,8 +748,8 @@ int main(int argc, char **argv)
 	}
 	for (i = 0; i < count; i++) {
 		device = &devices[i];
-		/* The others of a binding are no different. */
-		if (!device->info.device)
+		/* They come in pairs that are no different. */
+		if (device->info.device % 2 == 0)
 			failures += sweep_device(argv + optind, devices, count, listener);
 	}
 	printf("fail_nth: %s\n", failures ? "failed" : "passed");

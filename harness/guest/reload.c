@@ -381,13 +381,26 @@ static long available(void)
 	return at ? strtol(at + strlen("MemAvailable:"), NULL, 10) : 0;
 }
 
-static int load(const char *module, const char *parameters)
+static char coherent[128];	/* the parameter that makes devices with coherent memory, if there are any */
+
+/* Before it goes the first time */
+static void keep_coherent(void)
+{
+	char addresses[64];
+
+	if (slurp("/sys/module/" NAME "/parameters/coherent_addr", addresses, sizeof(addresses)) > 1)
+		snprintf(coherent, sizeof(coherent), " coherent_addr=%.*s", (int)strcspn(addresses, "\n"), addresses);
+}
+
+static int load(const char *module, const char *some)
 {
 	int fd = open(module, O_RDONLY | O_CLOEXEC);
+	char parameters[256];
 	int error;
 
 	if (fd < 0)
 		fail("%s: %s", module, strerror(errno));
+	snprintf(parameters, sizeof(parameters), "%s%s", some, coherent);
 	error = syscall(SYS_finit_module, fd, parameters, 0) ? errno : 0;
 	close(fd);
 	return error;
@@ -436,11 +449,13 @@ static bool load_badly(const char *module, unsigned int nth)
 {
 	int fd = open(module, O_RDONLY | O_CLOEXEC);
 	int fail_nth = failures_open();
+	char parameters[256];
 	bool failed, loaded;
 
+	snprintf(parameters, sizeof(parameters), "devmem_mb=2%s", coherent);
 	if (fd < 0 || fail_nth < 0 || !failure_arm(fail_nth, nth))
 		fail("fail-nth: %s", strerror(errno));
-	loaded = !syscall(SYS_finit_module, fd, "devmem_mb=2", 0);
+	loaded = !syscall(SYS_finit_module, fd, parameters, 0);
 	failed = failure_disarm(fail_nth);
 	close(fail_nth);
 	close(fd);
@@ -602,6 +617,7 @@ int main(int argc, char **argv)
 	failures_prepare();
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	random_state = seed;
+	keep_coherent();
 	unload_soon();
 	slurp("/proc/iomem", iomem, sizeof(iomem));
 	error = load(module, "devmem_mb=2");
