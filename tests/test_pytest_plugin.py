@@ -511,17 +511,24 @@ from types import SimpleNamespace
 
 @pytest.fixture
 def hmm_vm():
-    return SimpleNamespace(alive=lambda: ALIVE, exec=lambda *_, **__: (0, LOG))
+    return SimpleNamespace(alive=lambda: ALIVE, exec=lambda *_, **__: (0, LOG), console=CONSOLE)
 
 def test_vm(hmm_vm):
     pass
 """
-    bad = "LOG = '[    1.000000] WARNING: CPU: 0 PID: 1 at mm/hmm.c:1 hmm_range_fault+0x1/0x2'\n"
-    result = run(f"{bad}ALIVE = True\n{code}")
+    bad = "[    1.000000] WARNING: CPU: 0 PID: 1 at mm/hmm.c:1 hmm_range_fault+0x1/0x2"
+    good = "[    1.000000] all is well"
+    result = run(f"LOG = {bad!r}\nCONSOLE = ''\nALIVE = True\n{code}")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["the kernel complained during the test", "*hmm_range_fault*"])
-    run(f"LOG = '[    1.000000] all is well'\nALIVE = True\n{code}").assert_outcomes(passed=1)
-    run(f"{bad}ALIVE = False\n{code}").assert_outcomes(passed=1)
+    run(f"LOG = {good!r}\nCONSOLE = ''\nALIVE = True\n{code}").assert_outcomes(passed=1)
+
+    # A panic ends QEMU: what is left of it is the console. A QEMU that the test ended left no complaint there.
+    panic = "[    2.000000] Kernel panic - not syncing: wanted by a test"
+    result = run(f"LOG = {good!r}\nCONSOLE = {panic!r}\nALIVE = False\n{code}")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["the kernel complained during the test", "*Kernel panic*", "*kernel log*", panic])
+    run(f"LOG = {bad!r}\nCONSOLE = {good!r}\nALIVE = False\n{code}").assert_outcomes(passed=1)
 
 
 # Options
