@@ -177,18 +177,11 @@ def _do(options: argparse.Namespace, progress: Progress, command: str, *, termin
         from harness.target.keeper import stay_behind
 
         keeper = stay_behind()
-    from harness.target.watchdog import VMFailure
-
     machine = _machine(options, progress)
     with _started(machine, options, progress) as vm:
         if terminal:
             progress.say(_banner(vm, keeper))
-        try:
-            status = vm.session(use)
-        except VMFailure as failure:
-            if failure.console:
-                progress.say(failure.console)
-            raise
+        status = vm.session(use)
         _remark(vm, progress)
         if keeper is not None:
             keeper.keep(vm, f"vm {shlex.join(sys.argv[2:])}", status, command=own_command(), say=progress.say)
