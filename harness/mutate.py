@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -63,19 +64,20 @@ def main(kernel: tuple[str, str], patches: Sequence[Patch], plan: Plan, resource
         _require_green(plan, machine, resources)
         healthy = _peer(machine, resources) if peer else None
         for number, patch in enumerate(patches, 1):
+            name = f"{number:3}/{len(patches)} {patch.title}"
             try:
                 with shop.mutated(patch) as mutant:
                     sick = replace(machine, kernel=mutant)
                     found = autopsy(run_machine(plan, sick, resources))
                     ours.append(found.fate)
-                    _tell(number, len(patches), patch, "programs", found)
+                    _tell(resources, name, "programs", found)
                     if healthy is not None:
                         found = _peer_autopsy(sick, resources, healthy, trivial=found.fate is Fate.TRIVIAL)
                         theirs.append(found.fate)
-                        _tell(number, len(patches), patch, "hmm-tests", found)
+                        _tell(resources, name, "hmm-tests", found)
             except (UsageError, BuildError) as error:
                 ours.append(Fate.UNKNOWN)
-                _tell(number, len(patches), patch, "build", Autopsy(Fate.UNKNOWN, reason=error.message))
+                _tell(resources, name, "build", Autopsy(Fate.UNKNOWN, reason=error.message))
     print(f"programs: {summary(ours)}")
     if peer:
         print(f"hmm-tests: {summary(theirs)}")
@@ -84,8 +86,8 @@ def main(kernel: tuple[str, str], patches: Sequence[Patch], plan: Plan, resource
     return ExitCode.FAIL if Fate.SURVIVED in ours else ExitCode.PASS
 
 
-def _tell(number: int, count: int, patch: Patch, suite: str, found: Autopsy) -> None:
-    print(f"{number:3}/{count} {patch.title}: {suite}: {found}", flush=True)
+def _tell(resources: Resources, name: str, suite: str, found: Autopsy) -> None:
+    resources.progress.say(f"{name}: {suite}: {found}", to=sys.stdout)
 
 
 def summary(fates: Sequence[Fate]) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from harness.printable import one_line, plain
+
 _FIRST_AFTER = 2.0  # seconds; shorter steps stay silent
 _REPEAT_TERMINAL = 0.5
 _COLUMNS = 118  # of a line, at most
@@ -64,11 +66,15 @@ class Progress:
                 self._steps.remove(step)
                 self._erase()
 
-    def say(self, line: str, *, to: TextIO | None = None) -> None:
-        """Prints one line now, whatever else is shown; `to` another stream if it is a result and no remark."""
+    def say(self, text: str, *, to: TextIO | None = None, ours: bool = False) -> None:
+        """Prints a line, or some, now, whatever else is shown; `to` another stream if it is a result and no remark.
+
+        What a guest, a tool or the name of a file says must not act on the terminal: control characters are shown
+        instead, unless all of `text` is `ours`.
+        """
         with self._lock:
             self._erase()
-            print(line, file=self._stream if to is None else to, flush=True)
+            print(text if ours else plain(text), file=self._stream if to is None else to, flush=True)
 
     def _paint(self, step: Step, done: threading.Event) -> None:
         wait = _FIRST_AFTER
@@ -79,11 +85,11 @@ class Progress:
                     continue
                 self._erase()
                 if self._terminal:
-                    line = step.line()[: self._columns()]
+                    line = one_line(step.line())[: self._columns()]
                     self._stream.write(line)
                     self._shown = len(line)
                 else:
-                    self._stream.write(step.line() + "\n")
+                    self._stream.write(one_line(step.line()) + "\n")
                 self._stream.flush()
 
     def _columns(self) -> int:

@@ -49,3 +49,14 @@ def test_the_console_of_a_vm_that_failed_is_shown_once(
         "    [    1.0] two",
         "hmm-harness: the kernel panicked",
     ]
+
+
+def test_a_guest_has_no_way_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, VMFailure(Trouble.PANIC, "panicked: \x1b[2J", console="[    1.0] \x1b]0;owned\x07"))
+    main(["vm", "exec", "true"])
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "    [    1.0] \\x1b]0;owned\\x07",
+        "hmm-harness: panicked: \\x1b[2J",
+    ]

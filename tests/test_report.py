@@ -237,6 +237,26 @@ def test_a_result_that_is_replaced_is_counted_once() -> None:
     assert stream.getvalue().splitlines()[1] == "  interval   1 passed, 1 crashed"
 
 
+def test_what_a_kernel_says_does_not_act_on_the_terminal() -> None:
+    stream = io.StringIO()
+    run = _run(["x"])
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=True)
+    table.target(Target("debian:6.1", "plain", banner="Linux \x1b[2J6.1"))
+    for binding in ("interval", "test_hmm"):
+        result = _result(Verdict.CRASHED if binding == "interval" else Verdict.SKIP, "x", binding)
+        run.results.append(replace(result, reason="\x1b]0;why\x07", explanation=("CRASHED x", "    \x1b[2Jcleared")))
+        table.add(run.results[-1])
+    table.foot(1.0)
+    said = stream.getvalue()
+    assert said.splitlines()[0] == "Linux \\x1b[2J6.1"
+    assert "\n    \\x1b[2Jcleared\n" in said
+    assert "\nSKIP: \\x1b]0;why\\x07\n" in said
+    for ours in ("\x1b[31mCRASHED     \x1b[0m", "\x1b[2mSKIP        \x1b[0m"):
+        assert ours in said
+        said = said.replace(ours, "")
+    assert "\x1b" not in said
+
+
 def test_several_kernels_have_a_line_per_binding() -> None:
     stream = io.StringIO()
     run = _run(["x"], ("debian:6.1", "debian:7.3"))

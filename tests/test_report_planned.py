@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from harness.compare import Verdict
+from harness.printable import one_line, shortened
 from harness.report import html
 from harness.report.planned import columns
-from harness.report.printable import one_line, shortened
 from harness.report.results import Run
 from tests.sample_runs import sample_run
 

@@ -258,11 +258,12 @@ def _dry_run(options: argparse.Namespace, progress: Progress) -> int:
     return ExitCode.PASS
 
 
-def _list(_options: argparse.Namespace, _progress: Progress) -> int:
+def _list(_options: argparse.Namespace, progress: Progress) -> int:
     from harness.target.kept import kept_vms
 
     for kept in kept_vms():
-        print(f"{kept.name}  {kept.kernel} {kept.flavour}  Linux {kept.release}  since {kept.since}  {kept.reason}")
+        what = f"{kept.kernel} {kept.flavour}  Linux {kept.release}"
+        progress.say(f"{kept.name}  {what}  since {kept.since}  {kept.reason}", to=sys.stdout)
         print(f"    {shlex.join(kept.ssh())}")
     return ExitCode.PASS
 

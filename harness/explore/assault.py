@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ def main(
         progress.say(f"again: hmm-harness fuzz --kernel {spec} --flavour {flavour} {again}")
         with progress.step(doing):
             status, output, said = assault(vm)
-    print(output.rstrip())
+    progress.say(output.rstrip(), to=sys.stdout)
     for line in said:
         progress.say(f"the kernel complained: {line}")
     if said:

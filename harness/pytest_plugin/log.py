@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harness.printable import plain
 from harness.pytest_plugin.outcomes import KernelCrashed
 from harness.target.vm import VM
 from harness.target.watchdog import complaints
@@ -20,7 +21,7 @@ def inspect_log(vm: VM, show: Callable[[str], None]) -> None:
     """
     status, log = vm.exec("dmesg", timeout=_SECONDS) if vm.alive() else (-1, "")
     lines = log.splitlines() if status == 0 else vm.console.splitlines()
-    show("\n".join(lines))
+    show(plain("\n".join(lines)))
     found = complaints(lines, 0)
     if found:
         raise KernelCrashed("\n".join(["the kernel complained during the test", *(f"    {each}" for each in found)]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.errors import HarnessError
+from harness.printable import plain
 
 if TYPE_CHECKING:
     from _pytest.outcomes import Failed, Skipped
@@ -33,7 +34,7 @@ class Diverged(Failed):
     """The kernel showed what the model does not allow."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text, pytrace=False)
+        super().__init__(plain(text), pytrace=False)
 
 
 class KernelCrashed(Diverged):

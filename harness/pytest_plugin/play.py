@@ -17,6 +17,7 @@ from harness.compare import Comparison, Divergence, Verdict
 from harness.conformance import catalogue
 from harness.errors import HarnessError
 from harness.model.allowed import Expectation
+from harness.printable import plain
 from harness.program.observations import Observation, Status
 from harness.program.program import Program
 from harness.program.text import parse, render
@@ -169,7 +170,7 @@ class Lockstep:
             stage.note("hmm_replay", result.replay)
         stage.note("hmm_verdict", str(result.status))
         if result.log:
-            stage.log("\n".join(result.log))
+            stage.log(plain("\n".join(result.log)))
         first = stage.lab.first
         seen = first[1].observations if first is not None and first[0] is program else ()
         played = Played(program, result, seen)

@@ -7,6 +7,7 @@ import pytest
 
 from harness.compare import Verdict
 from harness.errors import HarnessError
+from harness.printable import plain
 from harness.run import verdict_of
 from harness.target.watchdog import VMFailure
 
@@ -23,6 +24,6 @@ def retell(error: HarnessError, report: pytest.TestReport) -> None:
     lines = [error.message]
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    report.longrepr = "\n".join(lines)
+    report.longrepr = plain("\n".join(lines))
     if isinstance(error, VMFailure) and error.console:
-        report.sections.append(("kernel log", error.console))
+        report.sections.append(("kernel log", plain(error.console)))

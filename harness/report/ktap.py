@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from harness.compare import Verdict
+from harness.printable import one_line, shortened
 from harness.report.planned import Case, Column, columns
-from harness.report.printable import one_line, shortened
 from harness.report.results import Result, Run
 
 _DIRECTIVES = {

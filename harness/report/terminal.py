@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from harness.compare import Verdict
+from harness.printable import one_line
 from harness.progress import Progress
 from harness.report.results import Result, Run, Target
 
@@ -57,7 +58,8 @@ class Table:
         row[result.binding] = result
         if len(row) == len(self._run.bindings):
             cells = [self._cell(row[binding].status) for binding in self._run.bindings]
-            self._say("  ".join([result.program.ljust(self._width), *cells]).rstrip())
+            line = "  ".join([one_line(result.program).ljust(self._width), *cells]).rstrip()
+            self._progress.say(line, to=self._out, ours=True)  # with colours
 
     def _finish_target(self) -> None:
         """With several kernels: a line for each binding of the one that had its turn."""

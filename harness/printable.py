@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Text of others (kernel logs, names of files) on one line of a report that has a grammar of its own."""
+"""Text of others (kernel logs, names of files) where it must not act: on a terminal, in a report with a grammar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\uf
 def one_line(text: str) -> str:
     r"""`text` without what ends a line or is nothing to look at: a tab is a space, the others `\x1b`, `\u2028`."""
     return _UNPRINTABLE.sub(_escaped, text)
+
+
+def plain(text: str) -> str:
+    """`text` of any number of lines, of which each is as `one_line` makes it: nothing that a terminal obeys."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def _escaped(found: re.Match[str]) -> str:
