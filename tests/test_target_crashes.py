@@ -85,6 +85,11 @@ LINES = {
     "BUG: Bad page map in process executor  pte:8000000 pmd:0": "bad-page: BUG: Bad page map",
     "mm/pgtable-generic.c:50: bad pmd 0000000012345678(800000003fe008e7)": "bad-page: bad pmd",
     "BUG kmalloc-64 (Tainted: G    B      O   ): Poison overwritten": "bad-page: BUG kmalloc-64: Poison overwritten",
+    "swap_info_get: Bad swap offset entry 0003ffff": "bad-page: Bad swap offset entry in swap_info_get",
+    "swap_info_get: Unused swap offset entry 0003ffff": "bad-page: Unused swap offset entry in swap_info_get",
+    "_swap_info_get: Unused swap file entry 7c0000000001": "bad-page: Unused swap file entry in _swap_info_get",
+    "get_swap_device: Bad swap file entry 3ffffffffffff": "bad-page: Bad swap file entry in get_swap_device",
+    "Bad swap file entry 74003fffffe2a1c5": "bad-page: Bad swap file entry",
     "BUG: Bad rss-counter state mm:00000000a type:MM_ANONPAGES val:1": (
         "bad-rss: BUG: Bad rss-counter state type:MM_ANONPAGES"
     ),
@@ -122,12 +127,24 @@ HARMLESS = """\
 [   12.000006] Disabling lock debugging due to kernel taint
 [   12.000007] INFO: lockdep is turned off.
 [   12.000008] sysrq: Show Blocked State
+[   12.000009] Adding 65532k swap on /dev/zram0.  Priority:-2 extents:1 across:65532k SS
 """
 
 
 def found(log: list[str], taint: int = 0) -> list[str]:
     """Fingerprints of the independent crashes."""
     return [crash.fingerprint for crash in crashes(log, taint)]
+
+
+def test_a_bad_page_map_follows_from_its_bad_swap_entry() -> None:
+    """zap_pte_range() prints the second because of the first."""
+    log = [
+        "[    1.000000] get_swap_device: Bad swap file entry 3ffffffffffff",
+        "[    1.000100] BUG: Bad page map in process executor  pte:8000000 pmd:0",
+    ]
+    (crash,) = crashes(log)
+    assert crash.fingerprint == "bad-page: Bad swap file entry in get_swap_device"
+    assert [each.fingerprint for each in crash.consequences] == ["bad-page: BUG: Bad page map"]
 
 
 @pytest.mark.parametrize("stamp", ["", "[    1.234567] ", "[   12.345678][   T52] ", "<4>[    1.0][    C1] "])

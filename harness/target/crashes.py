@@ -167,6 +167,13 @@ _HEADS: tuple[_Head, ...] = (
     _head(CrashClass.BAD_PAGE, r"BUG: (?P<what>Bad page (?:state|map|cache))\b", "BUG: {what}{where}"),
     _head(CrashClass.BAD_PAGE, r"\bbad (?P<what>p(?:g|4|u|m)d) ", "bad {what}", single=True),
     _head(CrashClass.BAD_PAGE, r"BUG (?P<cache>[\w:-]+) \([^)]*\): (?P<what>.+)", "BUG {cache}: {what}{where}"),
+    # mm/swapfile.c: only printed, no taint. Entries of device memory and of migration are swap entries, too.
+    _head(
+        CrashClass.BAD_PAGE,
+        r"(?:(?P<function>\w+): )?(?P<what>(?:Bad|Unused) swap (?:file|offset) entry) [0-9a-f]{8}",
+        "{what}{where}",
+        single=True,
+    ),
     # kernel/fork.c
     _head(
         CrashClass.BAD_RSS,
@@ -228,8 +235,8 @@ _HEADS: tuple[_Head, ...] = (
 )
 # One search that tells most lines to be none; every head's pattern needs one of these words.
 _TELLING = re.compile(
-    r"BUG|WARNING: |INFO: |panic|UBSAN: |LOCKUP|bad p|unreferenced|kmemleak: |refcount_t: |corruption|ODEBUG|"
-    r"DEBUG_LOCKS|stack overflow|double fault|protection fault|\[#\d|Oops: "
+    r"BUG|WARNING: |INFO: |panic|UBSAN: |LOCKUP|bad p|swap (?:file|offset) entry|unreferenced|kmemleak: |"
+    r"refcount_t: |corruption|ODEBUG|DEBUG_LOCKS|stack overflow|double fault|protection fault|\[#\d|Oops: "
 )
 
 _STAMP = re.compile(r"^\s*(?:<\d+>)?\s*\[\s*\d+\.\d+\](?:\[\s*(?P<caller>[^\]\s]*)[^\]]*\])?[ \t]?")
