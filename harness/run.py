@@ -161,7 +161,7 @@ def identity(program: Program, binding: str, plan: Plan, machine: Machine) -> st
 
 
 def verdict_of(error: HarnessError) -> Verdict:
-    """What a failure says of the kernel: that it crashed or hung, or, nearly always, nothing."""
+    """What a failure says of the kernel: that it crashed, that something was late, or, nearly always, nothing."""
     return _VERDICTS.get(error.kind, Verdict.ERROR) if isinstance(error, VMFailure) else Verdict.ERROR
 
 

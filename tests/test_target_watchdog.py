@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import signal
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from harness.compare import Verdict
 from harness.errors import ExitCode
+from harness.run import verdict_of
 from harness.target.qemu import Qemu
+from harness.target.qmp import QmpError, QmpTimeoutError
 from harness.target.watchdog import (
     Trouble,
     VMFailure,
@@ -135,6 +138,7 @@ def test_the_excerpt_is_around_the_line_or_the_end() -> None:
         (Trouble.HANG, ExitCode.TIMEOUT),
         (Trouble.TIMEOUT, ExitCode.TIMEOUT),
         (Trouble.QEMU_DIED, ExitCode.INFRASTRUCTURE),
+        (Trouble.QEMU_STOPPED, ExitCode.INFRASTRUCTURE),
         (Trouble.LOST_CONNECTION, ExitCode.INFRASTRUCTURE),
     ],
 )
@@ -155,3 +159,42 @@ def test_what_qemu_died_of_has_a_remedy(status: int, hint: str) -> None:
     assert failure.kind is Trouble.QEMU_DIED
     assert failure.hint is not None
     assert hint in failure.hint
+
+
+def _running(state: str | Exception, console: str = "") -> Qemu:
+    """A QEMU that answers, or not, when it is asked how it is."""
+
+    def execute(command: str, *, timeout: float) -> dict[str, Any]:
+        assert (command, timeout) == ("query-status", 5.0)
+        if isinstance(state, Exception):
+            raise state
+        return {"status": state}
+
+    return cast(Qemu, SimpleNamespace(status=None, console=console, stderr="", qmp=SimpleNamespace(execute=execute)))
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        ("internal-error", "accelerator"),
+        ("io-error", "disk"),
+        ("paused", "stopped it"),
+        (QmpTimeoutError("no answer"), "no CPU"),
+        (QmpError("QEMU refused"), "stopped it"),
+    ],
+)
+def test_a_machine_that_the_host_stopped_says_nothing_of_the_kernel(state: str | Exception, hint: str) -> None:
+    failure = trouble_of_qemu(_running(state))
+    assert failure is not None
+    assert failure.kind is Trouble.QEMU_STOPPED
+    assert failure.hint is not None
+    assert hint in failure.hint
+    assert ("accelerator" in failure.hint) == (state == "internal-error")
+    assert verdict_of(failure) is Verdict.ERROR
+
+
+def test_a_machine_that_runs_is_no_trouble_and_one_that_panicked_has() -> None:
+    assert trouble_of_qemu(_running("running")) is None
+    failure = trouble_of_qemu(_running("internal-error", "[    1.0] Kernel panic - not syncing: wanted\n"))
+    assert failure is not None
+    assert failure.kind is Trouble.PANIC

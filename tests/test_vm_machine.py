@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import GuestError
+from harness.errors import ExitCode, GuestError
 from harness.progress import Progress
 from harness.target.accel import accelerator
 from harness.target.cache import Cache
@@ -163,7 +163,8 @@ def test_qemu_that_is_stopped(vm: VM) -> None:
     os.kill(vm.pid, signal.SIGSTOP)
     with pytest.raises(VMFailure) as caught:
         vm.call({"do": "hello"}, timeout=2.0)
-    assert caught.value.kind is Trouble.HANG
+    assert caught.value.kind is Trouble.QEMU_STOPPED
+    assert caught.value.exit_code is ExitCode.INFRASTRUCTURE
     assert "QEMU itself" in caught.value.message
 
 
@@ -271,6 +272,7 @@ def test_a_saved_state_that_is_corrupt_is_noticed_and_replaced(machine: Machine,
 HARNESS = """
 import pickle, sys, time
 from pathlib import Path
+from harness.errors import ExitCode
 from harness.progress import Progress
 from harness.target.accel import accelerator
 from harness.target.cache import Cache

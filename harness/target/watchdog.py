@@ -27,9 +27,10 @@ class Trouble(StrEnum):
 
     PANIC = "panic"  # the kernel gave up
     OOPS = "oops"  # the kernel went on after a report that is never fine: oops, BUG, WARNING, KASAN, lockdep
-    HANG = "hang"  # QEMU is there, but the guest, or QEMU itself, does nothing
+    HANG = "hang"  # QEMU runs the guest, which does nothing
     LOST_CONNECTION = "lost-connection"  # all is there but the way to the agent, or the agent
     QEMU_DIED = "qemu-died"
+    QEMU_STOPPED = "qemu-stopped"  # QEMU is there and runs the guest no longer: that says nothing of the guest
     TIMEOUT = "timeout"  # the guest is well, but the answer did not come in time
 
 
@@ -40,6 +41,7 @@ _EXIT_CODES = {
     Trouble.TIMEOUT: ExitCode.TIMEOUT,
     Trouble.LOST_CONNECTION: ExitCode.INFRASTRUCTURE,
     Trouble.QEMU_DIED: ExitCode.INFRASTRUCTURE,
+    Trouble.QEMU_STOPPED: ExitCode.INFRASTRUCTURE,
 }
 _TROUBLES = {CrashClass.PANIC: Trouble.PANIC, **dict.fromkeys(STALLS, Trouble.HANG)}  # the others are an OOPS
 _HINTS = {
@@ -49,6 +51,12 @@ _HINTS = {
     Trouble.TIMEOUT: "the guest still answers: the program waits for something, or needs more time",
     Trouble.LOST_CONNECTION: "the console excerpt shows whether the agent or the SSH server ended",
     Trouble.QEMU_DIED: "see what QEMU said; `kill -9` and the kernel's OOM killer leave no word",
+    Trouble.QEMU_STOPPED: "somebody or something on this machine stopped it, or left it no CPU: look there, or try "
+    "--vms 1",
+}
+_HINTS_BY_STATE = {  # of a machine that QEMU stopped by itself: qapi/run-state.json, RunState
+    "internal-error": "the accelerator cannot run this guest; `hmm-harness doctor` says which it is, and why",
+    "io-error": "a file of the cache, from which the guest has its disks, cannot be read: is that disk well?",
 }
 _HINTS_BY_STATUS = {  # of QEMU's death
     -signal.SIGBUS: "the guest's memory is a file of the cache, and that disk is full or broken: free some with "
@@ -121,24 +129,27 @@ def trouble_of_qemu(qemu: Qemu) -> VMFailure | None:
             _await_end(qemu)
             status = qemu.status
         except QmpTimeoutError:
-            return VMFailure(Trouble.HANG, "QEMU itself does not answer: stopped, or starved", console=_tail(qemu))
+            message = "QEMU itself does not answer: stopped, or starved"
+            return VMFailure(Trouble.QEMU_STOPPED, message, console=_tail(qemu))
         except QmpError as error:
-            return VMFailure(Trouble.HANG, error.message, console=_tail(qemu))
+            return VMFailure(Trouble.QEMU_STOPPED, error.message, console=_tail(qemu))
         else:
             if state == "running":
                 return None
-            return VMFailure(
-                Trouble.HANG,
-                f"QEMU stopped the machine: {state}",
-                console=_tail(qemu),
-                hint="`internal-error` is an accelerator that cannot run this guest; see `hmm-harness doctor`",
-            )
-    on_console = trouble_on_console(qemu.console)
-    if on_console is not None and on_console.kind is Trouble.PANIC:
-        return on_console
+            message, hint = f"QEMU stopped the machine: {state}", _HINTS_BY_STATE.get(state)
+            return _panic(qemu) or VMFailure(Trouble.QEMU_STOPPED, message, console=_tail(qemu), hint=hint)
+    panic = _panic(qemu)
+    if panic is not None:
+        return panic
     said = f": {qemu.stderr.splitlines()[-1]}" if qemu.stderr else ""
     hint = None if status is None else _HINTS_BY_STATUS.get(status)
     return VMFailure(Trouble.QEMU_DIED, f"QEMU {_ending(status)}{said}", console=_tail(qemu), hint=hint)
+
+
+def _panic(qemu: Qemu) -> VMFailure | None:
+    """The panic on the console, which is why all that came later came."""
+    on_console = trouble_on_console(qemu.console)
+    return on_console if on_console is not None and on_console.kind is Trouble.PANIC else None
 
 
 def _await_end(qemu: Qemu) -> None:
