@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from harness.printable import one_line, plain
@@ -17,6 +17,18 @@ _FIRST_AFTER = 2.0  # seconds; shorter steps stay silent
 _REPEAT_TERMINAL = 0.5
 _COLUMNS = 118  # of a line, at most
 _REPEAT_LOG = 15.0  # where lines cannot be overwritten, a CI log for instance
+
+
+def let_go(stream: TextIO) -> None:
+    """Writes what `stream` holds; if that fails, all that is written from now on goes nowhere.
+
+    Else Python tries again when it ends, and puts its own exit status in place of ours.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):  # of a stream that is no file's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Step:

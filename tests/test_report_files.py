@@ -83,3 +83,18 @@ def test_json_reads_back_as_the_same_run(tmp_path: Path) -> None:
             run.programs,
             run.kernels,
         )
+
+
+def test_whether_a_report_can_be_written_is_told_without_writing_it(tmp_path: Path) -> None:
+    report = tmp_path / "new" / "x.xml"
+    files.check(report)
+    assert list(report.parent.iterdir()) == []
+    report.write_text("the one before")
+    files.check(report)
+    files.check(Path("/dev/null"))
+    files.check(files.STDOUT)
+    assert [each.name for each in report.parent.iterdir()] == ["x.xml"]
+    assert report.read_text() == "the one before"
+    for path in (tmp_path / "new", report / "x", Path("/proc/1/x")):
+        with pytest.raises(HarnessError, match="cannot write the report"):
+            files.check(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from harness.cli import completion, config, kernel, run, tools, vm
 from harness.cli.options import Command
 from harness.errors import ExitCode, HarnessError
-from harness.progress import Progress
+from harness.progress import Progress, let_go
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     # A caller may have closed them; what is printed then goes nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for good
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: names of files can be in any encoding
     progress = Progress()
     debug = False
     try:
@@ -46,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
             from harness.cli import settings
 
             settings.fill(options, *keys, one_kernel=True)
-        return int(options.run_command(options, progress))
+        code = int(options.run_command(options, progress))
+        sys.stdout.flush()
+        return code
     except HarnessError as error:
         if debug:
             raise
@@ -60,10 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
         progress.say("hmm-harness: interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)  # whoever read our output has gone
         return ExitCode.INTERRUPTED
     except OSError as error:
+        let_go(sys.stdout)  # it may be what cannot be written
         if debug:
             raise
         progress.say(f"hmm-harness: {error}")

@@ -27,7 +27,7 @@ from harness.cli.options import (
 )
 from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 from harness.errors import ExitCode, HarnessError, UsageError
-from harness.progress import Progress
+from harness.progress import Progress, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -178,6 +178,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         catch=catch,
     )
     reports = _chosen(options, path)
+    _try(reports)
     with catch or nullcontext():
         with Store(path, resume=resume) as store:
             code = _execute(run, plan, resources, store, resume=resume, reports=reports)
@@ -202,8 +203,10 @@ def _execute(
     done = {result.place: result.identity for result in run.results}
     if not resume:
         store.begin(run)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    table = Table(run, resources.progress, out=sys.stdout, colour=colour)
+    out = sys.stdout
+    colour = out.isatty() and "NO_COLOR" not in os.environ
+    table = Table(run, resources.progress, out=out, colour=colour)
+    failures: list[HarnessError] = []
     ended = False
     try:
         with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
@@ -220,14 +223,21 @@ def _execute(
     finally:  # also what was found until then is shown
         code = run.exit_code
         spent = time.monotonic() - started
-        if run.targets:
-            table.foot(spent)
         if ended:
             run.end = End(runs.now(), round(spent, 3), int(code))
+        if run.targets:
+            failures = _write(run, reports)  # before all that can go wrong
+        if run.end is not None:
             store.end(run.end)
         if run.targets:
-            _write(run, reports)
-    return code
+            try:
+                table.foot(spent)
+            except OSError as error:
+                let_go(out)
+                if not isinstance(error, BrokenPipeError):  # whoever closed it has seen enough
+                    failures.append(HarnessError(f"cannot print the results: {error.strerror}"))
+        _tell(failures, resources.progress)
+    return _with(failures, code)
 
 
 def _fill(options: argparse.Namespace, resume: bool) -> None:
@@ -323,10 +333,12 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
         reports["json"] = options.json
     if not reports:
         raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
-    _write(run, reports)
+    _try(reports)
+    failures = _write(run, reports)
+    _tell(failures, progress)
     missing = f", {run.planned - len(run.results)} were not run" if len(run.results) < run.planned else ""
     progress.say(f"{len(run.results)} results of {path}{missing}")
-    return run.exit_code
+    return _with(failures, run.exit_code)
 
 
 def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
@@ -351,10 +363,36 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
     return chosen
 
 
-def _write(run: Run, reports: Mapping[str, Path]) -> None:
+def _try(reports: Mapping[str, Path]) -> None:
+    """Raises HarnessError if a report could not be written: better now than after the run."""
+    from harness.report import files
+
+    for path in reports.values():
+        files.check(path)
+
+
+def _write(run: Run, reports: Mapping[str, Path]) -> list[HarnessError]:
+    """Writes each report, whatever becomes of the others; what went wrong."""
     if not reports:
-        return
+        return []
     from harness.report import forms
 
+    failures = []
     for name, path in reports.items():
-        forms.write(run, name, path)
+        try:
+            forms.write(run, name, path)
+        except HarnessError as error:
+            failures.append(error)
+    return failures
+
+
+def _tell(failures: list[HarnessError], progress: Progress) -> None:
+    for failure in failures:
+        progress.say(f"hmm-harness: {failure.message}")
+        if failure.hint:
+            progress.say(f"hint: {failure.hint}")
+
+
+def _with(failures: list[HarnessError], code: ExitCode) -> ExitCode:
+    """`code`, unless it would say that all is well."""
+    return ExitCode.INFRASTRUCTURE if failures and code in (ExitCode.PASS, ExitCode.SKIPPED) else code
