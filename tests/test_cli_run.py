@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -22,6 +23,7 @@ from harness.matrix import Resources
 from harness.progress import Progress
 from harness.report.results import Result, Run, Source, Store, Target, read
 from harness.run import Plan
+from harness.target.places import CHECKOUT
 
 KERNEL = ("debian:6.1", "plain")
 
@@ -113,9 +115,14 @@ def test_what_cannot_be_written_is_said_and_changes_no_verdict(
 
 def _main(*arguments: str, directory: Path, after: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """hmm-harness run by a shell, with `after` behind its arguments, without anything that it could build from."""
+    places = {
+        "PYTHONPATH": str(CHECKOUT),
+        "XDG_CACHE_HOME": str(directory / "cache"),
+        "XDG_STATE_HOME": str(directory),
+    }
     return subprocess.run(
         ["bash", "-c", f'"$@" {after}; exit ${{PIPESTATUS[0]}}', "bash", sys.executable, "-m", "harness", *arguments],
-        env=os.environ | {"XDG_CACHE_HOME": str(directory / "cache"), "XDG_STATE_HOME": str(directory)} | environment,
+        env=os.environ | places | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -149,3 +156,28 @@ def test_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert "No space left on device" in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert _main("list", directory=tmp_path, after="| head -n 1").returncode in (ExitCode.PASS, ExitCode.INTERRUPTED)
+
+
+def test_a_report_on_standard_output_is_alone_there(stage: Stage, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert stage.run(junit=Path("-")) == ExitCode.CRASH
+    out, err = capfdbinary.readouterr()
+    assert ET.fromstring(out).tag == "testsuites"
+    assert b"1 programs x 1 bindings on debian:6.1 (plain): 1 crashed" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "-"], "--json FILE; afterwards `hmm-harness report FILE --json -` prints it"),
+        (["--ktap", "-", "--junit", "-"], "two reports on standard output would be mixed"),
+        (["--reports", "-"], "--reports is for a directory"),
+    ],
+)
+def test_standard_output_is_for_one_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = _main("run", "snapshot/hole", *arguments, directory=tmp_path)
+    assert ended.returncode == ExitCode.USAGE
+    assert words in ended.stderr
+    assert not {"cache", "-"} & {path.name for path in tmp_path.iterdir()}

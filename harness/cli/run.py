@@ -131,7 +131,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_forms(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("reports", "FILE may be - for standard output, but for --json of a run")
+    group = command.add_argument_group("reports", "one FILE may be -, for standard output; not --json of a run")
     group.add_argument("--json", type=Path, metavar="FILE", help="results as JSON lines, written as they come")
     group.add_argument("--ktap", type=Path, metavar="FILE", help="KTAP, as the kernel's own tests print it")
     group.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, which every CI system reads")
@@ -178,7 +178,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         catch=catch,
     )
     reports = _chosen(options, path)
-    _try(reports)
+    _try(reports, path)
     with catch or nullcontext():
         with Store(path, resume=resume) as store:
             code = _execute(run, plan, resources, store, resume=resume, reports=reports)
@@ -193,9 +193,13 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
 def _execute(
     run: Run, plan: Plan, resources: Resources, store: Store, *, resume: bool, reports: Mapping[str, Path]
 ) -> int:
-    """Runs what is left of `run`, shows it, and writes the reports. Returns the exit code."""
+    """Runs what is left of `run`, shows it, and writes the reports. Returns the exit code.
+
+    A report on standard output has it for itself: the table goes to standard error then.
+    """
     from harness.matrix import run_matrix
     from harness.report import runs
+    from harness.report.files import STDOUT
     from harness.report.results import End, Result
     from harness.report.terminal import Table
 
@@ -203,7 +207,7 @@ def _execute(
     done = {result.place: result.identity for result in run.results}
     if not resume:
         store.begin(run)
-    out = sys.stdout
+    out = sys.stderr if STDOUT in reports.values() else sys.stdout
     colour = out.isatty() and "NO_COLOR" not in os.environ
     table = Table(run, resources.progress, out=out, colour=colour)
     failures: list[HarnessError] = []
@@ -345,8 +349,11 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
     """The reports that are asked for, besides the `store` itself, by form. Makes the directory of --reports."""
     chosen: dict[str, Path] = {}
     if options.reports is not None:
+        from harness.report.files import STDOUT
         from harness.report.forms import FORMS as ALL
 
+        if options.reports == STDOUT:
+            raise UsageError("--reports is for a directory", hint="--ktap -, --junit - or --html -, one of them")
         try:
             options.reports.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -363,10 +370,17 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
     return chosen
 
 
-def _try(reports: Mapping[str, Path]) -> None:
-    """Raises HarnessError if a report could not be written: better now than after the run."""
+def _try(reports: Mapping[str, Path], store: Path | None = None) -> None:
+    """Raises HarnessError if a report, or the `store`, could not be written: better now than after the run."""
     from harness.report import files
 
+    if store == files.STDOUT:
+        raise UsageError(
+            "--json of a run is what --resume and `report` read, it cannot be standard output",
+            hint="--json FILE; afterwards `hmm-harness report FILE --json -` prints it",
+        )
+    if list(reports.values()).count(files.STDOUT) > 1:
+        raise UsageError("two reports on standard output would be mixed", hint="name a file for all but one")
     for path in reports.values():
         files.check(path)
 
