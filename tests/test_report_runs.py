@@ -8,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from harness.compare import Verdict
 from harness.errors import ExitCode, HarnessError, UsageError
-from harness.report import runs
+from harness.report import junit, runs
 from harness.report.results import End, Result, Run, Source, Store, Target
 
 RUN = Run(
@@ -58,6 +59,19 @@ def test_verdicts_on_a_kernel_are_kept_and_the_rest_is_done_again(tmp_path: Path
     assert [target.kernel for target in run.targets] == ["debian:6.1"]
     assert run.end is None
     assert run.kernels == RUN.kernels
+
+
+@pytest.mark.parametrize("status", Verdict)
+def test_what_is_done_again_is_what_junit_calls_an_error(tmp_path: Path, status: Verdict) -> None:
+    path = tmp_path / "results.jsonl"
+    with Store(path) as store:
+        store.begin(RUN)
+        store.add(_result(status, "debian:6.1", "interval"))
+    again = not runs.resumed(path).results
+    run = replace(RUN, results=[_result(status, "debian:6.1", "interval")])
+    case = next(ET.fromstring(junit.render(run)).iter("testcase"))
+    assert again == (case.find("error") is not None)
+    assert again == (status in (Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.TIMEOUT))
 
 
 def test_runs_are_kept_and_the_last_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

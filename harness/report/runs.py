@@ -13,7 +13,8 @@ from harness.errors import HarnessError, UsageError
 from harness.report.results import Run, read
 
 _KEPT = 20  # runs; older ones are removed when another begins
-_FINAL = frozenset(set(Verdict) - {Verdict.ERROR, Verdict.INCONCLUSIVE})  # the others say nothing of the kernel
+# The others are no verdict on the kernel: what was late may have had no CPU. JUnit calls them errors, too.
+_FINAL = frozenset(set(Verdict) - {Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.TIMEOUT})
 
 
 def now() -> str:
