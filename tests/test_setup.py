@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.errors import ExitCode, UsageError
 from harness.target import doctor, hostpackages
 from harness.target.cache import Cache
 from harness.target.places import CHECKOUT, VM_IMAGES
+from tests.needs import need
 
 TOOLS = (
     "sh",
@@ -234,6 +236,25 @@ def test_the_list_of_packages_can_be_read_and_has_each_once() -> None:
     names = [package.name for package in packages]
     assert sorted(set(names)) == sorted(names)
     assert {"linux-source-6.1", "qemu-system-x86", "gcc"} <= set(names)
+
+
+def test_no_test_is_skipped_in_ci_for_want_of_what_the_list_has() -> None:
+    """A test that looks for a program itself would be: `need` is for that."""
+    proofs = {package.proof for package in hostpackages.read()}
+    assert {"vagrant", "zsh", "gpg"} <= proofs
+    for path in (CHECKOUT / "tests").glob("test_*.py"):
+        asked = set(re.findall(r"which\(\"([^\"]+)\"\)", path.read_text(encoding="utf-8")))
+        assert not asked & proofs, path
+
+
+def test_what_a_test_needs_is_there_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("sh")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no-such-program is not installed"):
+        need("no-such-program")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(AssertionError, match="CI is to have it"):
+        need("no-such-program")
 
 
 @pytest.mark.parametrize("line", ["gcc", "gcc gcc always needed", "gcc gcc run"])

@@ -22,6 +22,7 @@ import pytest
 
 from harness.target import hostpackages
 from harness.target.places import CHECKOUT
+from tests.needs import need
 
 VAGRANTFILE = CHECKOUT / "Vagrantfile"
 # Stands for Vagrant: notes every call of the file, and runs every block.
@@ -64,8 +65,8 @@ def validate(directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(shutil.which("vagrant") is None, reason="vagrant is not installed")
 def test_vagrant_accepts_it(tmp_path: Path) -> None:
+    need("vagrant")
     shutil.copy(VAGRANTFILE, tmp_path)
     ended = validate(tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -79,8 +80,7 @@ def test_vagrant_accepts_it(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def calls() -> dict[str, list[tuple[list[Any], dict[str, Any]]]]:
     """What the file says: arguments and options of each call, by its name."""
-    if shutil.which("ruby") is None:
-        pytest.skip("ruby is not installed")
+    need("ruby")
     ended = subprocess.run(["ruby", "-w", "-e", RECORDER, VAGRANTFILE], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, list[tuple[list[Any], dict[str, Any]]]] = {}
