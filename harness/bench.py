@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.cli.options import BINDINGS
 from harness.conformance import catalogue
-from harness.errors import ExitCode, GuestError
+from harness.errors import ExitCode, GuestError, HarnessError
 from harness.matrix import Resources, run_matrix
 from harness.program.program import Program
 from harness.program.text import parse
@@ -35,6 +35,9 @@ _ROUND_TRIPS = 30
 _LOADS = 5
 _VIRTME_SECONDS = 300
 _RUNS = 3
+_HELPS = 20
+_HELP = "hmm-harness --help"
+_PYTHON = "python that does nothing"
 _WARM = "warm run of all programs, {} VMs"
 
 _ONE = parse(
@@ -48,6 +51,8 @@ def main(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> None:
     """Measures and prints. Raises what the parts raise."""
     machine = prepare(spec, flavour, cache=cache, progress=progress)
     figures = Figures()
+    with progress.step("measuring --help"):
+        measure_help(figures)
     with progress.step("measuring boots") as step:
         for number in range(_BOOTS):
             step.update(f"{number + 1} of {_BOOTS}")
@@ -105,12 +110,24 @@ class Figures:
             print(note)
         self._ratio("restore to first operation", "cold boot to first operation", "aim: 0.20 or less")
         self._ratio("cold boot to first operation", "virtme-ng, boot and `true`", "aim: 1.00 or less")
+        self._ratio(_HELP, _PYTHON, "aim: 5.00 or less, 0.1 s where that python takes 0.02 s")
         self._ratio(_WARM.format(1), _WARM.format(2), "aim: 1.60 or more on 2 CPUs")
 
     def _ratio(self, one: str, other: str, aim: str) -> None:
         ours, theirs = self.median(one), self.median(other)
         if ours is not None and theirs is not None:
             print(f"ratio {one} / {other}: {ours / theirs:.2f} ({aim})")
+
+
+def measure_help(figures: Figures) -> None:
+    """The time to answer --help, beside the part of it that is not ours: a Python that starts and ends."""
+    for _ in range(_HELPS):
+        for name, argv in ((_PYTHON, ["-c", "pass"]), (_HELP, ["-m", "harness", "--help"])):
+            start = time.monotonic()
+            ended = subprocess.run([sys.executable, *argv], capture_output=True, check=False)
+            figures.add(name, time.monotonic() - start)
+            if ended.returncode:
+                raise HarnessError(f"{name} failed ({ended.returncode}): {ended.stderr[-400:]!r}")
 
 
 def _measure_pool(kernel: tuple[str, str], figures: Figures, *, cache: Cache, progress: Progress) -> None:
