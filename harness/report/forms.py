@@ -13,18 +13,17 @@ from harness.report.results import Run
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a report. `file`: its name in a directory of reports. `purpose`: for --help."""
+    """A form of a report. `file`: its name in a directory of reports."""
 
     render: Callable[[Run], str]
     file: str
-    purpose: str
 
 
 FORMS = {
-    "json": Form(jsonlines.render, "results.jsonl", "JSON lines, the store that every other form is made from"),
-    "ktap": Form(ktap.render, "results.ktap", "KTAP version 1, for the kernel's own tools (kunit.py parse)"),
-    "junit": Form(junit.render, "junit.xml", "JUnit XML, for CI systems"),
-    "html": Form(html.render, "report.html", "one self-contained page to look at"),
+    "json": Form(jsonlines.render, "results.jsonl"),
+    "ktap": Form(ktap.render, "results.ktap"),
+    "junit": Form(junit.render, "junit.xml"),
+    "html": Form(html.render, "report.html"),
 }
 
 

@@ -438,7 +438,6 @@ def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progre
             save(qemu, directory)
         except GuestError as error:
             raise SavedStateError(error.message) from error
-        (directory / "console.txt").write_text(vm.console)
 
 
 def _key(machine: Machine, accel: Accelerator) -> str:
