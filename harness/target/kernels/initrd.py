@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import lzma
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from harness.target.places import VM_IMAGES
 # What the guest's init expects to be there; a kernel that has one of them built in needs no module.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "erofs")
 INIT = VM_IMAGES / "initrd" / "init.c"
+_UNPACKERS = {".gz": ("gzip", "gzip"), ".xz": ("xz", "xz-utils"), ".zst": ("zstd", "zstd")}  # MODULE_COMPRESS_*
 _DIRECTORY = 0o040755
 _EXECUTABLE = 0o100755
 _ALIGNMENT = 4
@@ -64,13 +65,21 @@ def needed(
 
 def unpacked(module: Path, directory: Path) -> Path:
     """A copy of `module` in `directory` that every kernel can load. Raises BuildError if it cannot be unpacked."""
-    data = module.read_bytes()
-    if module.suffix == ".xz":
-        data = lzma.decompress(data)
-    elif module.suffix != ".ko":
-        raise BuildError(f"{module.name} is packed in a way that is not known here")
     target = directory / f"{module.name.partition('.')[0]}.ko"
-    target.write_bytes(data)
+    if module.suffix == ".ko":
+        shutil.copyfile(module, target)
+    elif module.suffix in _UNPACKERS:
+        tool, package = _UNPACKERS[module.suffix]
+        run(
+            ["sh", "-c", f'exec {tool} --decompress --stdout <"$1" >"$2"', "sh", module, target],
+            what=f"unpacking {module}",
+            hint=f"apt-get install {package}",
+        )
+    else:
+        raise BuildError(
+            f"{module} is packed in a way that is not known here",
+            hint=f"a kernel's modules are .ko, or .ko and one of {', '.join(_UNPACKERS)}; use debian: or stock:",
+        )
     return target
 
 
