@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BuildError, HarnessError, MissingError, UsageError
+from harness.cli import _parser
+from harness.errors import BuildError, ExitCode, HarnessError, MissingError, UsageError
 from harness.progress import Progress
 from harness.target import kconfig, kernel
 from harness.target.artifacts import Kernel
@@ -212,6 +213,34 @@ def test_a_configuration_that_cannot_do(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"CONFIG_VIRTIO_BLK=y, is m \(the image and the payload\)") as caught:
         provide(f"tree:{finished}", tmp_path)
     assert caught.value.hint == f"hmm-harness kernel check-config {config}"
+
+
+def test_the_configuration_of_an_image_is_checked_where_it_was_built(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(what: str) -> int:
+        options = _parser().parse_args(["kernel", "check-config", what])
+        return int(options.run_command(options, Progress(io.StringIO())))
+
+    config = finished / ".config"
+    config.write_text(config.read_text().replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m"))
+    (finished / "Kconfig").unlink()  # as elsewhere than in a source tree: it would say that there are no options
+    image = tmp_path / "bzImage"
+    image.write_text("image")
+    for what in (f"image:{image},kdir={finished}", f"image:{finished}/arch/x86/boot/bzImage"):
+        assert check(what) == ExitCode.USAGE
+        said = capsys.readouterr().out
+        assert "nothing works without:\n    CONFIG_VIRTIO_BLK=y, is m (the image and the payload)" in said
+        assert f"--file {config}" in said
+    modules = tmp_path / "modules/6.66.6-mine"  # from where an initramfs gets it
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").touch()
+    monkeypatch.setattr(given, "_MODULES", modules.parent)
+    assert check(f"image:{image},kdir={finished}") == ExitCode.PASS
+    with pytest.raises(UsageError, match="built against"):
+        check(f"image:{image}")
+    with pytest.raises(UsageError, match="without a path"):
+        check("image:")
 
 
 def test_a_machine_without_its_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def add(commands: Commands) -> None:
         description="Tells which options a configuration lacks, what each is for, and the commands that mend it.",
         examples=(
             ("kernel check-config ~/linux/.config", "what is missing there"),
-            ("kernel check-config --flavour debug debian:6.1", "of a kernel"),
+            ("kernel check-config --flavour debug stock:7.3", "of a kernel"),
         ),
     )
     command.set_defaults(run_command=_check)
@@ -187,13 +187,23 @@ def _config_of(what: str, progress: Progress) -> tuple[Path, bool]:
     if colon and scheme == "debian":
         raise UsageError(
             f"{what} is built with the configuration of hmm-harness, which is checked at each build",
-            hint="a .config, a directory that has one, tree:PATH, stock:... or host",
+            hint="a .config, a directory that has one, tree:PATH, image:PATH, stock:... or host",
         )
-    path = Path(rest if colon and scheme == "tree" else what).expanduser()
+    if colon and scheme == "image":
+        from harness.target.kernels import given, image
+
+        image.check(rest, "plain")
+        _, build = image.places(rest)
+        return _existing(build), given.drivers_load(build)
+    return _existing(Path(rest if colon and scheme == "tree" else what).expanduser()), False
+
+
+def _existing(path: Path) -> Path:
+    """The .config that is `path`, or in it. Raises UsageError if there is none."""
     path = path / ".config" if path.is_dir() else path
     if not path.is_file():
         raise UsageError(f"there is no configuration {path}", hint="make defconfig, or copy one there")
-    return path, False
+    return path
 
 
 def _clean(options: argparse.Namespace, progress: Progress) -> int:

@@ -56,7 +56,7 @@ def kernel(
         )
     config = build / ".config"
     release = (build / _RELEASE).read_text().strip()
-    modules_load = (_MODULES / release / "modules.dep").is_file()
+    modules_load = drivers_load(build)
     report = checkconfig.check(config.read_text(), flavour, modules_load=modules_load)
     if report.essential:
         lines = [f"    {line}" for line in report.lines(report.essential)]
@@ -80,6 +80,12 @@ def kernel(
         origin=origin,
         initrd=initrd,
     )
+
+
+def drivers_load(build: Path) -> bool:
+    """Whether drivers of the kernel that was built in `build` may be modules: they are where we load them from."""
+    told = build / _RELEASE
+    return told.is_file() and (_MODULES / told.read_text().strip() / "modules.dep").is_file()
 
 
 def _initrd(release: str, key: str, cache: Cache, progress: Progress) -> Path:

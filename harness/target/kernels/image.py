@@ -27,9 +27,7 @@ def check(what: str, flavour: str) -> None:  # noqa: ARG001  as every provider
 def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
     """See `Provider`. Nothing is built but, where its drivers are modules, an initramfs."""
     check(what, flavour)
-    path, _, directory = what.partition(_KDIR)
-    image = Path(path).expanduser().resolve()
-    build = Path(directory).expanduser().resolve() if directory else _beside(image)
+    image, build = places(what)
     return given.kernel(
         f"image:{what}",
         flavour,
@@ -40,6 +38,13 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
         cache=cache,
         progress=progress,
     )
+
+
+def places(what: str) -> tuple[Path, Path]:
+    """The image, and the directory that modules are built against. Raises UsageError if that is not known."""
+    path, _, directory = what.partition(_KDIR)
+    image = Path(path).expanduser().resolve()
+    return image, Path(directory).expanduser().resolve() if directory else _beside(image)
 
 
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:  # noqa: ARG001  as every provider
