@@ -17,6 +17,7 @@ from harness.progress import Progress
 from harness.target import hostmemory, hostpackages, kernel
 from harness.target.accel import accelerator, find_qemu
 from harness.target.cache import Cache
+from harness.target.kernels import chroot
 from harness.target.places import CHECKOUT
 
 _PYTHON = (3, 11)
@@ -52,6 +53,7 @@ def check(cache: Cache | None = None, progress: Progress | None = None) -> list[
         *_packages(),
         *_qemu(cache),
         *_kernels(),
+        *_name_spaces(),
         *_space(cache, progress),
         *_memory(),
     ]
@@ -133,6 +135,15 @@ def _kernels() -> Iterator[Finding]:
         yield Finding(
             Level.OK, f"kernels that can be built: {', '.join(specs)}; flavours: {', '.join(kernel.flavours())}"
         )
+
+
+def _name_spaces() -> Iterator[Finding]:
+    found = chroot.refusal()
+    if found is None:
+        yield Finding(Level.OK, "user name spaces, in which modules for stock: kernels are built")
+    else:
+        said = f"stock: kernels cannot be had, user name spaces are refused: {found.reason}"
+        yield Finding(Level.NOTE, said if found.command else f"{said}; {found.advice}", found.command)
 
 
 def _space(cache: Cache, progress: Progress) -> Iterator[Finding]:

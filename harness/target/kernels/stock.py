@@ -23,7 +23,7 @@ from harness.target.cache import Cache, digest_of
 from harness.target.children import run
 from harness.target.kernels import build, debian
 from harness.target.kernels.archive import SMALL_SUITES, SUITES, Archive, File, newest, suite_lines
-from harness.target.kernels.chroot import PLACES, inside, make_module
+from harness.target.kernels.chroot import PLACES, inside, insist, make_module
 from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, needed, unpacked
 from harness.target.kernels.provider import Offer
 from harness.target.process import run_tool
@@ -78,6 +78,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     key = _key(package)
 
     def make(out: Path) -> None:
+        insist()
         progress.say(f"kernel {name} is not in the cache: fetching {package.name}, once")
         with progress.step(f"preparing {package.name}") as step:
             log = cache.log(f"stock-{key[:12]}")
