@@ -52,17 +52,21 @@ def test_the_schemas_find_mistakes(tmp_path: Path) -> None:
 
 
 def test_every_target_and_option_that_is_called_is_there() -> None:
-    """Each `make TARGET ARGS=...` is one, and `hmm-harness run` takes the arguments, for each entry of the matrix."""
+    """Each `make TARGET` is one, and `hmm-harness run` takes the arguments, for each entry of the matrix.
+
+    It is called itself: make would make 2 of each of its exit codes.
+    """
     targets = set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     for path, entries in ((GITHUB, github_matrix()), (GITLAB, gitlab_matrix())):
-        calls = re.findall(r"make ([a-z-]+) ARGS=\"([^\"]*)\"", path.read_text())
-        assert calls, path
-        for target, arguments in calls:
-            assert target in targets
-            for spec, flavour in entries:
-                words = shlex.split(arguments.replace("$KERNEL", spec).replace("$FLAVOUR", flavour))
-                options = _parser().parse_args([target, *words])
-                assert (options.kernel, options.flavour, options.reports) == ([spec], [flavour], Path("results"))
+        text = re.sub(r"(?m)^ *#.*$", "", path.read_text())
+        assert re.findall(r"\bmake ([a-z-]+)", text) == ["setup"]
+        assert "setup" in targets
+        (arguments,) = re.findall(r"\.venv/bin/hmm-harness (.*)$", text, re.MULTILINE)
+        for spec, flavour in entries:
+            options = _parser().parse_args(
+                shlex.split(arguments.replace("$KERNEL", spec).replace("$FLAVOUR", flavour))
+            )
+            assert (options.kernel, options.flavour, options.reports) == ([spec], [flavour], Path("results"))
 
 
 def test_every_kernel_of_the_matrix_can_be_asked_for() -> None:
