@@ -21,6 +21,8 @@ import signal
 
 import pytest
 
+from harness.errors import GuestError
+
 
 def test_cow_after_fork(lockstep):
     """The device must not keep the page that the child still reads."""
@@ -51,7 +53,7 @@ def test_killed(lockstep, hmm_lab):
     lockstep("a: map buf anon 8 rw\\na: read buf")
 
 
-@pytest.mark.hmm_programs("migrate/evict")
+@pytest.mark.hmm_programs("devmem/unbind")
 def test_program(lockstep, hmm_program):
     lockstep(hmm_program)
 
@@ -64,6 +66,15 @@ def test_vm(hmm_vm, hmm_kernel):
 
 def test_vm_that_complains(hmm_vm):
     hmm_vm.exec("echo 'WARNING: CPU: 0 PID: 1 at mm/hmm.c:1 hmm_range_fault+0x1/0x2' > /dev/kmsg", timeout=60)
+
+
+def test_vm_that_panics(hmm_vm):
+    with pytest.raises(GuestError):
+        hmm_vm.exec("echo c > /proc/sysrq-trigger; sleep 60", timeout=60)
+
+
+def test_vm_that_is_killed(hmm_vm):
+    os.kill(hmm_vm.pid, signal.SIGKILL)
 '''
 WORDS = "PASSED|FAILED|ERROR|SKIPPED"
 OUTCOMES = {
@@ -72,11 +83,13 @@ OUTCOMES = {
     "cow_after_fork[test_hmm]": "PASSED",
     "wrong[interval]": "FAILED",
     "killed[interval]": "ERROR",
-    "program[interval-migrate/evict]": "PASSED",
-    "program[mirror-migrate/evict]": "PASSED",
-    "program[test_hmm-migrate/evict]": "SKIPPED",
+    "program[interval-devmem/unbind]": "PASSED",
+    "program[mirror-devmem/unbind]": "PASSED",
+    "program[test_hmm-devmem/unbind]": "SKIPPED",
     "vm": "PASSED",
     "vm_that_complains": "FAILED",
+    "vm_that_panics": "FAILED",  # though the test itself took that for good
+    "vm_that_is_killed": "PASSED",
 }
 
 
