@@ -148,6 +148,37 @@ def test_a_suite_that_cannot_be_read_is_said_and_left_out(cache: Cache, monkeypa
     assert "left out: reading the index of bullseye-security failed" in said.getvalue()
 
 
+@pytest.mark.parametrize("what", ["6.66.11", "5.55"])
+def test_an_early_suite_that_cannot_be_read_does_not_hide_the_others(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The first is read alone, where others do not follow in the same search; then not even a small one is there."""
+    said = io.StringIO()
+    for small in (("bullseye-security", *SMALL), ("bullseye-security",)):
+        for module in (debian, stock):
+            monkeypatch.setattr(module, "SMALL_SUITES", small)
+            monkeypatch.setattr(module, "SUITES", (*small, "trixie"))
+        file = debian.find(what, opened(cache, said)).file
+        assert file is not None
+        assert (file.suite, file.upstream.startswith(what)) == ("trixie", True)
+    assert said.getvalue().count("left out: reading the index of bullseye-security failed") == 2, "once each time"
+
+
+def test_where_a_kernel_is_from_tells_which_suite_may_have_a_newer_one(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (debian, stock):
+        monkeypatch.setattr(module, "SMALL_SUITES", ("trixie-security", *SMALL))
+        monkeypatch.setattr(module, "SUITES", ("trixie-security", *SMALL, "trixie"))
+    missing = "trixie-security could not be read"
+    origin = debian.find("6.66", opened(cache)).origin
+    assert origin == f"linux-source-6.66 6.66.10-1, bookworm-security; {missing}"
+    for find in (debian.find, stock.find):  # that it does not exist is not known then
+        with pytest.raises(HarnessError, match=missing) as caught:
+            find("6.99.9", opened(cache))
+        assert not isinstance(caught.value, UsageError)
+
+
 def test_kernels_as_shipped(cache: Cache) -> None:
     archive_ = opened(cache)
     newest = stock.find("newest", archive_)

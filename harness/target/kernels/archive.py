@@ -115,6 +115,7 @@ class Archive:
         self._progress = progress
         self._where = where
         self._files: dict[str, tuple[File, ...]] = {}
+        self._unread: dict[str, BuildError] = {}
 
     @property
     def where(self) -> Bases:
@@ -136,22 +137,40 @@ class Archive:
             self._files[suite] = tuple(File(**each) for each in listed)
         return self._files[suite]
 
+    @property
+    def gaps(self) -> str:
+        """Which suites could not be read when asked for: what is found may not be the newest. "" if all were."""
+        return f"{', '.join(self._unread)} could not be read" if self._unread else ""
+
     def search(self, wanted: Callable[[File], bool], suites: Iterable[str] = SUITES) -> Iterator[File]:
         """What `wanted` says yes to, suite by suite; a suite that cannot be read is said and left out.
 
         Raises HarnessError if none can be read.
         """
+        for files in self._readable(suites):
+            yield from filter(wanted, files)
+
+    def first(self, wanted: Callable[[File], bool], suites: Iterable[str] = SUITES) -> list[File]:
+        """What the first suite has of it that has any: no more indices are read than it takes. As `search` else."""
+        for files in self._readable(suites):
+            found = list(filter(wanted, files))
+            if found:
+                return found
+        return []
+
+    def _readable(self, suites: Iterable[str]) -> Iterator[tuple[File, ...]]:
         failures = []
         count = 0
         for suite in suites:
             count += 1
-            try:
-                files = self.files(suite)
-            except BuildError as error:
-                failures.append(error)
-                self._progress.say(f"left out: {error.message.splitlines()[0]}")
-                continue
-            yield from filter(wanted, files)
+            if suite not in self._unread:
+                try:
+                    yield self.files(suite)
+                    continue
+                except BuildError as error:
+                    self._unread[suite] = error  # asked once: it may have taken its time to fail
+                    self._progress.say(f"left out: {error.message.splitlines()[0]}")
+            failures.append(self._unread[suite])
         if failures and len(failures) == count:
             raise failures[0]
 

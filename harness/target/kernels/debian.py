@@ -6,11 +6,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import MissingError, UsageError
+from harness.errors import BuildError, HarnessError, MissingError, UsageError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
@@ -57,28 +58,31 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
 def find(what: str, archive: Archive) -> Source:
     """The source that `what` means: one that is installed, else one of the archive.
 
-    Raises UsageError if there is none, with those that come nearest.
+    Raises UsageError if there is none, with those that come nearest; HarnessError if that cannot be known, since a
+    suite could not be read.
     """
     here = _installed(what)
     if here is not None:
         return here
     if _SERIES.fullmatch(what):
         # A packaged source has Debian's fixes; where a series was never packaged, its original is there.
-        found = list(archive.search(lambda file: file.package == f"linux-source-{what}", SMALL_SUITES))
-        found = found or _first_suite(archive, lambda file: file.package == f"linux-source-{what}")
+        found = []
+        with suppress(BuildError):  # where none of these can be read, others may be
+            found = list(archive.search(lambda file: file.package == f"linux-source-{what}", SMALL_SUITES))
+        found = found or archive.first(lambda file: file.package == f"linux-source-{what}", SUITES)
         found = found or list(
-            archive.search(lambda file: file.package == ORIGINAL and _in_series(file.upstream, what))
+            archive.search(lambda file: file.package == ORIGINAL and _in_series(file.upstream, what), SUITES)
         )
     else:
-        found = _first_suite(archive, lambda file: _is_source(file) and what in (file.version, file.upstream))
+        found = archive.first(lambda file: _is_source(file) and what in (file.version, file.upstream), SUITES)
     if not found:
-        known = {file.upstream for file in archive.search(_is_source)} | {each for each, _ in _packages()}
-        raise UsageError(
-            f"no such kernel: debian:{what}: the archive has no source of it",
-            hint=f"the nearest that it has: {', '.join(f'debian:{each}' for each in nearest(what, known))}",
-        )
+        known = {file.upstream for file in archive.search(_is_source, SUITES)} | {each for each, _ in _packages()}
+        hint = f"the nearest that it has: {', '.join(f'debian:{each}' for each in nearest(what, known))}"
+        if archive.gaps:
+            raise HarnessError(f"what can be read of the archive has no debian:{what}; {archive.gaps}", hint=hint)
+        raise UsageError(f"no such kernel: debian:{what}: the archive has no source of it", hint=hint)
     best = _best(found)
-    return Source(_describe(best), file=best)
+    return Source("; ".join(filter(None, [_describe(best), archive.gaps])), file=best)
 
 
 def nearest(what: str, versions: Iterable[str]) -> list[str]:
@@ -146,15 +150,6 @@ def _offer(spec: str, source: Source, cache: Cache) -> Offer:
                 entries.append(("kernel", key))
     headline = _SERIES.fullmatch(spec.partition(":")[2]) is not None
     return Offer(spec, source.origin, fetch, tuple(built), tuple(entries), headline)
-
-
-def _first_suite(archive: Archive, wanted: Callable[[File], bool]) -> list[File]:
-    """What the first suite has that has any: the large indices are read only if the small ones do not do."""
-    for suite in SUITES:
-        found = list(archive.search(wanted, [suite]))
-        if found:
-            return found
-    return []
 
 
 def _is_source(file: File) -> bool:

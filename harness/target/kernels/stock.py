@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import BuildError, MissingError, UsageError
+from harness.errors import BuildError, HarnessError, MissingError, UsageError
 from harness.progress import Progress, Step
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
@@ -74,6 +75,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     check(what, flavour)
     archive = Archive(cache, progress)
     package = find(what, archive)
+    origin = "; ".join(filter(None, [f"{package.name} {package.version}, {package.suite}", archive.gaps]))
     name = f"stock:{what}"
     key = _key(package)
 
@@ -86,21 +88,28 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
             _make(package, archive, out, log=log, step=step)
 
     entry = cache.entry("stock", key, make, progress=progress, needs=_NEEDS)
-    kernel = _kernel(entry, package, key, name)
+    kernel = _kernel(entry, package, key, name, origin)
     if _DEVICE_PRIVATE not in kernel.config.read_text().splitlines():
         return kernel  # test_hmm is about device memory
     return _with_test_hmm(kernel, package, archive, cache=cache, progress=progress)
 
 
 def find(what: str, archive: Archive) -> Package:
-    """The packaged kernel that `what` means. Raises UsageError if there is none, with those that there are."""
-    small = _packages(archive, SMALL_SUITES)
+    """The packaged kernel that `what` means.
+
+    Raises UsageError if there is none, with those that there are; HarnessError if that cannot be known, since a suite
+    could not be read.
+    """
+    small: list[Package] = []
+    with suppress(BuildError):  # where none of these can be read, others may be
+        small = _packages(archive, SMALL_SUITES)
     found = _matching(what, small) or _matching(what, _packages(archive, SUITES))
     if not found:
         here = [f"stock:{package.name}" for package in small if package.cloud]
-        raise UsageError(
-            f"no such kernel: {f'stock:{what}'!r}", hint=f"among others there are: {', '.join(sorted(here))}"
-        )
+        hint = f"among others there are: {', '.join(sorted(here))}"
+        if archive.gaps:
+            raise HarnessError(f"what can be read of the archive has no stock:{what}; {archive.gaps}", hint=hint)
+        raise UsageError(f"no such kernel: {f'stock:{what}'!r}", hint=hint)
     return found[0]
 
 
@@ -247,8 +256,8 @@ def _with_test_hmm(kernel: Kernel, package: Package, archive: Archive, *, cache:
     """`kernel` and its own driver test_hmm, which is not shipped: built of the packaged source."""
     try:
         source = debian.find(package.version, archive)
-    except UsageError:
-        progress.say(f"{kernel.name}: without test_hmm, the archive no longer has the source of {package.version}")
+    except HarnessError as error:
+        progress.say(f"{kernel.name}: without test_hmm, there is no source of {package.version}: {error.message}")
         return kernel
     key = digest_of(_RECIPE, kernel.key, source.file.sha256 if source.file else source.origin)
 
@@ -286,7 +295,7 @@ def _with_test_hmm(kernel: Kernel, package: Package, archive: Archive, *, cache:
     return replace(kernel, key=key, source=entry, modules={**kernel.modules, "test_hmm": module})
 
 
-def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:
+def _kernel(entry: Path, package: Package, key: str, name: str, origin: str) -> Kernel:
     return Kernel(
         name=name,
         flavour=_FLAVOUR,
@@ -297,7 +306,7 @@ def _kernel(entry: Path, package: Package, key: str, name: str) -> Kernel:
         source=None,
         modules={module.stem.replace("-", "_"): module for module in sorted((entry / "modules").glob("*.ko"))},
         config=entry / "config",
-        origin=f"{package.name} {package.version}, {package.suite}",
+        origin=origin,
         initrd=entry / "initrd",
         chroot=entry / "root",
         make_variables=_MODULES_WITHOUT,
