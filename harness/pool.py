@@ -7,7 +7,6 @@ depend on which VM runs it, nor on what ran there before: a program that did not
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from harness.errors import GuestError
 from harness.report.results import Result, Target
 from harness.run import Plan, Task, last_words, run_task, survey
-from harness.target import children, hostmemory
+from harness.target import children
 from harness.target.lab import Lab
-from harness.target.vm import Machine
+from harness.target.room import fitting
 
-_QEMU_MIB = 256  # that QEMU needs besides the guest's memory, translated code above all
+__all__ = ["fitting", "spread"]
+
 _JOIN_SECONDS = 0.1
 _MANY_PAGES = 2048
-
-
-def fitting(machine: Machine) -> int:
-    """How many VMs of `machine` this computer has the CPUs and the free memory for; at least one."""
-    free = hostmemory.available() or 0
-    return max(1, min(len(os.sched_getaffinity(0)), free // (machine.memory_mib + _QEMU_MIB << 20)))
 
 
 def spread(

@@ -3,24 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.program.program import Program
 from harness.progress import Progress
-from harness.pytest_plugin.slots import Slot
+from harness.pytest_plugin.slots import Slot, agreed
 from harness.target.cache import Cache
 from harness.target.lab import Execution, Lab
+from harness.target.room import fitting
 from harness.target.vm import VM, Machine
-
-_QEMU_MIB = 256  # that QEMU needs besides the guest's memory
-
-
-def room_for(machine: Machine) -> int:
-    """How many VMs of `machine` this computer has CPUs and memory for, used or not; at least one."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return max(1, min(len(os.sched_getaffinity(0)), total // (machine.memory_mib + _QEMU_MIB)))
 
 
 class SharedLab(Lab):
@@ -32,7 +24,8 @@ class SharedLab(Lab):
         super().__init__(machine, cache=cache, progress=progress, restore=restore)
         self.first: tuple[Program, Execution] | None = None
         self.banner = ""  # of the first VM
-        self._slot = Slot(slots_of(cache), vms or room_for(machine), progress)
+        slots = slots_of(cache)
+        self._slot = Slot(slots, vms or agreed(slots, lambda: fitting(machine)), progress)
 
     def vm(self) -> VM:
         """The VM at hand; a clean one is started if there is none, as soon as there is room."""

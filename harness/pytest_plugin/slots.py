@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -66,6 +67,29 @@ class Slot:
 
     def _open(self, name: str) -> IO[bytes]:
         return (self._directory / f"vm-slot.{name}").open("ab")
+
+
+def agreed(directory: Path, count: Callable[[], int]) -> int:
+    """How many slots there are: `count()`, and as long as one of those is held, the same for whoever asks.
+
+    What `count` finds free is less once VMs have taken their part of it, and they are counted by the slots.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "vm-slot.count").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # for no longer than this takes
+        file.seek(0)
+        before = file.read()
+        if before.isdigit() and any(_held(directory, number) for number in range(int(before))):
+            return int(before)
+        now = count()
+        file.truncate(0)
+        file.write(str(now))
+        return now
+
+
+def _held(directory: Path, number: int) -> bool:
+    with (directory / f"vm-slot.{number}").open("ab") as file:
+        return not _lock(file)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.target.kernels.build import make_environment
 from harness.target.kernels.chroot import make_module
 from harness.target.places import KMOD
 from harness.target.process import run_tool
+from harness.target.room import cpus
 
 _RECIPE = "1"  # another number whenever this file makes something else of the same input
 _NAME = "hmm_harness.ko"
@@ -52,7 +52,7 @@ def _build(kernel: Kernel, out: Path, log: Path) -> None:
         if _WARNING.search(line):
             warnings.append(line)
 
-    jobs = len(os.sched_getaffinity(0))
+    jobs = cpus()
     # W=1 checks kernel-doc, too, with programs that a suite's compiler does not come with.
     extra = ["W=1"] if kernel.chroot is None else []
     try:

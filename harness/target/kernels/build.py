@@ -12,7 +12,6 @@ moved.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
 from harness.target.kernels import forms
 from harness.target.process import environment, run_tool
+from harness.target.room import cpus
 
 RECIPE = "2"  # another number whenever this file makes something else of the same input
 CONFIGS = forms.CONFIGS
@@ -240,7 +240,7 @@ def compile_image(source: Path, tree: Path, words: Sequence[str], *, log: Path, 
 
 
 def _make(source: Path, tree: Path, words: Sequence[str]) -> list[str]:
-    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={len(os.sched_getaffinity(0))}", *words]
+    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={cpus()}", *words]
 
 
 def _make_movable(makefile: Path) -> None:

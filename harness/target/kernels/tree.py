@@ -17,6 +17,7 @@ from harness.target.cache import Cache, digest_of
 from harness.target.kernels import build, given
 from harness.target.kernels.provider import Offer
 from harness.target.process import environment, run_tool
+from harness.target.room import cpus
 
 _BUILT = "arch/x86/boot/bzImage"
 _ALWAYS = "tree/asked-for"
@@ -38,7 +39,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     if (tree / _BUILT).is_file():
         return _as_it_is(spec, tree, flavour, cache, progress)
     if (tree / ".config").exists():
-        jobs = len(os.sched_getaffinity(0))
+        jobs = cpus()
         raise MissingError(
             f"{tree} is configured but not built",
             hint=f"build it: make -C {tree} -j{jobs} bzImage modules; or `make -C {tree} mrproper`, then it is built "
@@ -122,7 +123,7 @@ def _configure(
     """Configures the build in `objects`. Returns what make has to be told to get through with this compiler."""
     build.configure(tree, objects, asked, name=name, log=log, step=step)
     step.update("trying compiler and objtool")
-    make = ["make", f"--directory={tree}", f"O={objects}", f"--jobs={len(os.sched_getaffinity(0))}"]
+    make = ["make", f"--directory={tree}", f"O={objects}", f"--jobs={cpus()}"]
     try:
         run_tool([*make, *_TRIAL], log=log, env=build.make_environment())
         return []
