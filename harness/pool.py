@@ -102,6 +102,8 @@ def spread(
     finally:
         stop.set()
         opened.set()
+        for lab in labs:
+            lab.give_up()
         while any(worker.is_alive() for worker in workers):
             children.kill_all()  # whatever a worker waits for ends with it
             for worker in workers:

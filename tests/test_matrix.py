@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -23,13 +25,16 @@ from harness.program.text import parse
 from harness.progress import Progress
 from harness.report.results import Result, Target
 from harness.run import Plan, Task
-from harness.target.cache import Cache
+from harness.target import vm
+from harness.target.accel import Accelerator
+from harness.target.cache import Cache, digest_of
 from harness.target.lab import Lab
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
 PROGRAMS = [parse("a: map x anon 1 rw", file=name, name=name) for name in ("one", "two", "three", "four")]
 PLAN = Plan(PROGRAMS, ("interval", "test_hmm"))
+KEY = digest_of("a saved boot")
 WANTED = {(program.name, binding) for program in PROGRAMS for binding in PLAN.bindings}
 
 
@@ -68,6 +73,9 @@ class FakeLab:
         if self.name in FakeLab.trouble:
             raise FakeLab.trouble[self.name]
         FakeLab.crowded.add(self.machine.crowded)
+
+    def give_up(self) -> None:
+        pass
 
     def features(self) -> tuple[str, ...]:
         self.vm()
@@ -295,13 +303,47 @@ def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pyte
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
     monkeypatch.setattr("harness.target.children.kill_all", killed.set)
     before = threading.active_count()
-    labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None)) for _ in range(2)]
+    labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None, give_up=lambda: None)) for _ in range(2)]
     tasks = [Task(program, ("interval",)) for program in PROGRAMS]
     told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain"), say=lambda _line: None))
     assert next(told) == Target("k", "plain")
     assert isinstance(next(told), Result)
     cast(Any, told).close()
     assert threading.active_count() == before
+
+
+def test_a_worker_that_waits_for_another_process_is_ended_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run saves the boot that this one wants, and takes its time: Ctrl-C is not for that one to answer."""
+    monkeypatch.setattr(vm, "find_qemu", lambda: Path("/nonexistent"))
+    monkeypatch.setattr(vm, "accelerator", lambda _cache: Accelerator("tcg", ""))
+    monkeypatch.setattr(vm, "_key", lambda _machine, _accel: KEY)
+    monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
+    monkeypatch.setattr(pool, "run_task", lambda *_: iter([_result("one", "k", "interval", "")]))
+    monkeypatch.setattr(pool, "last_words", lambda _lab: iter(()))
+    said = io.StringIO()
+    (tmp_path / "locks").mkdir()
+    with (tmp_path / f"locks/vm.{KEY}").open("w") as lock:
+        holder = subprocess.Popen(["flock", "--exclusive", str(lock.fileno())], pass_fds=[lock.fileno()])
+        assert holder.wait() == 0  # `lock` is held now, as if by another process
+        waiting = Lab(
+            cast(Machine, SimpleNamespace(memory_mib=0, kernel=SimpleNamespace(name="k", flavour="plain"))),
+            cache=Cache(tmp_path),
+            progress=Progress(said),
+        )
+        ready = cast(Lab, SimpleNamespace(vm=lambda: None, memo=None, give_up=lambda: None))
+        tasks = [Task(program, ("interval",)) for program in PROGRAMS]
+        told = iter(
+            pool.spread(PLAN, tasks, [ready, waiting], lambda _lab: Target("k", "plain"), say=lambda _line: None)
+        )
+        assert next(told) == Target("k", "plain")
+        while "another process is making vm" not in said.getvalue():
+            time.sleep(0.01)
+        ended = threading.Thread(target=cast(Any, told).close, daemon=True)
+        ended.start()
+        ended.join(30)
+        assert not ended.is_alive(), "the run waits for what another process holds"
 
 
 def test_at_least_one_vm_fits() -> None:

@@ -237,18 +237,75 @@ def test_two_threads_build_an_entry_once(cache: Cache, progress: Progress) -> No
     assert len(built) == 1
 
 
+BUILDER = """
+    def build(path):
+        (path / "half").write_text("hal")
+        print("building", flush=True)
+        time.sleep(600)
+    cache.entry("thing", KEY, build, progress=progress)
+"""
+
+
+@pytest.fixture
+def builder(cache: Cache) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is at the entry KEY for ever."""
+    process = start(BUILDER, cache.root)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "building\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.usefixtures("builder")
+def test_a_thread_that_waits_for_another_process_can_be_told_to_stop(cache: Cache, said: io.StringIO) -> None:
+    given_up = threading.Event()
+    ended: list[HarnessError] = []
+
+    def wait() -> None:
+        try:
+            cache.entry("thing", KEY, fill, progress=Progress(said), given_up=given_up)
+        except HarnessError as error:
+            ended.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    while "another process is making thing" not in said.getvalue():
+        assert waiter.is_alive()
+    assert not ended
+    given_up.set()
+    waiter.join(60)
+    assert [error.message for error in ended] == [f"thing {KEY[:12]} was waited for, and is not wanted any more"]
+
+
+def test_another_thread_is_not_another_process(cache: Cache, progress: Progress, said: io.StringIO) -> None:
+    """Its own steps are shown; what waits for it says nothing."""
+    waits = threading.Event()
+    looked: list[object] = []
+
+    class Waiting(Progress):
+        def say(self, line: str, **_: object) -> None:
+            looked.append(line)
+
+    def build(path: Path) -> None:
+        other = threading.Thread(
+            target=lambda: looked.append(cache.entry("thing", KEY, must_not_build, progress=Waiting(said))),
+            daemon=True,
+        )
+        other.start()
+        waits.wait(0.5)  # it has looked several times
+        others.append(other)
+        fill(path)
+
+    others: list[threading.Thread] = []
+    path = cache.entry("thing", KEY, build, progress=progress)
+    others[0].join(60)
+    assert looked == [path]
+
+
 @pytest.mark.parametrize("key", [KEY, OTHER], ids=["the same entry", "another entry"])
 def test_what_a_killed_builder_left_is_swept_by_the_next(cache: Cache, progress: Progress, key: str) -> None:
-    killed = start(
-        """
-        def build(path):
-            (path / "half").write_text("hal")
-            print("building", flush=True)
-            time.sleep(600)
-        cache.entry("thing", KEY, build, progress=progress)
-        """,
-        cache.root,
-    )
+    killed = start(BUILDER, cache.root)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "building\n"
     (half,) = leftovers(cache)

@@ -17,14 +17,16 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +38,12 @@ _RESERVED = frozenset({"locks", "tmp", "logs", "work"})
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
 _UNUSED_FOR = 14 * 24 * 3600.0  # seconds after which an entry makes room when another of its kind is built
+_POLL_SECONDS = 0.1  # while another builder is waited for
 _MIB = 1 << 20
 Ignore = Callable[[str, list[str]], set[str]]  # what shutil.ignore_patterns returns
+
+
+_OURS: set[Path] = set()  # the locks that this process holds
 
 
 class _DamageError(Exception):
@@ -95,12 +101,20 @@ class Cache:
         self.root = default_root() if root is None else root
 
     def entry(
-        self, kind: str, key: str, build: Callable[[Path], None], *, progress: Progress, needs: int = 0
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        *,
+        progress: Progress,
+        needs: int = 0,
+        given_up: threading.Event | None = None,
     ) -> Path:
         """The directory of entry `key`; if there is none, `build` fills an empty directory with it first.
 
         `needs` is the free space in bytes below which there is no point in beginning. What `build` raises is
-        passed on, with nothing left behind. Raises HarnessError if the disk is full or not writable.
+        passed on, with nothing left behind. Raises HarnessError if the disk is full or not writable, or if another
+        builder was waited for when `given_up` was set.
         """
         _check_name(kind, key)
         path = self.root / kind / key
@@ -109,7 +123,7 @@ class Cache:
                 _check(path)
                 return path
         try:
-            with self._lock(kind, key, progress):
+            with self._lock(kind, key, progress, given_up):
                 return self._locked_entry(path, build, progress=progress, needs=needs)
         except OSError as error:
             raise self._storage_error(error, f"{kind} {key[:12]}") from error
@@ -283,32 +297,52 @@ class Cache:
         )
 
     @contextmanager
-    def _lock(self, kind: str, key: str, progress: Progress) -> Iterator[None]:
-        with self._try_lock(kind, key) as locked:
-            if locked:
-                yield
-                return
-        progress.say(f"another process is making {kind} {key[:12]}: waiting for it")
-        with progress.step(f"waiting for {kind} {key[:12]}"), self._try_lock(kind, key, wait=True):
-            yield
+    def _lock(
+        self, kind: str, key: str, progress: Progress, given_up: threading.Event | None = None
+    ) -> Iterator[None]:
+        """Waits for the lock. Never in flock() itself: from that no other thread could call a thread away."""
+        what = f"{kind} {key[:12]}"
+        with ExitStack() as waiting:
+            said = False
+            for attempt in itertools.count():
+                with self._try_lock(kind, key) as locked:
+                    if locked:
+                        waiting.close()
+                        yield
+                        return
+                # Another thread of ours shows itself what it does, and is noted a moment after it has the lock.
+                if attempt and not said and self._lock_file(kind, key) not in _OURS:
+                    said = True
+                    progress.say(f"another process is making {what}: waiting for it")
+                    waiting.enter_context(progress.step(f"waiting for {what}"))
+                if given_up is None:
+                    time.sleep(_POLL_SECONDS)
+                elif given_up.wait(_POLL_SECONDS):
+                    raise HarnessError(f"{what} was waited for, and is not wanted any more")
+
+    def _lock_file(self, kind: str, key: str) -> Path:
+        return self.root / "locks" / f"{kind}.{key}"
 
     @contextmanager
-    def _try_lock(self, kind: str, key: str, *, wait: bool = False) -> Iterator[bool]:
+    def _try_lock(self, kind: str, key: str) -> Iterator[bool]:
         """Yields whether the lock was had. The kernel gives it back when its holder dies."""
-        directory = self.root / "locks"
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{kind}.{key}"
+        path = self._lock_file(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     yield False
                     return
                 if not _is(descriptor, path):
                     continue  # clean() removed the file meanwhile: its lock excludes nobody
-                yield True
+                _OURS.add(path)
+                try:
+                    yield True
+                finally:
+                    _OURS.discard(path)
                 return
             finally:
                 os.close(descriptor)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Lab:
         self._restore = restore
         self._stack = ExitStack()
         self._vm: VM | None = None
+        self._given_up = threading.Event()
         self.memo: object = None  # what a user wants to remember of this VM; forgotten with it
 
     def __enter__(self) -> Self:
@@ -101,9 +103,14 @@ class Lab:
                     progress=self._progress,
                     restore=self._restore,
                     debugging=self._debugging,
+                    given_up=self._given_up,
                 )
             )
         return self._vm
+
+    def give_up(self) -> None:
+        """Tells a thread that waits in `vm` for another process to wait no longer; from any other thread."""
+        self._given_up.set()
 
     def discard(self) -> None:
         """Ends the VM, so that the next program gets a clean one."""

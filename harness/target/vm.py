@@ -310,11 +310,13 @@ def start(
     progress: Progress,
     restore: bool = True,
     debugging: Debugging | None = None,
+    given_up: threading.Event | None = None,
 ) -> Iterator[VM]:
     """A clean VM of `machine`, connected to its agent; leaving ends it.
 
     With `restore`, from a saved boot, which is made if there is none. Without, or if restoring fails (it says so),
-    by booting. Raises `VMFailure` if the guest does not come up, `MissingError` without QEMU.
+    by booting. Raises `VMFailure` if the guest does not come up, `MissingError` without QEMU, `HarnessError` if it
+    waited for another process's boot when `given_up` was set.
 
     With `debugging`, a VM that is booted waits for the debugger before its first instruction, a restored one runs;
     nothing is late in either, since the debugger may hold the guest.
@@ -326,7 +328,9 @@ def start(
     with ExitStack() as stack:
         vm = None
         if restore:
-            vm = _restored(machine, accel, stack, cache=cache, progress=progress, debugging=debugging)
+            vm = _restored(
+                machine, accel, stack, cache=cache, progress=progress, debugging=debugging, given_up=given_up
+            )
         if vm is None:
             with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}"):
                 gdb = debugging.port if debugging else None
@@ -362,6 +366,7 @@ def _restored(
     cache: Cache,
     progress: Progress,
     debugging: Debugging | None,
+    given_up: threading.Event | None,
 ) -> VM | None:
     """A VM from the saved state of `machine`; None, and said why, if that cannot be had."""
 
@@ -371,7 +376,8 @@ def _restored(
             step.update("writing")
 
     try:
-        entry = cache.entry("vm", _key(machine, accel), build, progress=progress, needs=machine.memory_mib << 20)
+        needs = machine.memory_mib << 20
+        entry = cache.entry("vm", _key(machine, accel), build, progress=progress, needs=needs, given_up=given_up)
     except SavedStateError as error:
         progress.say(f"the VM cannot be saved ({error.message}): booting each time")
         return None
