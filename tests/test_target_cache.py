@@ -335,9 +335,89 @@ def test_clean_leaves_alone_what_is_being_built(cache: Cache, progress: Progress
     assert cache.usage() == []
 
 
+@pytest.fixture
+def user(cache: Cache, progress: Progress) -> Iterator[subprocess.Popen[str]]:
+    """Another process that uses the entry KEY, and nobody else does."""
+    Cache(cache.root).entry("thing", KEY, fill, progress=progress)
+    process = start(
+        """
+        print(cache.entry("thing", KEY, None, progress=progress), flush=True)
+        time.sleep(600)
+        """,
+        cache.root,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{cache.root / 'thing' / KEY}\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_another_process_uses_is_not_removed(
+    cache: Cache, progress: Progress, said: io.StringIO, user: subprocess.Popen[str]
+) -> None:
+    path = cache.root / "thing" / KEY
+    other = cache.entry("thing", OTHER, fill, progress=progress)
+    cache.clean(progress=progress)
+    assert f"thing {KEY[:12]} is in use by another process: left alone" in said.getvalue()
+    assert cache.remove("thing", KEY) == 0
+    os.utime(path, (0, 0))
+    cache.entry("thing", digest_of("makes room"), fill, progress=progress)
+    assert (path / "link").read_text() == "content"
+    assert not other.exists(), "what nobody else uses goes"
+    user.kill()
+    user.wait()
+    assert cache.remove("thing", KEY) > 0
+    assert not path.exists()
+
+
+def test_what_is_in_use_here_does_not_make_room(cache: Cache, progress: Progress) -> None:
+    path = cache.entry("thing", KEY, fill, progress=progress)
+    os.utime(path, (0, 0))
+    cache.entry("thing", OTHER, fill, progress=progress)
+    assert path.exists()
+
+
+def test_an_entry_that_goes_at_this_moment_is_built_again(
+    cache: Cache, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for it meanwhile does not get what is on its way out."""
+    path = Cache(cache.root).entry("thing", KEY, fill, progress=progress)
+    built: list[Path] = []
+
+    def build(place: Path) -> None:
+        built.append(place)
+        fill(place)
+
+    class Nobodys(set[Path]):
+        """For this test the thread that asks is a process of its own."""
+
+        def __contains__(self, _lock: object) -> bool:
+            return False
+
+    class Slow(Cache):
+        def _remove(self, path: Path) -> None:
+            asking.start()
+            while "waiting" not in said.getvalue():
+                assert asking.is_alive()
+            super()._remove(path)
+
+    said = io.StringIO()
+    asking = threading.Thread(
+        target=cache.entry, args=("thing", KEY, build), kwargs={"progress": Progress(said)}, daemon=True
+    )
+    monkeypatch.setattr("harness.target.cache._OURS", Nobodys())
+    assert Slow(cache.root).remove("thing", KEY) > 0
+    asking.join(60)
+    assert len(built) == 1
+    assert (path / "link").read_text() == "content"
+
+
 def test_an_entry_that_nobody_used_for_long_makes_room(cache: Cache, progress: Progress) -> None:
-    old = cache.entry("thing", KEY, fill, progress=progress)
-    elsewhere = cache.entry("other", KEY, fill, progress=progress)
+    before = Cache(cache.root)
+    old = before.entry("thing", KEY, fill, progress=progress)
+    elsewhere = before.entry("other", KEY, fill, progress=progress)
+    del before
     for path in (old, elsewhere):
         os.utime(path, (0, 0))
     cache.entry("thing", OTHER, fill, progress=progress)

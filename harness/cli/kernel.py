@@ -222,5 +222,8 @@ def _clean(options: argparse.Namespace, progress: Progress) -> int:
         freed = sum(cache.remove(kind, key) for kind, key in entries)
         if not options.spec:
             freed += cache.remove_workplaces()
+    for kind, key in entries:
+        if cache.size(kind, key):
+            progress.say(f"{kind} {key[:12]} is in use by another process: left alone")
     print(f"removed {freed / _MIB:.0f} MiB from the cache")
     return ExitCode.PASS

@@ -162,8 +162,8 @@ def add(commands: Commands) -> None:
         "clean",
         help="remove built kernels, images and saved VMs from the cache",
         description="""\
-            Removes all that is cached, except what is being built at this moment. The next run builds anew what it
-            needs.""",
+            Removes all that is cached, except what other runs and VMs use or build at this moment. The next run
+            builds anew what it needs.""",
         examples=(("clean", "prints what it freed"),),
         files=(("$XDG_CACHE_HOME/hmm-harness", "what is removed (default: ~/.cache/...)"),),
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A store of what was built, by the hash of what it was built from. Below its root:
 
-    KIND/KEY/            a finished entry: files of the builder and .manifest.json
+    KIND/KEY/            a finished entry: files of the builder and .manifest.json; shared (flock) by whoever uses it
     locks/KIND.KEY       held (flock) by whoever builds that entry
     tmp/KIND.KEY.RANDOM  an entry in the making; dead if nobody holds its lock
     work/KIND.KEY/       where something is built again and again, each time only what changed
@@ -25,6 +25,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -95,10 +96,16 @@ def digest_of_tree(root: Path, *, ignore: Ignore | None = None) -> str:
 
 
 class Cache:
-    """The store below `root`. Any number of processes use it at once."""
+    """The store below `root`. Any number of processes use it at once.
+
+    What `entry` has handed out stays as long as this object and its process live: others do not remove it.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_root() if root is None else root
+        self._uses: dict[Path, int] = {}  # entries that were handed out: descriptors with a lock on each
+        self._using = threading.Lock()
+        weakref.finalize(self, _close, self._uses)
 
     def entry(
         self,
@@ -118,11 +125,11 @@ class Cache:
         """
         _check_name(kind, key)
         path = self.root / kind / key
-        if path.is_dir():
-            with suppress(_DamageError):
-                _check(path)
-                return path
         try:
+            if self._use(path):
+                with suppress(_DamageError):
+                    _check(path)
+                    return path
             with self._lock(kind, key, progress, given_up):
                 return self._locked_entry(path, build, progress=progress, needs=needs)
         except OSError as error:
@@ -160,17 +167,14 @@ class Cache:
         return [path.name for path in self._children(kind) if _KEY.fullmatch(path.name)]
 
     def remove(self, kind: str, key: str) -> int:
-        """Removes one entry, unless it is being made at this moment. Returns the bytes freed."""
+        """Removes one entry, unless somebody else uses or makes it at this moment. Returns the bytes freed."""
         _check_name(kind, key)
         path = self.root / kind / key
         if not path.is_dir():
             return 0
+        self._let_go(path)
         with self._try_lock(kind, key) as locked:
-            if not locked or not path.is_dir():
-                return 0
-            freed = _size(path)
-            self._remove(path)
-        return freed
+            return self._remove_unused(path) or 0 if locked else 0
 
     def remove_workplaces(self) -> int:
         """Removes the directories of `workplace` that nobody has at this moment. Returns the bytes freed."""
@@ -208,17 +212,22 @@ class Cache:
         return shutil.disk_usage(place).free
 
     def clean(self, *, progress: Progress) -> int:
-        """Removes everything but what is being built at this moment. Returns the bytes freed."""
+        """Removes everything but what others use or build at this moment. Returns the bytes freed."""
         freed = 0
         with progress.step("removing what is cached"):
             self._sweep()
             for path in self._entries():
+                name = f"{path.parent.name} {path.name[:12]}"
+                self._let_go(path)
                 with self._try_lock(path.parent.name, path.name) as locked:
                     if not locked:
-                        progress.say(f"{path.parent.name} {path.name[:12]} is being built: left alone")
+                        progress.say(f"{name} is being built: left alone")
                         continue
-                    freed += _size(path)
-                    self._remove(path)
+                    removed = self._remove_unused(path)
+                if removed is None:
+                    progress.say(f"{name} is in use by another process: left alone")
+                else:
+                    freed += removed
             freed += self.remove_workplaces()
             for log in self._children("logs"):
                 freed += log.stat().st_size
@@ -260,6 +269,7 @@ class Cache:
         if path.exists():
             try:
                 _check(path)
+                self._use(path)
                 return path
             except _DamageError as damage:
                 progress.say(f"{path.parent.name} {path.name[:12]} in the cache is damaged ({damage}): built again")
@@ -278,8 +288,51 @@ class Cache:
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
+        self._use(path)
         _sync(path.parent)
         return path
+
+    def _use(self, path: Path) -> bool:
+        """Keeps an entry from being removed by others; False if there is none, or it is going at this moment."""
+        with self._using:
+            known = self._uses.get(path)
+            if known is not None and _is(known, path):
+                return True
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            if known is not None:  # of an entry that was damaged
+                os.close(known)
+            self._uses[path] = descriptor
+            return _is(descriptor, path)
+
+    def _let_go(self, path: Path) -> None:
+        with self._using:
+            descriptor = self._uses.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _remove_unused(self, path: Path) -> int | None:
+        """Removes an entry whose lock the caller has; the bytes freed, or None if somebody uses it."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            freed = _size(path)
+            self._remove(path)
+        except BlockingIOError:
+            return None
+        finally:
+            os.close(descriptor)
+        return freed
 
     def _storage_error(self, error: OSError, what: str) -> HarnessError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -372,7 +425,7 @@ class Cache:
             if path.stat().st_mtime < horizon:
                 with self._try_lock(kind, path.name) as locked:
                     if locked:
-                        self._remove(path)
+                        self._remove_unused(path)
 
     def _remove(self, path: Path) -> None:
         """Takes an entry away at once, then removes it: an interruption leaves no half of it."""
@@ -475,6 +528,12 @@ def _size(path: Path) -> int:
         return sum(int(size) for size, _, _ in files.values())
     except (OSError, ValueError, KeyError, TypeError):
         return sum(os.lstat(path / name).st_size for name in _names(path))
+
+
+def _close(uses: dict[Path, int]) -> None:
+    while uses:
+        _, descriptor = uses.popitem()
+        os.close(descriptor)
 
 
 def _is(descriptor: int, path: Path) -> bool:
