@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -113,6 +114,36 @@ def test_what_is_kept_is_what_a_run_leaves() -> None:
     assert all(
         environment["CACHE"] in step["with"]["path"] for step in steps if "actions/cache" in step.get("uses", "")
     )
+
+
+def test_a_cache_is_saved_when_something_was_built_and_only_then(tmp_path: Path) -> None:
+    """The step that names it, run: a failed build gives no name, and what was restored keeps its own."""
+    steps = load(GITHUB)["jobs"]["conformance"]["steps"]
+    (name,) = (step for step in steps if step.get("id") == "built")
+    (save,) = (step for step in steps if step.get("uses", "").startswith("actions/cache/save@"))
+    (restore,) = (step for step in steps if step.get("uses", "").startswith("actions/cache/restore@"))
+    assert save["with"]["path"] == restore["with"]["path"]
+    assert save["with"]["key"] == "${{ steps.built.outputs.key }}"
+    assert "steps.built.outputs.key != steps.cache.outputs.cache-matched-key" in save["if"]
+    prefix = name["env"]["PREFIX"]
+    assert prefix in restore["with"]["restore-keys"].splitlines()
+
+    def named() -> str:
+        output = tmp_path / "output"
+        output.write_text("")
+        env = {**os.environ, "CACHE": str(tmp_path / "cache"), "GITHUB_OUTPUT": str(output), "PREFIX": "hmm-x-"}
+        subprocess.run(["bash", "-e", "-c", name["run"]], env=env, check=True)
+        return output.read_text()
+
+    assert named() == "", "nothing came of it"
+    (tmp_path / "cache/hmm-harness/image/1").mkdir(parents=True)
+    assert named() == "", "no kernel was built"
+    (tmp_path / "cache/hmm-harness/kernel/1").mkdir(parents=True)
+    first = named()
+    assert re.fullmatch(r"key=hmm-x-[0-9a-f]{16}\n", first)
+    assert named() == first
+    (tmp_path / "cache/hmm-harness/kernel/2").mkdir()
+    assert named() != first
 
 
 def test_the_shell_in_them_can_be_read() -> None:

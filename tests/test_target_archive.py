@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from harness.progress import Progress, Step
 from harness.target.cache import Cache
 from harness.target.kernels import archive, build, debian, stock
 from harness.target.kernels.archive import Archive, File
+from harness.target.places import CHECKOUT
 from tests.archive import FakeArchive
 from tests.needs import need
 
@@ -103,8 +107,9 @@ def fetched(cache: Cache, what: str, monkeypatch: pytest.MonkeyPatch) -> list[Pa
     """What would be built for a spec."""
     tarballs: list[Path] = []
 
-    def instead(_spec: str, tarball: Path, _flavour: str, **_: object) -> None:
-        tarballs.append(tarball)
+    def instead(_spec: str, digest: str, tarball: Callable[[], Path], _flavour: str, **_: object) -> None:
+        tarballs.append(tarball())
+        assert digest == hashlib.sha256(tarballs[0].read_bytes()).hexdigest()
 
     monkeypatch.setattr(build, "from_tarball", instead)
     debian.provide(what, "plain", cache=cache, progress=Progress(io.StringIO()))
@@ -119,6 +124,32 @@ def test_a_source_is_fetched_once(cache: Cache, monkeypatch: pytest.MonkeyPatch,
     assert [each.name for each in tarball.parent.iterdir() if each.name != ".manifest.json"] == [tarball.name]
     monkeypatch.setattr(Archive, "download", lambda *_: pytest.fail("fetched again"))
     assert fetched(cache, what, monkeypatch) == [tarball]
+
+
+@pytest.mark.parametrize("what", ["6.66", "6.66.4"])
+def test_a_kernel_that_is_built_needs_no_source(cache: Cache, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Where the cache holds what CI systems keep, after the examples for them: nothing is fetched but indices."""
+    progress = Progress(io.StringIO())
+    with monkeypatch.context() as patched:
+        (tarball,) = fetched(cache, what, patched)
+
+    def built(out: Path) -> None:
+        (out / "source/build/include/config").mkdir(parents=True)
+        (out / "source/build/include/config/kernel.release").write_text("6.66.6\n")
+
+    key = build.key_of(hashlib.sha256(tarball.read_bytes()).hexdigest(), "plain")
+    cache.entry("kernel", key, built, progress=progress)
+    kept = re.findall(r"hmm-harness/([a-z-]+)$", (CHECKOUT / ".ci/examples/gitlab.yml").read_text(), re.MULTILINE)
+    for path in cache.root.iterdir():
+        if path.is_file():
+            path.unlink()
+        elif path.name not in kept:
+            shutil.rmtree(path)
+    monkeypatch.setattr(Archive, "download", lambda *_: pytest.fail("fetched a source"))
+    kernel = debian.provide(what, "plain", cache=Cache(cache.root), progress=progress)
+    assert (kernel.key, kernel.release) == (key, "6.66.6")
+    (offer,) = (each for each in debian.offers(cache=cache, progress=progress) if each.spec == f"debian:{what}")
+    assert [flavour for flavour, _ in offer.built] == ["plain"]
 
 
 def test_a_file_that_is_not_what_the_index_says(cache: Cache, tmp_path: Path) -> None:

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from harness.target.kernels.provider import Offer
 
 _MIB = 1 << 20
-_KINDS = ("kernel", "stock", "test-hmm", "source", "initrd", "index")  # what `kernel clean` removes of the cache
+_KINDS = (
+    "kernel",
+    "stock",
+    "test-hmm",
+    "source",
+    "tarball",
+    "initrd",
+    "index",
+)  # what `kernel clean` removes of the cache
 
 
 def add(commands: Commands) -> None:

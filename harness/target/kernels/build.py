@@ -124,19 +124,29 @@ def key_of(source: str, flavour: str) -> str:
     return digest_of(RECIPE, source, kconfig.render(options(flavour)), toolchain(), *variables(flavour))
 
 
-def from_tarball(spec: str, tarball: Path, flavour: str, *, origin: str, cache: Cache, progress: Progress) -> Kernel:
-    """The kernel `spec` of the source `tarball`, from the cache or built now."""
-    key = key_of(cache.file_digest(tarball), flavour)
+def from_tarball(
+    spec: str,
+    digest: str,
+    tarball: Callable[[], Path],
+    flavour: str,
+    *,
+    origin: str,
+    cache: Cache,
+    progress: Progress,
+) -> Kernel:
+    """The kernel `spec` of a source with the digest `digest`, from the cache or built now of `tarball()`."""
+    key = key_of(digest, flavour)
     name = f"kernel {spec} ({flavour})"
 
     def build(out: Path) -> None:
         progress.say(f"{name} is not in the cache: building it, once")
+        packed = tarball()
         with progress.step(f"building {name}") as step:
             log = cache.log(f"kernel-{key[:12]}")
             log.write_text("")
             source = out / "work"  # removed with `out` when anything fails
             (source / "build").mkdir(parents=True)
-            build_in(source, tarball, flavour, name=name, log=log, step=step)
+            build_in(source, packed, flavour, name=name, log=log, step=step)
             step.update("keeping what is needed")
             keep(source, source / "build", out, shutil.move)
             shutil.rmtree(source)

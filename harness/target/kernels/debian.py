@@ -24,6 +24,7 @@ SOURCES = Path("/usr/src")  # where the linux-source-SERIES packages put their t
 _PATTERN = "linux-source-*.tar.xz"
 _SERIES = re.compile(r"\d+\.\d+")
 _VERSION = re.compile(r"\d+\.\d+[0-9A-Za-z.+~-]*")
+_NOTE = "sha256"
 _NEAREST = 8  # versions that an error lists
 _MIB = 1 << 20
 
@@ -51,8 +52,12 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     spec = f"debian:{what}"
     check(what, flavour)
     source = find(what, Archive(cache, progress))
-    tarball = fetched(source, cache=cache, progress=progress)
-    return build.from_tarball(spec, tarball, flavour, origin=source.origin, cache=cache, progress=progress)
+
+    def tarball() -> Path:
+        return fetched(source, cache=cache, progress=progress)
+
+    digest = _digest(source, cache=cache, progress=progress)
+    return build.from_tarball(spec, digest, tarball, flavour, origin=source.origin, cache=cache, progress=progress)
 
 
 def find(what: str, archive: Archive) -> Source:
@@ -140,8 +145,8 @@ def _offer(spec: str, source: Source, cache: Cache) -> Offer:
         else:
             fetch = source.file.size
     built: list[tuple[str, int]] = []
-    if tarball is not None:
-        digest = cache.file_digest(tarball)
+    digest = _known_digest(tarball, source.file, cache)
+    if digest is not None:
         for flavour in build.flavours():
             key = build.key_of(digest, flavour)
             size = cache.size("kernel", key)
@@ -205,6 +210,39 @@ def _installed_version(series: str) -> str:
         capture_output=True, text=True, check=False, env=environment(),
     )  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _digest(source: Source, *, cache: Cache, progress: Progress) -> str:
+    """The digest of a source's tarball. A package has to be unpacked for it, once: a note of it is kept.
+
+    So a kernel that is in the cache is found without its source, by machines that keep nothing else for instance.
+    """
+    if source.tarball is not None:
+        return cache.file_digest(source.tarball)
+    file = source.file
+    assert file is not None
+    if file.package == ORIGINAL:
+        return file.sha256
+
+    def note(out: Path) -> None:
+        (out / _NOTE).write_text(cache.file_digest(fetched(source, cache=cache, progress=progress)))
+
+    return _noted(cache.entry("tarball", file.sha256, note, progress=progress))
+
+
+def _known_digest(tarball: Path | None, file: File | None, cache: Cache) -> str | None:
+    """As `_digest`, without fetching anything."""
+    if tarball is not None:
+        return cache.file_digest(tarball)
+    if file is not None and file.package == ORIGINAL:
+        return file.sha256
+    if file is not None and cache.has("tarball", file.sha256):
+        return _noted(cache.root / "tarball" / file.sha256)
+    return None
+
+
+def _noted(entry: Path) -> str:
+    return (entry / _NOTE).read_text()
 
 
 def _in_entry(entry: Path) -> Path:
