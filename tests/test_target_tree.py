@@ -16,7 +16,7 @@ from harness.progress import Progress
 from harness.target import kconfig, kernel
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.kernels import build, given, host, initrd
+from harness.target.kernels import build, given, host, initrd, inplace
 
 # A kernel's Makefile as far as a build outside of the tree goes. Where the file trial is, objtool does not build
 # unless the configuration does without it.
@@ -155,37 +155,166 @@ def test_a_directory_that_is_no_tree(tmp_path: Path) -> None:
         provide(f"tree:{tmp_path}", tmp_path)
 
 
+# A kernel's Makefile as far as a build in the tree goes.
+IN_PLACE = """
+bzImage: arch/x86/boot/bzImage
+arch/x86/boot/bzImage: mm/hmm.c
+	echo "  CC      mm/hmm.o"
+	echo "$(CC) $(KCFLAGS)" >> ../tally
+	(printf 'image of '; cat mm/hmm.c) > $@
+modules: lib/test_hmm.ko
+lib/test_hmm.ko: lib/test_hmm.c
+	cp lib/test_hmm.c $@
+"""
+COMMAND = "savedcmd_init/main.o := {} -Wp,-MMD,init/.main.o.d -nostdinc -c -o init/main.o init/main.c"
+
+
+def compiled_by(place: Path, words: str, *options: str) -> None:
+    """`place` was built with the compiler `words`, as that calls itself today."""
+    (place / "init/.main.o.cmd").write_text(f"{COMMAND.format(words)}\n\nsource_init/main.o := init/main.c\n")
+    said = subprocess.run([*words.split(), "--version"], capture_output=True, text=True, check=True).stdout
+    lines = [f'CONFIG_CC_VERSION_TEXT="{said.partition(chr(10))[0]}"', *options]
+    config = kconfig.render(build.options("plain", "tree/asked-for"))
+    (place / ".config").write_text("\n".join([config, *lines, ""]))
+
+
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A build that lacks nothing."""
+    """A tree that is built and lacks nothing."""
     monkeypatch.setattr(given, "_MODULES", tmp_path / "no-modules")
     place = tmp_path / "finished"
-    for name in ("arch/x86/boot", "include/generated", "include/config", "lib"):
+    for name in ("arch/x86/boot", "include/generated", "include/config", "lib", "mm", "init"):
         (place / name).mkdir(parents=True)
-    (place / "arch/x86/boot/bzImage").write_text("image")
-    (place / ".config").write_text(kconfig.render(build.options("plain", "tree/asked-for")))
-    (place / "include/config/kernel.release").write_text("6.66.6-mine\n")
-    (place / "include/generated/autoconf.h").touch()
-    (place / "lib/test_hmm.ko").touch()
-    for name in ("Makefile", "Kconfig", "Module.symvers"):
+    for name, text in (
+        ("include/config/kernel.release", "6.66.6-mine\n"),
+        ("Makefile", IN_PLACE),
+        ("mm/hmm.c", "first"),
+        ("lib/test_hmm.c", "a driver"),
+    ):
+        (place / name).write_text(text)
+    for name in ("include/generated/autoconf.h", "Kconfig", "Module.symvers"):
         (place / name).touch()
+    compiled_by(place, "gcc")
+    subprocess.run(["make", "-s", "-C", place, "bzImage", "modules"], check=True, capture_output=True)
+    (tmp_path / "tally").unlink()
     return place
 
 
-def test_a_built_tree_is_used_as_it_is(finished: Path, tmp_path: Path) -> None:
+def commit(place: Path) -> None:
+    git = ["git", "-C", str(place), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-f", "Makefile", "Kconfig", "mm", "lib/test_hmm.c"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_a_built_tree_is_made_again_as_it_is_now(finished: Path, tmp_path: Path, in_git: bool) -> None:
+    if in_git:
+        commit(finished)
+    first = provide(f"tree:{finished}", tmp_path)
+    assert (first.release, first.build, first.initrd) == ("6.66.6-mine", finished, None)
+    assert (first.image.read_text(), first.modules["test_hmm"].read_text()) == ("image of first", "a driver")
+    assert provide(f"tree:{finished}", tmp_path) == first
+    assert not (tmp_path / "tally").exists(), "nothing had changed"
+
+    (finished / "mm/hmm.c").write_text("BROKEN")
+    said = io.StringIO()
+    second = provide(f"tree:{finished}", tmp_path, said)
+    assert second.image.read_text() == "image of BROKEN"
+    assert second.key != first.key
+    assert second.origin.endswith("with changes" if in_git else "not in git")
+    assert first.image.read_text() == "image of first", "a VM that is started later is what the first is about"
+
+
+@pytest.mark.parametrize("name", ["lib/test_hmm.c", "include/linux/hmm.h"])
+def test_what_only_modules_are_made_of_makes_another_kernel(finished: Path, tmp_path: Path, name: str) -> None:
+    """Its image is the same, and what was built for it may not be: ours is, from headers, and test_hmm."""
+    (finished / name).parent.mkdir(exist_ok=True)
+    (finished / name).write_text("before")
+    first = provide(f"tree:{finished}", tmp_path)
+    (finished / name).write_text("changed since")
+    second = provide(f"tree:{finished}", tmp_path)
+    assert second.image.read_text() == first.image.read_text()
+    assert second.key != first.key
+    if name.startswith("lib"):
+        assert second.modules["test_hmm"].read_text() == "changed since"
+
+
+def test_a_built_tree_that_does_not_compile_any_more(finished: Path, tmp_path: Path) -> None:
+    """Its image is there, of what it was before."""
+    makefile = finished / "Makefile"
+    makefile.write_text(IN_PLACE.replace("(printf", "echo 'mm/hmm.c:1: error: x'; exit 1; (printf"))
+    os.utime(finished / "mm/hmm.c")
+    with pytest.raises(BuildError, match=r"(?s)does not build as it is now.*mm/hmm\.c:1: error: x"):
+        provide(f"tree:{finished}", tmp_path)
+
+
+def test_a_built_tree_that_changes_meanwhile(finished: Path, tmp_path: Path) -> None:
+    makefile = finished / "Makefile"
+    makefile.write_text(IN_PLACE.replace("(printf", "echo more >> lib/test_hmm.c; (printf"))
+    commit(finished)
+    os.utime(finished / "mm/hmm.c")
+    with pytest.raises(HarnessError, match="changed while it was built"):
+        provide(f"tree:{finished}", tmp_path)
+
+
+def test_a_built_tree_is_made_as_its_owner_does(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its compiler and the flags of the environment, and without what is meant for a make around us."""
+    monkeypatch.setenv("KCFLAGS", "-Wextra")
+    monkeypatch.setenv("MAKEFLAGS", "-n")
+    monkeypatch.setenv("KBUILD_OUTPUT", "/nonexistent")
+    compiled_by(finished, "env gcc")
+    os.utime(finished / "mm/hmm.c")
     used = provide(f"tree:{finished}", tmp_path)
-    assert (used.release, used.build, used.image) == ("6.66.6-mine", finished, finished / "arch/x86/boot/bzImage")
-    assert list(used.modules) == ["test_hmm"]
-    assert used.initrd is None
-    (finished / "arch/x86/boot/bzImage").write_text("another image")
-    assert provide(f"tree:{finished}", tmp_path).key != used.key
+    assert (tmp_path / "tally").read_text() == "env gcc -Wextra\n"
+    assert used.make_variables == ("CC=env gcc",)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "options", "words"),
+    [
+        ("gcc", (), []),
+        ("gcc-12", (), ["CC=gcc-12"]),
+        ("ccache gcc", (), ["CC=ccache gcc"]),
+        ("x86_64-linux-gnu-gcc", (), ["CROSS_COMPILE=x86_64-linux-gnu-"]),
+        ("clang", ("CONFIG_CC_IS_CLANG=y",), ["CC=clang"]),
+        ("clang", ("CONFIG_LD_IS_LLD=y", "CONFIG_AS_IS_LLVM=y"), ["LLVM=1", "LLVM_IAS=1"]),
+        ("clang-19", ("CONFIG_LD_IS_LLD=y", "CONFIG_AS_IS_GNU=y"), ["LLVM=-19", "LLVM_IAS=0"]),
+        ("/opt/llvm/bin/clang", ("CONFIG_LD_IS_LLD=y",), ["LLVM=/opt/llvm/bin/"]),
+        ("ccache clang", ("CONFIG_LD_IS_LLD=y",), ["LLVM=1", "CC=ccache clang"]),
+    ],
+)
+def test_the_compiler_that_a_tree_was_built_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str, options: tuple[str, ...], words: list[str]
+) -> None:
+    monkeypatch.setattr(inplace, "_version", lambda asked, _tree: f"{' '.join(asked)} 9.9")
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init/.main.o.cmd").write_text(COMMAND.format(compiler))
+    config = tmp_path / ".config"
+    for line in (f'CONFIG_CC_VERSION_TEXT="{compiler} 9.9"', f"# Compiler: {compiler} 9.9", "# of before 4.18"):
+        config.write_text("\n".join([line, *options]))
+        assert inplace.compiler_words(tmp_path) == words
+
+
+def test_a_tree_of_another_compiler_is_not_built_anew(finished: Path, tmp_path: Path) -> None:
+    """The owner would not thank us."""
+    config = finished / ".config"
+    config.write_text(config.read_text().replace('CONFIG_CC_VERSION_TEXT="', 'CONFIG_CC_VERSION_TEXT="not '))
+    with pytest.raises(HarnessError, match="was built with another compiler: not gcc") as caught:
+        provide(f"tree:{finished}", tmp_path)
+    assert f"image:{finished}/arch/x86/boot/bzImage,kdir={finished}" in str(caught.value.hint)
+    (finished / "init/.main.o.cmd").unlink()
+    with pytest.raises(HarnessError, match="does not tell how it was compiled"):
+        provide(f"tree:{finished}", tmp_path)
 
 
 def test_an_image_with_its_build_directory(finished: Path, tmp_path: Path) -> None:
     image = tmp_path / "bzImage"
     image.write_text("image")
     used = provide(f"image:{image},kdir={finished}", tmp_path)
-    assert (used.image, used.build) == (image, finished)
+    assert (used.image.read_text(), used.build) == ("image", finished)
     beside = provide(f"image:{finished}/arch/x86/boot/bzImage", tmp_path)
     assert beside.build == finished
     with pytest.raises(UsageError, match="built against") as caught:

@@ -20,7 +20,9 @@ FORMS: dict[str, tuple[tuple[str, str], ...]] = {
         ("stock:SERIES", "the newest packaged kernel of a series, for clouds: stock:7.3; stock:newest"),
         ("stock:PACKAGE", "one package: stock:linux-image-7.3.4+deb13-cloud-amd64"),
     ),
-    "tree": (("tree:PATH", "a source tree or a build directory: as it is if it is built, else built outside of it"),),
+    "tree": (
+        ("tree:PATH", "a source tree or a build directory: its own make if it is built, else built outside of it"),
+    ),
     "image": (
         ("image:PATH,kdir=DIR", "a bzImage, and its build directory or the headers' package (also: --kdir DIR)"),
     ),

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels that somebody else has built: checked, and used where they are."""
+"""Kernels that somebody else has built: checked; image and modules are taken as they are now, the rest stays there.
+
+ENTRY/bzImage         what boots
+ENTRY/modules/*.ko    the kernel's own modules
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError, MissingError
@@ -14,6 +20,7 @@ from harness.target.cache import Cache, digest_of
 from harness.target.kernels import build as recipe
 from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, needed, unpacked
 
+_RECIPE = "given 2"
 _RELEASE = "include/config/kernel.release"
 _HEADERS = ("Makefile", ".config", "include/generated/autoconf.h", _RELEASE)
 _SYMBOLS = "Module.symvers"
@@ -29,12 +36,15 @@ def kernel(
     build: Path,
     source: Path | None,
     origin: str,
+    content: str = "",
+    make_variables: Sequence[str] = (),
     cache: Cache,
     progress: Progress,
 ) -> Kernel:
-    """The kernel `image`, with modules to be built against `build`.
+    """The kernel `image`, with modules to be built against `build`, with `make_variables` for make.
 
-    Where its drivers are modules, they are loaded from an initramfs if they are in /lib/modules.
+    Its key changes with `content`, too: what else is known of what modules are built of. Where its drivers are
+    modules, they are loaded from an initramfs if they are in /lib/modules.
 
     Raises MissingError for a file that is not there, HarnessError if the configuration lacks what the harness
     cannot do without, or what `flavour` is about.
@@ -64,21 +74,35 @@ def kernel(
             "\n".join([f"{spec} cannot be used with its configuration:", *lines]),
             hint=f"hmm-harness kernel check-config {config}",
         )
-    key = digest_of("given", *(cache.file_digest(path) for path in (image, config, symbols)))
+    own = [build / name for name in _OWN_MODULES if (build / name).is_file()]
+    digests = {path: cache.file_digest(path) for path in (image, *own, config, symbols)}
+    key = digest_of(_RECIPE, content, *digests.values())
     initrd = _initrd(release, key, cache, progress) if modules_load else None
-    modules = {Path(name).stem: build / name for name in _OWN_MODULES if (build / name).is_file()}
+
+    def take(out: Path) -> None:
+        (out / "modules").mkdir()
+        for path, target in ((image, out / "bzImage"), *((path, out / "modules" / path.name) for path in own)):
+            shutil.copyfile(path, target)
+            with target.open("rb") as file:
+                taken = hashlib.file_digest(file, "sha256").hexdigest()
+            if taken != digests[path]:
+                raise HarnessError(f"{path} changes at this moment", hint="start again when it is at rest")
+
+    # A copy: a later VM of this run, or of a saved boot, must not get what somebody builds there meanwhile.
+    entry = cache.entry("given", key, take, progress=progress)
     return Kernel(
         name=spec,
         flavour=flavour,
         release=release,
         key=key,
-        image=image,
+        image=entry / "bzImage",
         build=build,
         source=source,
-        modules=modules,
+        modules={path.stem: path for path in sorted((entry / "modules").glob("*.ko"))},
         config=config,
         origin=origin,
         initrd=initrd,
+        make_variables=tuple(make_variables),
     )
 
 

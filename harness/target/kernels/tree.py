@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`tree:`: a developer's source tree. One that is built is used as it is; another is built outside of it."""
+"""`tree:`: a developer's source tree. One that is built is made again in place; another is built outside of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.progress import Progress, Step
 from harness.target import kconfig
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache, digest_of
-from harness.target.kernels import build, given
+from harness.target.kernels import build, given, inplace
 from harness.target.kernels.provider import Offer
 from harness.target.process import environment, run_tool
 from harness.target.room import cpus
@@ -25,6 +25,8 @@ _OLD_OBJTOOL = "tree/old-objtool"
 # Whatever objtool is needed for is met by these: it is built, and run on what the compiler makes of them.
 _TRIAL = ("prepare", "lib/ctype.o", "mm/mmu_notifier.o")
 _SKIPPED = (".git",)
+_SOURCES = frozenset({".c", ".h", ".S"})
+_NO_GIT = "not in git"
 
 
 def check(what: str, flavour: str) -> None:  # noqa: ARG001  as every provider
@@ -37,13 +39,12 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     tree = _tree(what)
     spec = f"tree:{what}"
     if (tree / _BUILT).is_file():
-        return _as_it_is(spec, tree, flavour, cache, progress)
+        return _made_again(spec, tree, flavour, cache, progress)
     if (tree / ".config").exists():
-        jobs = cpus()
         raise MissingError(
             f"{tree} is configured but not built",
-            hint=f"build it: make -C {tree} -j{jobs} bzImage modules; or `make -C {tree} mrproper`, then it is built "
-            "outside of the tree, with the configuration that is known to do",
+            hint=f"build it: make -C {tree} -j{cpus()} bzImage modules; or `make -C {tree} mrproper`, then it is "
+            "built outside of the tree, with the configuration that is known to do",
         )
     return _built_elsewhere(spec, tree, flavour, cache, progress)
 
@@ -67,19 +68,35 @@ def _tree(what: str) -> Path:
     return tree
 
 
-def _as_it_is(spec: str, tree: Path, flavour: str, cache: Cache, progress: Progress) -> Kernel:
+def _made_again(spec: str, tree: Path, flavour: str, cache: Cache, progress: Progress) -> Kernel:
+    """What is in a built tree now, whatever its image was built of."""
+    build.options(flavour)  # a wrong word is complained of first
     source = (tree / "source").resolve() if (tree / "source").is_dir() else tree
-    _, words = _content(source)
-    return given.kernel(
-        spec,
-        flavour,
-        image=tree / _BUILT,
-        build=tree,
-        source=source,
-        origin=f"built tree, {words}",
-        cache=cache,
-        progress=progress,
-    )
+    compiler = inplace.compiler_words(tree)
+    place = digest_of(str(tree))
+    with cache.workplace("tree", place, progress=progress):  # one make at a time
+        before, _ = _content(source, of_sources=True)
+        with progress.step(f"making what has changed in {tree}") as step:
+            inplace.make_again(tree, compiler, log=cache.log(f"tree-{place[:12]}"), step=step)
+        content, words = _content(source, of_sources=True)
+        if before != content and (words != _NO_GIT or source != tree):  # else make's own products are among it
+            raise _changed(tree)
+        return given.kernel(
+            spec,
+            flavour,
+            image=tree / _BUILT,
+            build=tree,
+            source=source,
+            origin=f"tree, built in place, {words}",
+            content=content,
+            make_variables=compiler,
+            cache=cache,
+            progress=progress,
+        )
+
+
+def _changed(tree: Path) -> HarnessError:
+    return HarnessError(f"{tree} changed while it was built", hint="start again when it is at rest")
 
 
 def _built_elsewhere(spec: str, tree: Path, flavour: str, cache: Cache, progress: Progress) -> Kernel:
@@ -100,7 +117,7 @@ def _built_elsewhere(spec: str, tree: Path, flavour: str, cache: Cache, progress
             words = _configure(tree, objects, asked, flavour, name=name, log=log, step=step, progress=progress)
             build.compile_all(tree, objects, [*build.variables(flavour), *words], log=log, step=step)
             if _content(tree)[0] != content:
-                raise HarnessError(f"{tree} changed while it was built", hint="start again when it is at rest")
+                raise _changed(tree)
             step.update("keeping what is needed")
             build.keep(tree, objects, out, _copy)
             _make_movable(out / "source/build/Makefile", tree)
@@ -138,19 +155,26 @@ def _configure(
     return [f"KCFLAGS={' '.join(flags)}"]
 
 
-def _content(tree: Path) -> tuple[str, str]:
-    """A digest that changes with the tree's content, had cheaply, and what to call this content."""
+def _content(tree: Path, *, of_sources: bool = False) -> tuple[str, str]:
+    """A digest that changes with the tree's content, had cheaply, and what to call this content.
+
+    `of_sources`: of what compilers read alone, in a tree where objects lie beside their sources.
+    """
+
+    def counts(path: Path) -> bool:
+        return not of_sources or path.suffix in _SOURCES
+
     try:
         top = _git(tree, "rev-parse", "--show-toplevel").strip()
         if Path(top.decode()) == tree:
             head = _git(tree, "rev-parse", "HEAD").decode().strip()
             diff = _git(tree, "diff", "HEAD", "--binary", "--no-ext-diff")
             names = _git(tree, "ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")
-            others = "".join(_stamp(tree / each) for each in sorted(names) if each)
+            others = "".join(_stamp(path) for path in map(tree.joinpath, sorted(filter(None, names))) if counts(path))
             return digest_of(head, diff, others), f"commit {head[:12]}{' with changes' if diff or others else ''}"
     except (OSError, subprocess.CalledProcessError):
         pass  # not a repository, or git is not here
-    return digest_of(*(_stamp(path) for path in _files(tree))), "not in git"
+    return digest_of(*(_stamp(path) for path in _files(tree) if counts(path))), _NO_GIT
 
 
 def _git(tree: Path, *words: str) -> bytes:
