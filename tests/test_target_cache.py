@@ -284,8 +284,8 @@ def test_another_thread_is_not_another_process(cache: Cache, progress: Progress,
     looked: list[object] = []
 
     class Waiting(Progress):
-        def say(self, line: str, **_: object) -> None:
-            looked.append(line)
+        def say(self, text: str, **_: object) -> None:
+            looked.append(text)
 
     def build(path: Path) -> None:
         other = threading.Thread(
