@@ -12,15 +12,18 @@ from enum import StrEnum
 from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.world import World
-from harness.program.observations import EVICTED, SEQUENCE, USAGE, Observation, Status
+from harness.program.observations import EVICTED, REFUSED, SEQUENCE, USAGE, Observation, Status
 from harness.program.operations import (
     QUERIES,
     DeviceRead,
     Evict,
+    EvictBy,
     Exclusive,
+    Move,
     Operation,
     Poison,
     Read,
+    Returns,
     SequenceNumber,
     ToDevice,
     span_of,
@@ -102,7 +105,7 @@ def compare(program: Program, rules: Rules, observations: Sequence[Observation])
         deviations += found
         world.learn(step, observation)
     if left_out and not any(
-        isinstance(step, (*QUERIES, Read, DeviceRead))
+        isinstance(step, (*QUERIES, Read, DeviceRead, EvictBy, Move))
         or (isinstance(step, Evict | Exclusive) and observations[number].elements)
         for number, step in enumerate(program.steps)
         if number not in left_out
@@ -160,7 +163,9 @@ def _place(step: Operation, index: int) -> str:
     span = span_of(step)
     if span is not None:
         return f"{span.region}[{span.start + index}]"
-    return (EVICTED if isinstance(step, Evict) else USAGE)[index]
+    if isinstance(step, Evict | EvictBy):
+        return EVICTED[index]
+    return (REFUSED if isinstance(step, Returns) else USAGE)[index]
 
 
 def show_error(error: int) -> str:

@@ -66,6 +66,18 @@
 #endif
 #endif
 
+/* Huge pages can migrate whole, and stay that in the memory of a device. */
+#if defined(HAVE_MIGRATE_PFN_COMPOUND) && defined(HAVE_FOLIO_SPLIT) && \
+	IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)
+#define HH_COMPOUND 1
+#define HH_WHOLE_ORDER HPAGE_PMD_ORDER
+#define HH_MIGRATE_COMPOUND MIGRATE_PFN_COMPOUND
+#else
+#define HH_WHOLE_ORDER 0
+#define HH_MIGRATE_COMPOUND 0UL
+#endif
+#define HH_WHOLE BIT(HH_WHOLE_ORDER)
+
 #ifndef kzalloc_obj
 #define kmalloc_obj(object, gfp) kmalloc(sizeof(object), gfp)
 #define kvmalloc_obj(object, gfp) kvmalloc(sizeof(object), gfp)
@@ -332,11 +344,34 @@ static inline void hh_set_page_data(struct page *page, void *data)
 #define hh_freed_page(freed) (freed)
 #endif
 
-/* Takes a free device page into use: locked, and with a reference. */
-static inline void hh_page_init(struct page *page, struct dev_pagemap *pgmap)
+/* The first of the pages that have all they have in common, and how many. */
+static inline struct page *hh_page_head(struct page *page)
+{
+#ifdef HH_COMPOUND
+	return &page_folio(page)->page;
+#else
+	return page;
+#endif
+}
+
+static inline unsigned long hh_page_count(struct page *head)
+{
+#ifdef HH_COMPOUND
+	return folio_nr_pages(page_folio(head));
+#else
+	return 1;
+#endif
+}
+
+/*
+ * Takes free device pages into use: locked, and with a reference. @order: of
+ * HH_WHOLE_ORDER or 0.
+ */
+static inline void hh_page_init(struct page *page, struct dev_pagemap *pgmap,
+				unsigned int order)
 {
 #if defined(HAVE_ZONE_DEVICE_PAGE_INIT_ORDER)
-	zone_device_page_init(page, pgmap, 0);
+	zone_device_page_init(page, pgmap, order);
 #elif defined(HAVE_ZONE_DEVICE_PAGE_INIT)
 	zone_device_page_init(page);
 #else

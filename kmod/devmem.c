@@ -15,6 +15,7 @@
 
 #ifdef HH_DEVMEM
 
+#include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -41,10 +42,16 @@ bool hh_devmem_owns(struct hh_device *device, struct page *page)
 /**
  * hh_devmem_backing() - the page that holds the data of a device page
  * @page: memory of one of our devices, in use
+ *
+ * The pages behind a large page follow each other as its pages do.
  */
 struct page *hh_devmem_backing(struct page *page)
 {
-	return is_device_coherent_page(page) ? page : hh_page_data(page);
+	struct page *head = hh_page_head(page);
+
+	if (is_device_coherent_page(page))
+		return page;
+	return (struct page *)hh_page_data(head) + (page - head);
 }
 
 /**
@@ -64,72 +71,111 @@ static unsigned long *hh_page_state(struct page *page)
 {
 	if (is_device_coherent_page(page))
 		return hh_page_word(page);
-	return &page_private(hh_devmem_backing(page));
+	return &page_private(hh_devmem_backing(hh_page_head(page)));
 }
 
-static bool hh_is_live(struct page *page)
+/**
+ * hh_devmem_is_live() - whether a device page has been migrated to
+ * @page: memory of one of our devices, in use, and locked
+ *
+ * Return: false also when it has been migrated from
+ */
+bool hh_devmem_is_live(struct page *page)
 {
 	return test_bit(HH_PAGE_LIVE, hh_page_state(page));
-}
-
-static void hh_push(struct page **list, struct page *page)
-{
-	hh_set_page_data(page, *list);
-	*list = page;
-}
-
-static struct page *hh_pop(struct page **list)
-{
-	struct page *page = *list;
-
-	if (page)
-		*list = hh_page_data(page);
-	return page;
 }
 
 /* Takes back what was lost on purpose once that is over. Under devmem->lock. */
 static void hh_recover_lost(struct hh_devmem *devmem)
 {
-	if (hh_wrong(HH_LEAK_DEVICE_PAGE))
+	if (!devmem->nr_lost || hh_wrong(HH_LEAK_DEVICE_PAGE))
 		return;
-	for (; devmem->nr_lost; devmem->nr_lost--) {
-		hh_push(&devmem->free, hh_pop(&devmem->lost));
-		devmem->freed++;
+	bitmap_or(devmem->free, devmem->free, devmem->lost, devmem->npages);
+	bitmap_zero(devmem->lost, devmem->npages);
+	devmem->freed += devmem->nr_lost;
+	devmem->nr_lost = 0;
+}
+
+/*
+ * Takes pages of that order out of the free ones. Returns the first, or NULL.
+ * Under devmem->lock.
+ */
+static struct page *hh_pick(struct hh_devmem *devmem, unsigned int order)
+{
+	unsigned long i, n = 1UL << order;
+
+	/* Numbers are aligned, as the first one is. */
+	for (i = 0; i + n <= devmem->npages; i += n) {
+		i = ALIGN(find_next_bit(devmem->free, devmem->npages, i), n);
+		if (i + n > devmem->npages)
+			break;
+		if (find_next_zero_bit(devmem->free, i + n, i) < i + n)
+			continue;
+		bitmap_clear(devmem->free, i, n);
+		devmem->allocated += n;
+		return pfn_to_page(devmem->first + i);
+	}
+	return NULL;
+}
+
+/* Pages behind those of a device: as many, each of its own; or NULL. */
+static struct page *hh_alloc_backing(unsigned int order)
+{
+	struct page *backing;
+	unsigned long i;
+
+	backing = alloc_pages(GFP_HIGHUSER | __GFP_NOWARN |
+			      (order ? __GFP_NORETRY : 0), order);
+	if (!backing)
+		return NULL;
+	if (order)
+		split_page(backing, order);
+	for (i = 0; i < 1UL << order; i++)
+		set_page_private(backing + i, 0);
+	return backing;
+}
+
+static void hh_free_backing(struct page *backing, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++) {
+		set_page_private(backing + i, 0);
+		__free_page(backing + i);
 	}
 }
 
-static struct page *hh_take_free(struct hh_devmem *devmem)
-{
-	struct page *page;
-
-	spin_lock_irq(&devmem->lock);
-	hh_recover_lost(devmem);
-	page = hh_pop(&devmem->free);
-	if (page)
-		devmem->allocated++;
-	spin_unlock_irq(&devmem->lock);
-	return page;
-}
-
-/* Returns a device page, locked and with one reference, or NULL. */
-static struct page *hh_devmem_alloc(struct hh_device *device)
+/**
+ * hh_devmem_alloc() - take free pages of a device into use
+ * @device: the device
+ * @order: how many, as one large page; or 0
+ *
+ * Return: the first of them, locked and with one reference; or NULL
+ */
+struct page *hh_devmem_alloc(struct hh_device *device, unsigned int order)
 {
 	struct hh_devmem *devmem = &device->devmem;
 	struct page *backing = NULL, *page;
 
 	if (!devmem->address) {
-		backing = alloc_page(GFP_HIGHUSER | __GFP_NOWARN);
+		backing = hh_alloc_backing(order);
 		if (!backing) {
-			atomic64_inc(&device->refused);
+			/* There are small ones in place of a large one. */
+			if (!order)
+				atomic64_inc(&device->refused);
 			return NULL;
 		}
-		set_page_private(backing, 0);
 	}
 
-	page = hh_take_free(devmem);
+	down_read(&devmem->reuse);
+	spin_lock_irq(&devmem->lock);
+	hh_recover_lost(devmem);
+	page = hh_pick(devmem, order);
+	spin_unlock_irq(&devmem->lock);
 	if (!page) {
+		up_read(&devmem->reuse);
 		if (backing)
-			__free_page(backing);
+			hh_free_backing(backing, 1UL << order);
 		return NULL;
 	}
 
@@ -141,14 +187,15 @@ static struct page *hh_devmem_alloc(struct hh_device *device)
 	 * and the backing page that holds it, are looked at.
 	 */
 	smp_wmb();
-	device->binding->use_page(device, page);
+	device->binding->use_page(device, page, order);
+	up_read(&devmem->reuse);
 	return page;
 }
 
 /**
- * hh_devmem_free() - take a device page back that nobody uses any more
+ * hh_devmem_free() - take device pages back that nobody uses any more
  * @device: the device
- * @page: its page
+ * @page: its page, the first one of a large page
  *
  * From any context: the last to let go of a coherent page can be a disk.
  */
@@ -156,27 +203,79 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
 {
 	struct hh_devmem *devmem = &device->devmem;
 	struct page *backing = hh_devmem_backing(page);
+	unsigned long i, n = hh_page_count(page);
+	unsigned long at = page_to_pfn(page) - devmem->first;
 	unsigned long irq;
 
-	if (hh_is_live(page))
-		atomic_long_dec(&devmem->live);
-	if (backing != page) {
-		set_page_private(backing, 0);
-		__free_page(backing);
-	}
+	if (hh_devmem_is_live(page))
+		atomic_long_sub(n, &devmem->live);
+	if (backing != page)
+		hh_free_backing(backing, n);
 	/* Set by writes of the device, and nobody clears it for us. */
 	ClearPageDirty(page);
 
 	spin_lock_irqsave(&devmem->lock, irq);
 	if (hh_wrong(HH_LEAK_DEVICE_PAGE)) {
-		hh_push(&devmem->lost, page);
-		devmem->nr_lost++;
+		bitmap_set(devmem->lost, at, n);
+		devmem->nr_lost += n;
 	} else {
-		hh_push(&devmem->free, page);
-		devmem->freed++;
+		bitmap_set(devmem->free, at, n);
+		devmem->freed += n;
 	}
 	spin_unlock_irqrestore(&devmem->lock, irq);
-	hh_event_free(device);
+	for (i = 0; i < n; i++)
+		hh_event_free(device);
+}
+
+#ifdef HH_COMPOUND
+/**
+ * hh_devmem_split() - a large device page becomes several
+ * @head: its first page
+ * @tail: the first page of another part, which is no part of it any more
+ */
+void hh_devmem_split(struct page *head, struct page *tail)
+{
+	struct page *backing = hh_page_data(head);
+	bool live = test_bit(HH_PAGE_LIVE, &page_private(backing));
+
+	backing += tail - head;
+	set_page_private(backing, live ? BIT(HH_PAGE_LIVE) : 0);
+	hh_set_page_data(tail, backing);
+}
+#endif
+
+/**
+ * hh_devmem_target() - a small page to migrate to
+ * @device: the device
+ * @move: the migration
+ * @addr: where it will be mapped
+ *
+ * Return: the page, locked; or NULL
+ */
+struct page *hh_devmem_target(struct hh_device *device,
+			      struct hh_migration *move, unsigned long addr)
+{
+	if (move->to_device)
+		return hh_devmem_alloc(device, 0);
+	return device->binding->target_page(move->vma, addr);
+}
+
+/**
+ * hh_devmem_fill() - copy a page to where it goes
+ * @to: of a device, or of the system
+ * @from: likewise; NULL for a page of zeros
+ */
+void hh_devmem_fill(struct page *to, struct page *from)
+{
+	if (is_zone_device_page(to))
+		to = hh_devmem_backing(to);
+	/* The pages of files will not move, and may even be unreadable. */
+	if (!from || !PageAnon(from) || hh_wrong(HH_MIGRATE_NO_COPY))
+		clear_highpage(to);
+	else if (is_zone_device_page(from))
+		copy_highpage(to, hh_devmem_backing(from));
+	else
+		copy_highpage(to, from);
 }
 
 /* Fills move->dst for all of move->src that are to move to the device. */
@@ -199,17 +298,11 @@ static void hh_copy_in(struct hh_device *device, struct hh_migration *move)
 			move->deny--;
 			continue;
 		}
-		to = hh_devmem_alloc(device);
+		to = hh_devmem_alloc(device, 0);
 		if (!to)
 			continue;
-		/*
-		 * No page: there was none, or the zero page. The pages of
-		 * files will not move, and may even be unreadable.
-		 */
-		if (from && PageAnon(from) && !hh_wrong(HH_MIGRATE_NO_COPY))
-			copy_highpage(hh_devmem_backing(to), from);
-		else
-			clear_highpage(hh_devmem_backing(to));
+		/* No page: there was none, or the zero page. */
+		hh_devmem_fill(to, from);
 		move->dst[i] = hh_migrate_dst(to);
 	}
 }
@@ -230,8 +323,12 @@ static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
 	for (i = 0; i < move->npages; i++, addr += PAGE_SIZE) {
 		from = migrate_pfn_to_page(move->src[i]);
 		if (!from || !(move->src[i] & MIGRATE_PFN_MIGRATE) ||
-		    !hh_devmem_owns(device, from) || !hh_is_live(from))
+		    !hh_devmem_owns(device, from) || !hh_devmem_is_live(from))
 			continue;
+		if (move->src[i] & HH_MIGRATE_COMPOUND) {
+			hh_place_whole(device, move, i, false);
+			continue;
+		}
 		to = device->binding->target_page(move->vma, addr);
 		if (!to) {
 			move->failed++;
@@ -255,10 +352,31 @@ static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
  */
 void hh_migration_copy(struct hh_device *device, struct hh_migration *move)
 {
-	if (move->to_device)
+	if (move->chosen)
+		hh_move_copy(device, move);
+	else if (move->to_device)
 		hh_copy_in(device, move);
 	else
 		hh_copy_out(device, move);
+}
+
+/* Notes that a page is not in use by a process any more, if it is a device's. */
+static void hh_settle_source(struct hh_device *device, struct page *from)
+{
+	if (!hh_devmem_owns(device, from))
+		device = hh_other_device(device);
+	if (hh_devmem_owns(device, from) &&
+	    test_and_clear_bit(HH_PAGE_LIVE, hh_page_state(from)))
+		atomic_long_sub(hh_page_count(hh_page_head(from)),
+				&device->devmem.live);
+}
+
+static void hh_settle_target(struct hh_device *device, struct page *to)
+{
+	if (hh_devmem_owns(device, to) &&
+	    !test_and_set_bit(HH_PAGE_LIVE, hh_page_state(to)))
+		atomic_long_add(hh_page_count(hh_page_head(to)),
+				&device->devmem.live);
 }
 
 /**
@@ -269,26 +387,29 @@ void hh_migration_copy(struct hh_device *device, struct hh_migration *move)
  */
 void hh_migration_settle(struct hh_device *device, struct hh_migration *move)
 {
-	unsigned long i, asked = 0;
+	unsigned long i, j, n, asked = 0;
 	struct page *from, *to;
+	u64 told;
 
-	for (i = 0; i < move->npages; i++) {
+	for (i = 0; i < move->npages; i += n) {
+		bool whole = move->dst[i] & HH_MIGRATE_COMPOUND;
+
+		n = whole ? HH_WHOLE : 1;
 		from = migrate_pfn_to_page(move->src[i]);
 		to = migrate_pfn_to_page(move->dst[i]);
 		if (!to)
 			continue;
-		asked++;
+		asked += n;
 		if (!(move->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
-		if (from && hh_devmem_owns(device, from) &&
-		    test_and_clear_bit(HH_PAGE_LIVE, hh_page_state(from)))
-			atomic_long_dec(&device->devmem.live);
-		if (hh_devmem_owns(device, to) &&
-		    !test_and_set_bit(HH_PAGE_LIVE, hh_page_state(to)))
-			atomic_long_inc(&device->devmem.live);
-		if (move->pages)
-			move->pages[i] = HMM_HARNESS_PAGE_MOVED;
-		move->moved++;
+		if (from)
+			hh_settle_source(device, from);
+		hh_settle_target(device, to);
+		told = HMM_HARNESS_PAGE_MOVED |
+		       (whole ? HMM_HARNESS_PAGE_WHOLE : 0);
+		for (j = i; move->pages && j < i + n; j++)
+			move->pages[j] |= told;
+		move->moved += n;
 	}
 	hh_event_migration(device, move, asked);
 }
@@ -386,19 +507,30 @@ int hh_migrate_short(struct hh_work *work, struct hmm_harness_range *args)
 
 static vm_fault_t hh_try_to_ram(struct hh_device *device,
 				struct vm_area_struct *vma, unsigned long addr,
-				struct page *page)
+				struct page *page, unsigned int order)
 {
-	unsigned long src = 0, dst = 0;
+	unsigned long npages = 1UL << order;
+	unsigned long one[2] = {};
+	unsigned long *room = one;
 	struct hh_migration move = {
 		.vma = vma,
-		.start = addr & PAGE_MASK,
-		.npages = 1,
-		.src = &src,
-		.dst = &dst,
+		.start = ALIGN_DOWN(addr, PAGE_SIZE << order),
+		.npages = npages,
+		.whole = order > 0,
 		.fault_page = page,
 	};
+	int ret;
 
-	if (device->binding->migrate(device, &move))
+	if (order)
+		room = kcalloc(2 * npages, sizeof(*room), GFP_KERNEL);
+	if (!room)
+		return VM_FAULT_OOM;
+	move.src = room;
+	move.dst = room + npages;
+	ret = device->binding->migrate(device, &move);
+	if (order)
+		kfree(room);
+	if (ret)
 		return VM_FAULT_SIGBUS;
 	return move.failed ? VM_FAULT_OOM : 0;
 }
@@ -409,6 +541,7 @@ static vm_fault_t hh_try_to_ram(struct hh_device *device,
  * @vma: where it is mapped: of any process that has it, not only a mirror's
  * @addr: the address
  * @page: the page
+ * @order: of a large page that is mapped as such, else 0
  *
  * Where each CPU that comes here has a reference to the page, migration fails as
  * long as more than one has. So all but the first turn round at once, to come
@@ -418,28 +551,88 @@ static vm_fault_t hh_try_to_ram(struct hh_device *device,
  */
 vm_fault_t hh_devmem_fault(struct hh_device *device,
 			   struct vm_area_struct *vma, unsigned long addr,
-			   struct page *page)
+			   struct page *page, unsigned int order)
 {
 	struct hh_devmem *devmem = &device->devmem;
 	unsigned long *state;
 	vm_fault_t ret = 0;
 	int tries = 32;
+	bool refuse;
 
 	spin_lock_irq(&devmem->lock);
 	devmem->cpu_faults++;
+	refuse = devmem->refusals && devmem->refused_to == vma->vm_mm;
+	if (refuse) {
+		devmem->refused++;
+		if (devmem->refusals != HMM_HARNESS_REFUSE_ALL)
+			devmem->refusals--;
+	}
 	spin_unlock_irq(&devmem->lock);
 	hh_event_fault(device, addr);
+	if (refuse)
+		return VM_FAULT_SIGBUS;
 
 	if (!HH_FAULT_PAGE_HELD)
-		return hh_try_to_ram(device, vma, addr, page);
+		return hh_try_to_ram(device, vma, addr, page, order);
 
 	state = hh_page_state(page);
 	if (test_and_set_bit(HH_PAGE_FAULTING, state))
 		return 0;
-	while (!ret && hh_is_live(page) && tries--)
-		ret = hh_try_to_ram(device, vma, addr, page);
+	while (!ret && hh_devmem_is_live(page) && tries--)
+		ret = hh_try_to_ram(device, vma, addr, page, order);
 	clear_bit(HH_PAGE_FAULTING, state);
 	return ret;
+}
+
+/**
+ * hh_refuse_returns() - HMM_HARNESS_RETURNS
+ * @file: whose device
+ * @args: what the caller asked for
+ *
+ * Return: 0, -ENXIO when the file is not bound, or -EOPNOTSUPP without private
+ * memory
+ */
+int hh_refuse_returns(struct hh_file *file, struct hmm_harness_returns *args)
+{
+	struct hh_devmem *devmem = &file->device->devmem;
+	struct hh_mirror *mirror;
+	int ret = 0;
+
+	/* What the CPU reaches need not return. */
+	if (!devmem->npages || devmem->address)
+		return -EOPNOTSUPP;
+	mirror = hh_mirror_get(file);
+	if (!mirror)
+		return -ENXIO;
+	spin_lock_irq(&devmem->lock);
+	if (READ_ONCE(mirror->dead)) {
+		ret = -ENXIO;
+	} else {
+		args->refused = devmem->refused;
+		devmem->refused = 0;
+		devmem->refusals = args->count;
+		devmem->refused_to = mirror->mm;
+	}
+	spin_unlock_irq(&devmem->lock);
+	hh_mirror_put(mirror);
+	return ret;
+}
+
+/**
+ * hh_refuse_nothing() - end what hh_refuse_returns() began
+ * @mirror: a mirror that is dead
+ */
+void hh_refuse_nothing(struct hh_mirror *mirror)
+{
+	struct hh_devmem *devmem = &mirror->device->devmem;
+
+	spin_lock_irq(&devmem->lock);
+	if (devmem->refused_to == mirror->mm) {
+		devmem->refused_to = NULL;
+		devmem->refusals = 0;
+		devmem->refused = 0;
+	}
+	spin_unlock_irq(&devmem->lock);
 }
 
 /* Pages that exist now, whatever the accounts are made to say. */
@@ -471,18 +664,27 @@ struct hh_evict {
 	unsigned long dst[HH_EVICT_CHUNK];
 };
 
-/*
- * Finds who has a page: memory number @nth of those where it may be mapped, and
- * the address there. The page is locked. Returns a memory that has a user now,
- * or NULL when there are no more, or they cannot be looked at.
+/**
+ * hh_find_user() - find who has a device page
+ * @page: the page, referenced and locked
+ * @nth: which of those that may have it mapped, from 0
+ * @only: consider this memory only, whose mmap_lock is held; or NULL
+ * @addr: (out) the address there
  *
  * The kernel has migrate_device_range() for this, which looks the processes up
  * by itself. But it looks twice, before and after the copy, and nothing keeps
  * what it finds them by, the page's anon_vma, from being freed in between by
- * the exit of the last process that has the page. mmap_lock does.
+ * the exit of the last process that has the page. mmap_lock does: see evict.c.
+ *
+ * With @only, what is found keeps the page's anon_vma as long as the lock is
+ * held: munmap() takes mappings away with the lock held for reading as well, but
+ * of those only that nobody can look up any more.
+ *
+ * Return: a memory that has a user now, with a reference; @only, without; or
+ * NULL when there are no more, or they cannot be looked at
  */
-static struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
-				      unsigned long *addr)
+struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
+			       struct mm_struct *only, unsigned long *addr)
 {
 	struct mm_struct *mm = NULL;
 	struct hh_mapped *mapped = hh_mapped_of(page);
@@ -490,7 +692,7 @@ static struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
 	struct vm_area_struct *vma;
 	unsigned long mapping;
 	struct rb_node *node;
-	pgoff_t first;
+	pgoff_t first, index, end;
 
 	/* The steps of folio_lock_anon_vma_read(), which is not exported */
 	rcu_read_lock();
@@ -508,17 +710,22 @@ static struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
 	for (node = rb_first_cached(&anon_vma->rb_root); node && !mm;
 	     node = rb_next(node)) {
 		vma = rb_entry(node, struct anon_vma_chain, rb)->vma;
+		/* Of a large page, any part will do. */
 		first = hh_vma_anon_pgoff(vma);
-		if (mapped->index < first ||
-		    mapped->index - first >= vma_pages(vma))
+		index = max(mapped->index, first);
+		end = min(mapped->index + hh_page_count(page),
+			  first + vma_pages(vma));
+		if (index >= end)
+			continue;
+		if (only && (vma->vm_mm != only ||
+			     vma_lookup(only, vma->vm_start) != vma))
 			continue;
 		if (nth) {
 			nth--;
 			continue;
 		}
-		*addr = vma->vm_start +
-			((mapped->index - first) << PAGE_SHIFT);
-		if (mmget_not_zero(vma->vm_mm))
+		*addr = vma->vm_start + ((index - first) << PAGE_SHIFT);
+		if (only || mmget_not_zero(vma->vm_mm))
 			mm = vma->vm_mm;
 	}
 up:
@@ -528,13 +735,15 @@ unlock:
 	return mm;
 }
 
-/* Moves what one memory has of the device, from @addr on. */
+/*
+ * Moves what one memory has of the device, from @addr on, up to @end as long as
+ * nothing moves.
+ */
 static unsigned long hh_evict_from(struct hh_device *device,
 				   struct mm_struct *mm, unsigned long addr,
-				   struct hh_evict *evict)
+				   unsigned long end, struct hh_evict *evict)
 {
 	struct hh_migration move = {
-		.start = addr,
 		.src = evict->src,
 		.dst = evict->dst,
 	};
@@ -544,11 +753,13 @@ static unsigned long hh_evict_from(struct hh_device *device,
 	else if (mmap_read_lock_killable(mm))
 		return 0;
 	move.vma = vma_lookup(mm, addr);
-	if (move.vma) {
+	for (; move.vma && !move.moved && addr < min(end, move.vma->vm_end);
+	     addr += move.npages << PAGE_SHIFT) {
+		move.start = addr;
 		move.npages = min_t(unsigned long, HH_EVICT_CHUNK,
 				    (move.vma->vm_end - addr) >> PAGE_SHIFT);
 		if (device->binding->migrate(device, &move))
-			move.moved = 0;
+			break;
 	}
 	mmap_read_unlock(mm);
 	return move.moved;
@@ -558,7 +769,7 @@ static unsigned long hh_evict_from(struct hh_device *device,
 static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 				   struct hh_evict *evict)
 {
-	unsigned long nth, addr = 0, moved = 0;
+	unsigned long nth, addr = 0, end = 0, moved = 0;
 	struct mm_struct *mm;
 	bool merged = false;
 
@@ -567,8 +778,9 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 		mm = NULL;
 		if (trylock_page(page)) {
 			merged = hh_is_merged(page);
-			if (hh_is_live(page))
-				mm = hh_find_user(page, nth, &addr);
+			if (hh_devmem_is_live(page))
+				mm = hh_find_user(page, nth, NULL, &addr);
+			end = addr + (hh_page_count(page) << PAGE_SHIFT);
 			unlock_page(page);
 		}
 		/* Nothing migrates as long as we hold on to it. */
@@ -577,7 +789,7 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 			return device->binding->evict_merged(device, page);
 		if (!mm)
 			break;
-		moved += hh_evict_from(device, mm, addr, evict);
+		moved += hh_evict_from(device, mm, addr, end, evict);
 		mmput(mm);
 	}
 	return moved;
@@ -601,37 +813,45 @@ static unsigned long hh_evict_pass(struct hh_device *device,
 	return moved;
 }
 
-/**
- * hh_evict() - move all pages of a device back to system memory
- * @device: the device
- * @moved: (out) how many moved
- * @left: (out) how many are still there: those that somebody had in hand
- *
- * Return: 0; -EINTR when the caller is being killed; -EOPNOTSUPP without device
- * memory; -ENOMEM
- */
-int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
+static int hh_evict_all(struct hh_device *device, u64 *moved)
 {
-	struct hh_evict *evict;
-	int ret = 0;
+	struct hh_evict *evict = kmalloc_obj(*evict, GFP_KERNEL);
 
-	if (!device->devmem.npages)
-		return -EOPNOTSUPP;
-	if (hh_wrong(HH_EVICT_NOTHING)) {
-		*moved = hh_pages_in_use(&device->devmem);
-		*left = 0;
-		return 0;
-	}
-
-	evict = kmalloc_obj(*evict, GFP_KERNEL);
 	if (!evict)
 		return -ENOMEM;
 	evict->killable = true;
 	*moved = hh_evict_pass(device, evict);
-	*left = hh_pages_in_use(&device->devmem);
-	if (fatal_signal_pending(current))
-		ret = -EINTR;
 	kfree(evict);
+	return 0;
+}
+
+/**
+ * hh_evict() - HMM_HARNESS_EVICT: move all pages back to system memory
+ * @device: the device
+ * @args: what the caller asked for
+ *
+ * Return: 0; -EINTR when the caller is being killed; -EOPNOTSUPP without device
+ * memory, or without the kernel's help that was asked for; -ENOMEM
+ */
+int hh_evict(struct hh_device *device, struct hmm_harness_evict *args)
+{
+	int ret;
+
+	if (!device->devmem.npages)
+		return -EOPNOTSUPP;
+	if (hh_wrong(HH_EVICT_NOTHING)) {
+		args->moved = hh_pages_in_use(&device->devmem);
+		args->left = 0;
+		return 0;
+	}
+
+	if (args->flags)
+		ret = hh_evict_by_number(device, args->flags, &args->moved);
+	else
+		ret = hh_evict_all(device, &args->moved);
+	args->left = hh_pages_in_use(&device->devmem);
+	if (!ret && fatal_signal_pending(current))
+		ret = -EINTR;
 	return ret;
 }
 
@@ -664,20 +884,27 @@ void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage)
 int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 {
 	struct hh_devmem *devmem = &device->devmem;
-	unsigned long i, size;
+	unsigned long size;
 	int ret;
 
 	spin_lock_init(&devmem->lock);
+	init_rwsem(&devmem->reuse);
 	/* Struct pages are made and removed 2 MiB at a time. */
 	size = (unsigned long)ALIGN(mebibytes, 2) << 20;
 	if (!size || !device->binding->add_memory)
 		return 0;
 
-	ret = device->binding->add_memory(device, size);
-	if (ret)
+	devmem->free = bitmap_zalloc(size >> PAGE_SHIFT, GFP_KERNEL);
+	devmem->lost = bitmap_zalloc(size >> PAGE_SHIFT, GFP_KERNEL);
+	ret = -ENOMEM;
+	if (devmem->free && devmem->lost)
+		ret = device->binding->add_memory(device, size);
+	if (ret) {
+		bitmap_free(devmem->free);
+		bitmap_free(devmem->lost);
 		return ret;
-	for (i = devmem->npages; i > 0; i--)
-		hh_push(&devmem->free, pfn_to_page(devmem->first + i - 1));
+	}
+	bitmap_fill(devmem->free, devmem->npages);
 	return 0;
 }
 
@@ -707,6 +934,8 @@ void hh_devmem_exit(struct hh_device *device)
 	kfree(evict);
 
 	device->binding->remove_memory(device);
+	bitmap_free(devmem->free);
+	bitmap_free(devmem->lost);
 }
 
 #endif /* HH_DEVMEM */

@@ -243,7 +243,8 @@ static u64 hh_dma_describe(struct hh_dma *dma, unsigned long i)
 	if (!(pfn & HMM_PFN_DMA_MAPPED))
 		return 0;
 	return HMM_HARNESS_PAGE_DMA |
-	       (hh_describe(dma->device, hh_from_hmm(pfn)) &
+	       (hh_describe(dma->device,
+			    hh_from_hmm(pfn, (dma->first + i) << PAGE_SHIFT)) &
 		~(u64)HMM_HARNESS_PAGE_ORDER_MASK);
 }
 

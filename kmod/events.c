@@ -344,13 +344,15 @@ void hh_event_migration(struct hh_device *device,
 		.kind = HMM_HARNESS_CMD_MIGRATION,
 		.device = device,
 		.start = move->start,
-		.end = move->start + (move->npages << PAGE_SHIFT),
+		.end = move->start,
 		.direction = move->to_device ? HMM_HARNESS_DIRECTION_TO_DEVICE :
 					       HMM_HARNESS_DIRECTION_TO_SYSTEM,
 		.asked = asked,
 		.moved = move->moved,
 	};
 
+	if (move->vma) /* else the pages were found by their numbers */
+		event.end += move->npages << PAGE_SHIFT;
 	trace_migration(&event);
 	hh_event_tell(&event);
 }

@@ -11,6 +11,9 @@
  *   access.c  the device reads and writes
  *   exclusive.c pages that the device has to itself
  *   devmem.c  memory of the device, and migration to and from it
+ *   move.c    migration as the caller asks for it, page by page
+ *   whole.c   huge pages that migrate whole
+ *   evict.c   the kernel finds the pages of the device by their numbers
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
  *   debugfs.c show what there is
  *   wrong.c   deliberate mistakes
@@ -37,6 +40,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mutex.h>
 #include <linux/page-flags.h>
+#include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/xarray.h>
 
@@ -69,6 +73,7 @@ struct hh_work;
 #define HH_CPU_WRITE 0x2UL
 #define HH_CPU_ERROR 0x4UL
 #define HH_CPU_EXCLUSIVE 0x8UL
+#define HH_CPU_SHIFTED 0x200UL
 #define HH_CPU_ORDER_SHIFT 4
 #define HH_CPU_ORDER_MASK 0x1f0UL
 #define HH_CPU_PFN_SHIFT 12
@@ -77,6 +82,10 @@ struct hh_work;
  * struct hh_binding - how a device talks to the kernel
  * @name: as the harness says it
  * @requests: whether @look does what hh_pass.request says
+ * @moves_whole: whether @migrate does what hh_migration.whole says
+ * @finds_numbers: whether the kernel is asked to find pages by their numbers
+ * @faults_strangely: whether @migrate does what
+ *                    HMM_HARNESS_MOVE_STRANGE_FAULT says
  * @node: pattern of the name of its nodes, with the device's number
  * @mirror_size: of its struct that begins with a struct hh_mirror
  * @work_size: of its struct that begins with a struct hh_work
@@ -100,7 +109,8 @@ struct hh_work;
  *              and fill in hh_devmem: pgmap, first, npages, the latter left 0
  *              where there cannot be any; NULL without any
  * @remove_memory: undo that; no page is in use
- * @use_page: take a free device page into use: locked, with a reference
+ * @use_page: take free device pages into use, of that order: locked, with a
+ *            reference
  * @target_page: a page of system memory to migrate to, locked; NULL without any.
  *              The mapping is NULL where it is not known
  * @migrate: move pages, through hh_migration_copy() and hh_migration_settle()
@@ -111,6 +121,9 @@ struct hh_work;
 struct hh_binding {
 	const char *name;
 	bool requests;
+	bool moves_whole;
+	bool finds_numbers;
+	bool faults_strangely;
 	const char *node;
 	size_t mirror_size;
 	size_t work_size;
@@ -131,7 +144,8 @@ struct hh_binding {
 	bool (*done)(struct hh_work *work);
 	int (*add_memory)(struct hh_device *device, unsigned long size);
 	void (*remove_memory)(struct hh_device *device);
-	void (*use_page)(struct hh_device *device, struct page *page);
+	void (*use_page)(struct hh_device *device, struct page *page,
+			 unsigned int order);
 	struct page *(*target_page)(struct vm_area_struct *vma,
 				    unsigned long addr);
 	int (*migrate)(struct hh_device *device, struct hh_migration *move);
@@ -147,14 +161,21 @@ struct hh_binding {
  * @first: number of the first page
  * @npages: how many there are, 0 without device memory
  * @lock: protects all that follows
- * @free: pages to be had, linked by their zone_device_data
- * @lost: pages that were not given back, on purpose, linked likewise
- * @nr_lost: length of @lost
+ * @free: a bit for each page, set if it is to be had
+ * @lost: the same of pages that were not given back, on purpose
+ * @nr_lost: how many these are
  * @allocated: pages ever allocated
  * @freed: pages ever freed
  * @cpu_faults: calls of migrate_to_ram()
+ * @refused_to: the memory of which some of them shall fail, never looked at; of
+ *              a mirror that is not dead
+ * @refusals: how many more shall fail
+ * @refused: how many did
  * @live: pages that have been migrated to and not yet been migrated from;
  *        protected by nothing
+ * @reuse: held where a free page is taken into use, and for writing where none
+ *         may be; taken after mmap_lock and locked pages, before what the kernel
+ *         holds around invalidation
  */
 struct hh_devmem {
 	phys_addr_t address;
@@ -163,13 +184,17 @@ struct hh_devmem {
 	unsigned long first;
 	unsigned long npages;
 	spinlock_t lock; /* protects all that follows */
-	struct page *free;
-	struct page *lost;
+	unsigned long *free;
+	unsigned long *lost;
 	unsigned long nr_lost;
 	u64 allocated;
 	u64 freed;
 	u64 cpu_faults;
+	const struct mm_struct *refused_to;
+	u64 refusals;
+	u64 refused;
 	atomic_long_t live;
+	struct rw_semaphore reuse;
 };
 
 /**
@@ -393,6 +418,7 @@ static inline bool hh_can_unlocked(const struct hh_device *device)
 
 /* request.c */
 int hh_request(struct hh_file *file, struct hmm_harness_request *args);
+int hh_put_numbers(u64 to, const void *numbers, u64 npages);
 
 /* main.c */
 struct hh_device *hh_other_device(struct hh_device *device);
@@ -403,16 +429,30 @@ int hh_read(struct hh_work *work, struct hmm_harness_range *args);
 int hh_write(struct hh_work *work, struct hmm_harness_range *args);
 
 /**
+ * struct hh_move - a migration that the caller put together
+ * @args: what the caller wants
+ * @choices: HMM_HARNESS_CHOOSE_* of each page, or NULL
+ * @before: (out) hh_migration.src as the kernel filled it in
+ */
+struct hh_move {
+	struct hmm_harness_move *args;
+	const u8 *choices;
+	unsigned long *before;
+};
+
+/**
  * struct hh_migration - a migration of a part of a mapping, mmap_lock held
  * @vma: the mapping
  * @start: first address
  * @npages: how many pages
  * @to_device: to the device's memory, or back
  * @deny: there is no device memory for so many of the first pages
+ * @whole: huge pages migrate as such
  * @src: where the pages are
  * @dst: where they go
  * @fault_page: the page that a CPU touched, if that is why
- * @pages: (out) HMM_HARNESS_PAGE_MOVED for each that moved; or NULL
+ * @chosen: what the caller chose, or NULL
+ * @pages: (out) HMM_HARNESS_PAGE_MOVED is set for each that moved; or NULL
  * @moved: (out) how many that are
  * @failed: (out) pages that went nowhere for lack of system memory
  */
@@ -422,9 +462,11 @@ struct hh_migration {
 	unsigned long npages;
 	bool to_device;
 	unsigned long deny;
+	bool whole;
 	unsigned long *src;
 	unsigned long *dst;
 	struct page *fault_page;
+	const struct hh_move *chosen;
 	u64 *pages;
 	unsigned long moved;
 	unsigned long failed;
@@ -510,7 +552,7 @@ void hh_migration_copy(struct hh_device *device, struct hh_migration *move);
 void hh_migration_settle(struct hh_device *device, struct hh_migration *move);
 vm_fault_t hh_devmem_fault(struct hh_device *device,
 			   struct vm_area_struct *vma, unsigned long addr,
-			   struct page *page);
+			   struct page *page, unsigned int order);
 void hh_devmem_free(struct hh_device *device, struct page *page);
 int hh_devmem_init(struct hh_device *device, unsigned int mebibytes);
 void hh_devmem_exit(struct hh_device *device);
@@ -519,7 +561,36 @@ struct page *hh_devmem_backing(struct page *page);
 void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage);
 int hh_migrate(struct hh_work *work, struct hmm_harness_range *args);
 int hh_migrate_short(struct hh_work *work, struct hmm_harness_range *args);
-int hh_evict(struct hh_device *device, u64 *moved, u64 *left);
+int hh_evict(struct hh_device *device, struct hmm_harness_evict *args);
+struct page *hh_devmem_alloc(struct hh_device *device, unsigned int order);
+struct page *hh_devmem_target(struct hh_device *device,
+			      struct hh_migration *move, unsigned long addr);
+void hh_devmem_fill(struct page *to, struct page *from);
+void hh_devmem_split(struct page *head, struct page *tail);
+bool hh_devmem_is_live(struct page *page);
+struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
+			       struct mm_struct *only, unsigned long *addr);
+int hh_refuse_returns(struct hh_file *file, struct hmm_harness_returns *args);
+void hh_refuse_nothing(struct hh_mirror *mirror);
+
+/* move.c */
+int hh_move(struct hh_file *file, struct hmm_harness_move *args);
+void hh_move_copy(struct hh_device *device, struct hh_migration *move);
+
+/* whole.c */
+#ifdef HH_COMPOUND
+void hh_place_whole(struct hh_device *device, struct hh_migration *move,
+		    unsigned long at, bool pieces);
+#else
+static inline void hh_place_whole(struct hh_device *device,
+				  struct hh_migration *move, unsigned long at,
+				  bool pieces)
+{
+}
+#endif
+
+/* evict.c */
+int hh_evict_by_number(struct hh_device *device, u32 how, u64 *moved);
 #else
 static inline int hh_devmem_init(struct hh_device *device,
 				 unsigned int mebibytes)
@@ -558,7 +629,23 @@ static inline int hh_migrate_short(struct hh_work *work,
 	return -EOPNOTSUPP;
 }
 
-static inline int hh_evict(struct hh_device *device, u64 *moved, u64 *left)
+static inline int hh_evict(struct hh_device *device,
+			   struct hmm_harness_evict *args)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int hh_refuse_returns(struct hh_file *file,
+				    struct hmm_harness_returns *args)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void hh_refuse_nothing(struct hh_mirror *mirror)
+{
+}
+
+static inline int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 {
 	return -EOPNOTSUPP;
 }

@@ -224,12 +224,19 @@ static int hh_interval_exclude(struct hh_work *work, unsigned long start,
 /**
  * hh_from_hmm() - from hmm_range_fault()'s form, which differs between kernels
  * @hmm_pfn: what it says of a page
+ * @addr: the address of that page
+ *
+ * A huge page is as aligned in memory as it is where it is mapped. 7.3's
+ * hmm_vma_handle_absent_pmd() numbers pages of device-private ones from the
+ * start, wherever the look begins.
  *
  * Return: HH_CPU_*
  */
-unsigned long hh_from_hmm(unsigned long hmm_pfn)
+unsigned long hh_from_hmm(unsigned long hmm_pfn, unsigned long addr)
 {
+	unsigned long pfn = hmm_pfn & ~HMM_PFN_FLAGS;
 	unsigned long cpu = 0;
+	unsigned long inside;
 
 	if (hmm_pfn & HMM_PFN_ERROR)
 		return HH_CPU_ERROR;
@@ -239,8 +246,12 @@ unsigned long hh_from_hmm(unsigned long hmm_pfn)
 		cpu = HH_CPU_WRITE;
 	cpu |= (unsigned long)hmm_pfn_to_map_order(hmm_pfn)
 	       << HH_CPU_ORDER_SHIFT;
-	return cpu | HH_CPU_VALID |
-	       (hmm_pfn & ~HMM_PFN_FLAGS) << HH_CPU_PFN_SHIFT;
+	inside = (1UL << hmm_pfn_to_map_order(hmm_pfn)) - 1;
+	if ((pfn ^ addr >> PAGE_SHIFT) & inside) {
+		cpu |= HH_CPU_SHIFTED;
+		pfn = (pfn & ~inside) | (addr >> PAGE_SHIFT & inside);
+	}
+	return cpu | HH_CPU_VALID | pfn << HH_CPU_PFN_SHIFT;
 }
 
 static unsigned long hh_hmm_flags(u32 ask)
@@ -335,7 +346,8 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 	if (request)
 		memcpy(request->raw, work->cpu, npages * sizeof(work->cpu[0]));
 	for (i = 0; i < npages; i++)
-		work->cpu[i] = hh_from_hmm(work->cpu[i]) |
+		work->cpu[i] = hh_from_hmm(work->cpu[i],
+					   start + (i << PAGE_SHIFT)) |
 			       (pass->exclusive ? work->dst[i] : 0);
 	return 0;
 }
@@ -378,9 +390,12 @@ const struct hh_binding hh_interval = {
 	.use_page = hh_interval_use_page,
 	.target_page = hh_interval_target_page,
 	.migrate = hh_interval_migrate,
+	.faults_strangely = HH_FAULT_PAGE_HELD,
+	.moves_whole = HH_WHOLE_ORDER > 0,
 #endif
 #if defined(HH_DEVMEM) && defined(HAVE_MIGRATE_DEVICE_RANGE)
 	.evict_merged = hh_interval_evict_merged,
+	.finds_numbers = true,
 #endif
 };
 

@@ -30,7 +30,7 @@ struct hh_dmas {
 };
 
 /* interval.c */
-unsigned long hh_from_hmm(unsigned long hmm_pfn);
+unsigned long hh_from_hmm(unsigned long hmm_pfn, unsigned long addr);
 
 /* dma.c */
 #ifdef HAVE_HMM_DMA
@@ -71,7 +71,8 @@ static inline void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 /* interval_devmem.c */
 int hh_interval_add_memory(struct hh_device *device, unsigned long size);
 void hh_interval_remove_memory(struct hh_device *device);
-void hh_interval_use_page(struct hh_device *device, struct page *page);
+void hh_interval_use_page(struct hh_device *device, struct page *page,
+			  unsigned int order);
 struct page *hh_interval_target_page(struct vm_area_struct *vma,
 				     unsigned long addr);
 int hh_interval_migrate(struct hh_device *device, struct hh_migration *move);

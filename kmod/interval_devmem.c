@@ -44,12 +44,34 @@ static void hh_page_free(struct hh_freed *freed)
 #ifdef HH_PRIVATE
 static vm_fault_t hh_migrate_to_ram(struct vm_fault *vmf)
 {
+	unsigned int order = 0;
+
+#ifdef HH_COMPOUND
+	/* A large page that is not mapped as such goes by pieces. */
+	if (!vmf->pte)
+		order = folio_order(page_folio(vmf->page));
+#endif
 	return hh_devmem_fault(hh_page_device(vmf->page), vmf->vma,
-			       vmf->address, vmf->page);
+			       vmf->address, vmf->page, order);
 }
+
+#ifdef HH_COMPOUND
+static void hh_folio_split(struct folio *head, struct folio *tail)
+{
+	/* The end of a split, of which there is nothing to say */
+	if (!tail)
+		return;
+	hh_devmem_split(&head->page, &tail->page);
+	tail->pgmap = head->pgmap;
+	tail->page.mapping = head->page.mapping;
+}
+#endif
 
 static const struct dev_pagemap_ops hh_private_ops = {
 	.hh_free_op = hh_page_free,
+#ifdef HH_COMPOUND
+	.folio_split = hh_folio_split,
+#endif
 	.migrate_to_ram = hh_migrate_to_ram,
 };
 
@@ -171,11 +193,13 @@ void hh_interval_remove_memory(struct hh_device *device)
 /**
  * hh_interval_use_page() - see struct hh_binding
  * @device: the device
- * @page: a free page of it
+ * @page: the first of free pages of it
+ * @order: how many they are
  */
-void hh_interval_use_page(struct hh_device *device, struct page *page)
+void hh_interval_use_page(struct hh_device *device, struct page *page,
+			  unsigned int order)
 {
-	hh_page_init(page, device->devmem.pgmap);
+	hh_page_init(page, device->devmem.pgmap, order);
 }
 
 /**
@@ -195,6 +219,31 @@ struct page *hh_interval_target_page(struct vm_area_struct *vma,
 	return page;
 }
 
+/* What the kernel collects of a device's memory */
+static unsigned long hh_select_device(struct hh_device *device)
+{
+#ifdef HH_COHERENT
+	if (device->devmem.address)
+		return MIGRATE_VMA_SELECT_DEVICE_COHERENT;
+#endif
+	return MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
+}
+
+/* Has the kernel collect what the caller chose. */
+static void hh_select(struct migrate_vma *args, struct hh_device *device,
+		      const struct hmm_harness_move *chosen)
+{
+	args->flags = 0;
+	if (chosen->sources & HMM_HARNESS_FROM_SYSTEM)
+		args->flags |= MIGRATE_VMA_SELECT_SYSTEM;
+	if (chosen->sources & (HMM_HARNESS_FROM_OWN | HMM_HARNESS_FROM_OTHER))
+		args->flags |= hh_select_device(device);
+	if (chosen->sources & HMM_HARNESS_FROM_OTHER)
+		args->pgmap_owner = hh_other_device(device);
+	if (chosen->flags & HMM_HARNESS_MOVE_STRANGE_FAULT)
+		hh_set_fault_page(args, ZERO_PAGE(0));
+}
+
 /**
  * hh_interval_migrate() - see struct hh_binding
  * @device: the device
@@ -209,20 +258,24 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 		.src = move->src,
 		.dst = move->dst,
 		.flags = move->to_device ? MIGRATE_VMA_SELECT_SYSTEM :
-					   MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+					   hh_select_device(device),
 		.pgmap_owner = device,
 	};
 	int ret;
 
-#ifdef HH_COHERENT
-	if (device->devmem.address && !move->to_device)
-		args.flags = MIGRATE_VMA_SELECT_DEVICE_COHERENT;
-#endif
 	hh_set_fault_page(&args, move->fault_page);
+	if (move->chosen)
+		hh_select(&args, device, move->chosen->args);
+#ifdef HH_COMPOUND
+	if (move->whole)
+		args.flags |= MIGRATE_VMA_SELECT_COMPOUND;
+#endif
 	ret = migrate_vma_setup(&args);
 	if (ret)
 		return ret;
 	hh_migration_copy(device, move);
+	if (move->chosen)
+		move->chosen->args->collected = args.cpages;
 	migrate_vma_pages(&args);
 	hh_migration_settle(device, move);
 	migrate_vma_finalize(&args);

@@ -24,6 +24,8 @@
  * @sequence: of HMM_HARNESS_SEQUENCE
  * @dma: of HMM_HARNESS_DMA
  * @refuse: of HMM_HARNESS_REFUSE
+ * @move: of HMM_HARNESS_MOVE
+ * @returns: of HMM_HARNESS_RETURNS
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
@@ -41,6 +43,8 @@ union hh_args {
 	struct hmm_harness_sequence sequence;
 	struct hmm_harness_dma dma;
 	struct hmm_harness_refuse refuse;
+	struct hmm_harness_move move;
+	struct hmm_harness_returns returns;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
@@ -88,8 +92,12 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 	if (file->device->devmem.npages)
 		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
 				      HMM_HARNESS_CAP_EVICT;
+	if (file->device->devmem.npages && file->device->binding->finds_numbers)
+		info->capabilities |= HMM_HARNESS_CAP_EVICT_RANGE;
 	if (file->device->devmem.address)
 		info->capabilities |= HMM_HARNESS_CAP_COHERENT;
+	else if (file->device->devmem.npages)
+		info->capabilities |= HMM_HARNESS_CAP_RETURNS;
 	if (file->device->binding->requests)
 		info->capabilities |= HMM_HARNESS_CAP_REQUEST;
 	if (file->device->binding->watch)
@@ -245,9 +253,19 @@ static int hh_ioctl_refuse(struct hh_file *file, union hh_args *args)
 	return ret;
 }
 
+static int hh_ioctl_move(struct hh_file *file, union hh_args *args)
+{
+	return hh_move(file, &args->move);
+}
+
+static int hh_ioctl_returns(struct hh_file *file, union hh_args *args)
+{
+	return hh_refuse_returns(file, &args->returns);
+}
+
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
 {
-	return hh_evict(file->device, &args->evict.moved, &args->evict.left);
+	return hh_evict(file->device, &args->evict);
 }
 
 static int hh_ioctl_usage(struct hh_file *file, union hh_args *args)
@@ -336,6 +354,18 @@ static const struct hh_shape hh_refuse_shape = {
 	.outputs = sizeof(struct hmm_harness_refuse),
 };
 
+static const struct hh_shape hh_move_shape = {
+	.size = sizeof(struct hmm_harness_move),
+	.min_size = offsetofend(struct hmm_harness_move, raw_compound),
+	.outputs = offsetof(struct hmm_harness_move, collected),
+};
+
+static const struct hh_shape hh_returns_shape = {
+	.size = sizeof(struct hmm_harness_returns),
+	.min_size = offsetofend(struct hmm_harness_returns, refused),
+	.outputs = offsetof(struct hmm_harness_returns, refused),
+};
+
 static const struct hh_shape hh_evict_shape = {
 	.size = sizeof(struct hmm_harness_evict),
 	.min_size = offsetofend(struct hmm_harness_evict, left),
@@ -403,8 +433,21 @@ static const struct hh_command hh_commands[] = {
 		.shape = &hh_range_shape,
 		.range = hh_exclusive,
 	}, {
+		.cmd = HMM_HARNESS_MOVE,
+		.shape = &hh_move_shape,
+		.flags = HMM_HARNESS_MOVE_TO_DEVICE |
+			 HMM_HARNESS_MOVE_TO_SYSTEM |
+			 HMM_HARNESS_MOVE_COMPOUND |
+			 HMM_HARNESS_MOVE_STRANGE_FAULT,
+		.device = hh_ioctl_move,
+	}, {
+		.cmd = HMM_HARNESS_RETURNS,
+		.shape = &hh_returns_shape,
+		.device = hh_ioctl_returns,
+	}, {
 		.cmd = HMM_HARNESS_EVICT,
 		.shape = &hh_evict_shape,
+		.flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS,
 		.device = hh_ioctl_evict,
 	}, {
 		.cmd = HMM_HARNESS_TABLE,

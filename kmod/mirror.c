@@ -108,6 +108,7 @@ static void hh_mirror_kill(struct hh_mirror *mirror)
 	mirror->dead = true;
 	hh_table_clear(mirror);
 	mutex_unlock(&mirror->lock);
+	hh_refuse_nothing(mirror);
 
 	mutex_lock(&mirror->device->mirrors_lock);
 	list_del(&mirror->link);

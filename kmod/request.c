@@ -70,7 +70,15 @@ static int hh_get_asked(struct hh_work *work, struct hh_request *request)
 	return 0;
 }
 
-static int hh_put_numbers(u64 to, const void *numbers, u64 npages)
+/**
+ * hh_put_numbers() - tell the caller a number for each page
+ * @to: user pointer, or 0
+ * @numbers: as many __u64
+ * @npages: as there are pages
+ *
+ * Return: 0 or -EFAULT
+ */
+int hh_put_numbers(u64 to, const void *numbers, u64 npages)
 {
 	if (to && copy_to_user(u64_to_user_ptr(to), numbers,
 			       npages * sizeof(u64)))

@@ -39,7 +39,7 @@ static int hh_seed_fault(struct hmm_devmem *devmem, struct vm_area_struct *vma,
 {
 	/* Of v4.20's time, when this was not a type of its own */
 	return (__force int)hh_devmem_fault(hh_devmem_device(devmem), vma,
-					    addr, (struct page *)page);
+					    addr, (struct page *)page, 0);
 }
 
 static const struct hmm_devmem_ops hh_devmem_ops = {
@@ -145,8 +145,10 @@ void hh_seed_remove_memory(struct hh_device *device)
  * hh_seed_use_page() - see struct hh_binding
  * @device: the device
  * @page: a free page of it
+ * @order: 0, there are no large ones
  */
-void hh_seed_use_page(struct hh_device *device, struct page *page)
+void hh_seed_use_page(struct hh_device *device, struct page *page,
+		      unsigned int order)
 {
 	struct hh_seed_memory *memory = device->devmem.private;
 

@@ -80,6 +80,8 @@ u64 hh_describe(struct hh_device *device, unsigned long cpu)
 	flags = hh_describe_page(device, pfn_to_page(pfn));
 	if (cpu & HH_CPU_WRITE)
 		flags |= HMM_HARNESS_PAGE_WRITE;
+	if (cpu & HH_CPU_SHIFTED)
+		flags |= HMM_HARNESS_PAGE_SHIFTED;
 	return flags | ((u64)(cpu & HH_CPU_ORDER_MASK) >> HH_CPU_ORDER_SHIFT <<
 			HMM_HARNESS_PAGE_ORDER_SHIFT);
 }

@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from harness.program.operations import (
     COHERENT,
     DEVICES,
+    MAX_DMA,
     MAX_DMA_MAPS,
+    MAX_MOVE,
     MAX_REQUEST,
     Access,
     Advice,
     Advise,
+    Answer,
     Asked,
     Backing,
     Bind,
+    Call,
+    Choices,
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
@@ -26,15 +31,18 @@ from harness.program.operations import (
     DmaUnmap,
     Events,
     Evict,
+    EvictBy,
     Exclusive,
     Exit,
     Fault,
     Fork,
     Held,
     Length,
+    Lookup,
     Manner,
     Map,
     Miswatch,
+    Move,
     Operation,
     Owner,
     Passes,
@@ -48,10 +56,13 @@ from harness.program.operations import (
     Refuse,
     Remap,
     Request,
+    Returns,
     SequenceNumber,
     Snapshot,
+    Sources,
     Span,
     Table,
+    Target,
     ToDevice,
     ToDeviceShort,
     ToSystem,
@@ -137,6 +148,9 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 Miswatch,
                 Refuse,
                 DmaMap,
+                Move,
+                Returns,
+                EvictBy,
             ]
             kinds += [Watched, SequenceNumber] if any(watches.values()) else []
             kinds += [DmaTable, DmaUnmap] if any(mapped.values()) else []
@@ -192,6 +206,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Refuse":  # whole regions: which parts of one are a VMA of their own is not always known
                 steps.append(Refuse(actor, Span(region, 0, sizes[region])))
             case "DmaMap":
+                span = replace(span, stop=min(span.stop, span.start + MAX_DMA))
                 spans = mapped.setdefault(actor, [])
                 if span in spans or len(spans) < MAX_DMA_MAPS:
                     mapped[actor] = [*(each for each in spans if each != span), span]
@@ -201,6 +216,16 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 steps.append((DmaTable if kind is DmaTable else DmaUnmap)(actor, span))
                 if kind is DmaUnmap:
                     mapped[actor].remove(span)
+            case "Move":
+                sources, target = draw(st.sampled_from(Sources)), draw(st.sampled_from(Target))
+                choices = Choices("".join(draw(st.lists(st.sampled_from("m."), min_size=1, max_size=4))))
+                span = replace(span, stop=min(span.stop, span.start + MAX_MOVE))
+                steps.append(Move(actor, span, sources, target, choices, Call.PLAIN))
+            case "Returns":
+                if actor not in COHERENT:
+                    steps.append(Returns(actor, draw(st.sampled_from(Answer))))
+            case "EvictBy":
+                steps.append(EvictBy(actor, Lookup.RANGE))
             case "Request":
                 asked = draw(st.tuples(st.sampled_from(Asked), st.sampled_from(Asked)))
                 pattern = Pattern("".join(draw(st.lists(st.sampled_from("fwb."), min_size=1, max_size=4))))

@@ -131,6 +131,18 @@ def test_every_program_of_the_product_reads_back_and_says_its_promise(name: str)
         ),
         (BUF + "a: map file file 1 rw\na: poison file", "x.hmm:3", "file is not anonymous", None),
         ("a: map buf hugetlb 8 rw", "x.hmm:1", "8 pages in a hugetlb region", "a multiple of 512"),
+        (
+            BUF + "d0: bind a\nd0: move buf system device mx plain",
+            "x.hmm:3",
+            "'mx' does not say what becomes of each page",
+            "`m` moves, `.` stays",
+        ),
+        (
+            "a: map buf anon 513 rw\nd0: bind a\nd0: move buf system device m plain",
+            "x.hmm:3",
+            "513 pages in one move",
+            "at most 512",
+        ),
         ("map buf", "x.hmm:1", "cannot read 'map buf'", "actor: verb"),
         ("a:", "x.hmm:1", "cannot read 'a:'", None),
         ("# nothing\n", "x.hmm:1", "no operation", None),

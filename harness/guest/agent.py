@@ -81,6 +81,7 @@ class Agent:
             except AgentError as error:
                 self._loaded[name] = error.message
         self._make_nodes()
+        kernel.allow_huge_pages()
         kernel.watch_races()
         self._loading = self._log.lines()
         self._taint = kernel.taint()

@@ -104,7 +104,14 @@ static const struct command commands[] = {
 	{ "EXCLUSIVE", HMM_HARNESS_EXCLUSIVE, sizeof(struct hmm_harness_range),
 	  12, true, .capability = HMM_HARNESS_CAP_EXCLUSIVE },
 	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict),
-	  1, false, false, 0, HMM_HARNESS_CAP_EVICT },
+	  1, .flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS,
+	  .capability = HMM_HARNESS_CAP_EVICT },
+	{ "MOVE", HMM_HARNESS_MOVE, sizeof(struct hmm_harness_move),
+	  16, .flags = HMM_HARNESS_MOVE_TO_DEVICE | HMM_HARNESS_MOVE_TO_SYSTEM,
+	  .capability = HMM_HARNESS_CAP_DEVMEM },
+	{ "RETURNS", HMM_HARNESS_RETURNS,
+	  sizeof(struct hmm_harness_returns), 1,
+	  .capability = HMM_HARNESS_CAP_RETURNS },
 	{ "TABLE", HMM_HARNESS_TABLE, sizeof(struct hmm_harness_range),
 	  12, true },
 	{ "REQUEST", HMM_HARNESS_REQUEST, sizeof(struct hmm_harness_request),
@@ -250,6 +257,7 @@ static uint64_t some_address(const struct command *command)
 	bool harmless = command->nr != HMM_HARNESS_WRITE &&
 			!(use_mistakes &&
 			  (command->nr == HMM_HARNESS_MIGRATE ||
+			   command->nr == HMM_HARNESS_MOVE ||
 			   command->nr == HMM_HARNESS_MIGRATE_SHORT));
 
 	switch (below(48)) {
@@ -382,6 +390,31 @@ static void fill_request(struct hmm_harness_request *args,
 		args->reserved = rnd();
 }
 
+/* Mostly without choices: garbage is refused. */
+static void fill_move(struct hmm_harness_move *args,
+		      const struct command *command)
+{
+	args->addr = some_address(command);
+	args->npages = one_in(20) ? rnd() >> below(64) : some_length();
+	args->flags = 1u << below(2);
+	if (one_in(2)) /* where there are huge pages */
+		args->flags |= HMM_HARNESS_MOVE_COMPOUND;
+	if (one_in(3)) {
+		args->addr = (uint64_t)POOL + below(POOL_PAGES / 512) * 512 * PAGE;
+		args->npages = 512;
+	}
+	args->sources = below(one_in(20) ? 16 : 6);
+	args->choices = one_in(4) ? some_pointer(false) : 0;
+	args->pages = some_pointer(false);
+	args->before = some_pointer(false);
+	args->after = some_pointer(false);
+	args->places = some_pointer(false);
+	if (one_in(20))
+		args->flags = below(32);
+	if (one_in(40))
+		args->reserved = rnd();
+}
+
 /* Few ranges, so that some are watched when they are asked for. */
 static void fill_watch(struct hmm_harness_watch *args,
 		       const struct command *command)
@@ -501,6 +534,8 @@ static void call(bool lonely)
 		struct hmm_harness_sequence sequence;
 		struct hmm_harness_dma dma;
 		struct hmm_harness_refuse refuse;
+		struct hmm_harness_move move;
+		struct hmm_harness_returns returns;
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
@@ -526,6 +561,13 @@ static void call(bool lonely)
 		fill_dma(&args->dma, command);
 	else if (nr == HMM_HARNESS_REFUSE)
 		fill_refuse(&args->refuse, command);
+	else if (nr == HMM_HARNESS_MOVE)
+		fill_move(&args->move, command);
+	else if (nr == HMM_HARNESS_RETURNS)
+		/* Few, else nobody lives long. */
+		args->returns.count = below(one_in(8) ? 40 : 3);
+	else if (nr == HMM_HARNESS_EVICT && one_in(2))
+		args->head[1] = 1u << below(2);
 	else if (nr == HMM_HARNESS_WATCH || nr == HMM_HARNESS_WATCHED)
 		fill_watch(&args->watch, command);
 	else if (one_in(30))

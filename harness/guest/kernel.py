@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
 _DELETE_MODULE = 176
@@ -28,6 +29,13 @@ _TAKERS = (
     ("test_hmm", "spm_addr_dev0={} spm_addr_dev1={}", 256 << 20),
 )
 _TAINTED = "/proc/sys/kernel/tainted"
+_HUGE = "/sys/kernel/mm/transparent_hugepage"
+_HUGE_SETTINGS = (("use_zero_page", "1"), ("defrag", "madvise"), ("enabled", "madvise"))  # defaults of larger systems
+_HUGE_ROOM = 4 << 20  # bytes; never touched
+_HUGE_SECONDS = 5.0  # for khugepaged's first look
+_PROT_READ = 1
+_MAP_PRIVATE_ANONYMOUS = 0x22
+_MADV_HUGEPAGE = 14
 _PARAMETERS = "/sys/module/hmm_harness/parameters"
 
 
@@ -53,6 +61,33 @@ def watch_races() -> None:
     if os.path.exists(switch):
         with open(switch, "w") as file:
             file.write("on")
+
+
+def allow_huge_pages() -> None:
+    """Lets programs have huge pages, where the kernel has them, and nobody else.
+
+    A kernel with less than 512 MiB switches them off, whatever its command line says: mm/huge_memory.c
+    hugepage_init(). Then khugepaged is made to look once, at us: it does so when the first process asks for huge
+    pages, and after that not before its time, which the image made very long.
+    """
+    if not os.path.exists(_HUGE):
+        return
+    for name, value in _HUGE_SETTINGS:
+        with open(f"{_HUGE}/{name}", "w") as file:
+            file.write(value)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    room = libc.mmap(None, _HUGE_ROOM, _PROT_READ, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+    if libc.madvise(room, _HUGE_ROOM, _MADV_HUGEPAGE):
+        raise AgentError(f"the kernel refuses huge pages: {os.strerror(ctypes.get_errno())}")
+    deadline = time.monotonic() + _HUGE_SECONDS
+    while time.monotonic() < deadline:
+        with open(f"{_HUGE}/khugepaged/full_scans") as file:
+            if int(file.read()):
+                return
+        time.sleep(0.01)
 
 
 def load_module(path: str, parameters: str = "") -> None:

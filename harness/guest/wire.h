@@ -57,6 +57,9 @@
 #define WIRE_WATCHED 50
 #define WIRE_EXCLUSIVE 51
 #define WIRE_TO_DEVICE_SHORT 52
+#define WIRE_MOVE 53
+#define WIRE_RETURNS 54
+#define WIRE_EVICT_BY 55
 #define WIRE_DMA 56
 #define WIRE_SEQUENCE 57
 #define WIRE_REFUSE 58
@@ -89,6 +92,16 @@
 #define WIRE_WATCH_TWO_PASS 1
 #define WIRE_WATCH_EMPTY 2	/* of no length: no watch comes of it */
 #define WIRE_WATCH_ENDLESS 3	/* beyond all addresses: no watch comes of it */
+/*
+ * WIRE_MOVE, argument: HMM_HARNESS_FROM_*, HMM_HARNESS_MOVE_*. Value: what
+ * becomes of each page, HMM_HARNESS_CHOOSE_*, two bits each, lowest first, and
+ * how many these are before they begin again.
+ */
+#define WIRE_MOVE_SOURCES_SHIFT 0
+#define WIRE_MOVE_FLAGS_SHIFT 3
+#define WIRE_MOVE_ARGUMENT_BITS 7
+#define WIRE_MOVE_LENGTH_SHIFT 32
+#define WIRE_MOVE_MAX_CHOICES 16
 
 /* WIRE_MAP, value: what backs the mapping */
 #define WIRE_ANON 1		/* MAP_PRIVATE | MAP_ANONYMOUS */
@@ -148,14 +161,15 @@ struct wire_program {
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
  *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
- *            WIRE_WATCH: see there; WIRE_DEVICE_READ: 1 for faults that take the
+ *            WIRE_WATCH, WIRE_MOVE: see there; WIRE_DEVICE_READ: 1 for faults that take the
  *            mmap lock themselves; WIRE_TABLE: 1 for nothing but what the device
- *            has to itself; else 0
+ *            has to itself; WIRE_EVICT_BY: HMM_HARNESS_EVICT_*; WIRE_RETURNS: 1 to refuse
+ *            them; else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
  *         first page, the next page has the next one; WIRE_REMAP: new address;
- *         WIRE_REQUEST: see there
+ *         WIRE_REQUEST, WIRE_MOVE: see there
  */
 struct wire_operation {
 	uint16_t code;
@@ -190,11 +204,12 @@ struct wire_outcome {
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
- *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_EXCLUSIVE, WIRE_DMA but
+ *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_EXCLUSIVE, WIRE_MOVE, WIRE_DMA but
  *         for WIRE_DMA_UNMAP, and WIRE_TO_DEVICE, WIRE_TO_DEVICE_SHORT, WIRE_TO_SYSTEM where the binding tells:
  *         HMM_HARNESS_PAGE_* per page;
  *         WIRE_SEQUENCE: the number, what read_retry() and check_retry() say of the one before, calls in between;
- *         WIRE_EVICT, where the binding tells: moved, left; WIRE_USAGE: in_use, allocated, freed,
+ *         WIRE_EVICT, where the binding tells, and WIRE_EVICT_BY: moved, left;
+ *         WIRE_RETURNS: how many were refused; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
  *         the last event before it, the last event so far; else none. Pages past the point
  *         of failure of a device operation are left out.

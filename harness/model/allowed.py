@@ -171,6 +171,7 @@ REMOTE_REFUSED = "remote-refused"
 REMOTE_HUGE_ERROR = "remote-huge-error"
 HUGETLB_FIRST_PAGE = "hugetlb-first-page"
 HUGETLB_RESIDUE = "hugetlb-residue"
+OWN_HUGE_SHIFTED = "own-huge-shifted"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -211,6 +212,12 @@ RECORDED = {
             "a fault on a page in the memory of another device fails with EFAULT instead of bringing it back",
             'mm/hmm.c hmm_vma_handle_pte() up to 5.18: "Report error for everything else"; mended in 5.19 by '
             '"mm/hmm: fault non-owner device private entries"',
+        ),
+        Deviation(
+            OWN_HUGE_SHIFTED,
+            "a look at a part of the owner's huge device-private page numbers its pages from the start of the huge "
+            "page, not from where the look begins",
+            "mm/hmm.c hmm_vma_handle_absent_pmd() against hmm_vma_handle_pmd(), which adds the offset; 7.3",
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

@@ -35,6 +35,7 @@ class Devices:
 
     def _unbind(self, step: Unbind, _: Observation) -> Expectation:
         del self._state.mirrors[step.actor]
+        self._state.refused.pop(step.actor, None)
         return OK
 
     def _table(self, step: Table, _: Observation) -> Expectation:

@@ -106,6 +106,8 @@ class Exclusives:
             failed = observed.error == (refusal or errno.EFAULT) and len(observed.elements) == shown
             if pte is None or (pte.present is Known.MAYBE and failed):
                 return refusal or errno.EFAULT
+        if self._state.refuses(space, number):
+            return refusal or errno.EFAULT
         self._state.touch(space, number, write=True)
         if self._grantable(space, number):
             return 0

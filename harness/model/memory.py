@@ -31,6 +31,11 @@ class Trap(Enum):
 
 
 @dataclass(eq=False)
+class Large:
+    """A huge page of a device's memory: as long as any part is in use, all of it may be."""
+
+
+@dataclass(eq=False)
 class Page:
     """A page of memory. `tokens`: what it may hold, several after MADV_FREE or a failed device write."""
 
@@ -38,6 +43,7 @@ class Page:
     anonymous: bool
     home: str | None = None  # the device in whose memory it lives
     strayed: str | None = None  # why it may have left that device, if it may: a deviation's name, or `WITH_HUGE`
+    large: Large | None = None  # what it may be a part of in device memory
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
     pinned: bool = False  # somebody holds it, for long: it stays where it is

@@ -70,17 +70,20 @@ class Migration:
             pte = space.ptes.get(number)
             here = pte is not None and pte.page.home == step.actor
             marks = (Mark.MOVED if moves else NO_MARKS) | (Mark.LOCAL if here else NO_MARKS)
+            shapes: tuple[Shape, ...] = (Shape(marks),)
             deviating: tuple[tuple[str, Shape], ...] = ()
             if here and cut:
                 deviating = ((SNAPSHOT_CUT, Shape(marks & ~Mark.LOCAL)),)
             cut = cut or (number in space.traps and self._state.rules.traps_cut_snapshots)
             if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
-                if pte.page.strayed and not unsure:
+                if pte.page.strayed == WITH_HUGE:
+                    shapes += (Shape(Mark.MOVED | Mark.LOCAL),)
+                elif pte.page.strayed and not unsure:
                     deviating = ((pte.page.strayed, Shape(Mark.MOVED | Mark.LOCAL)),)
-                    if here:
-                        pte.page.strayed = None
-            allowed.append(Entries((Shape(marks), NOTHING) if unsure else (Shape(marks),), deviating))
+                if here and not unsure:
+                    pte.page.strayed = None
+            allowed.append(Entries((*shapes, NOTHING) if unsure else shapes, deviating))
         return Expectation(elements=self._if_moves_shown(allowed))
 
     def _migratable(self, space: AddressSpace, number: int) -> bool:
@@ -176,8 +179,11 @@ class Migration:
             if pte is None or pte.page.home != step.actor:
                 allowed.append(Entries((Shape(NO_MARKS),)))
                 continue
-            deviating = ((pte.page.strayed, Shape(NO_MARKS)),) if pte.page.strayed else ()
-            allowed.append(Entries((Shape(Mark.MOVED),), deviating))
+            moved, stayed = Shape(Mark.MOVED), Shape(NO_MARKS)
+            if pte.page.strayed == WITH_HUGE:
+                allowed.append(Entries((moved, stayed)))
+            else:
+                allowed.append(Entries((moved,), ((pte.page.strayed, stayed),) if pte.page.strayed else ()))
             self._state.bring_home(pte.page)
         return Expectation(elements=self._if_moves_shown(allowed))
 

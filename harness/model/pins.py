@@ -33,6 +33,8 @@ class Pins:
             area = space.areas.get(number)
             if area is None or not area.prot.writable or number in space.traps:
                 return Expectation(frozenset({errno.EFAULT}))
+            if self._state.refuses(space, number):
+                return Expectation(frozenset({errno.EFAULT}))
             page = self._state.touch(space, number, write=True).page  # clause 90
             if page.home is not None:
                 self._state.bring_home(page, by_driver=False)  # clause 91: migrate_device_coherent_folio()

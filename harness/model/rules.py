@@ -12,21 +12,26 @@ from harness.program.operations import (
     Advice,
     Advise,
     Backing,
+    Call,
     DeviceOperation,
     DeviceReadUnlocked,
     DmaMap,
     DmaTable,
     DmaUnmap,
     Evict,
+    EvictBy,
     Exclusive,
+    Lookup,
     Manner,
     Map,
+    Move,
     Operation,
     Passes,
     Pin,
     Poison,
     Reap,
     Request,
+    Returns,
     ToDevice,
     ToDeviceShort,
     ToSystem,
@@ -55,6 +60,7 @@ class Rules:
     reasons: bool = True  # the device is told why memory is invalidated
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
     hugetlb_error: int = 0  # a fault in a mapping of hugetlb pages
+    selects: bool = True  # the kernel is told which pages to collect for a migration
     traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
     exclusive_kept: bool = True  # what the device has to itself it loses only when it is told of that very page
     exclusive_writes: bool = True  # it writes to what it has to itself; else it faults, as if it had nothing
@@ -77,7 +83,9 @@ class Rules:
             why = self._no_coherent()
             if why is not None:
                 return why
-        elif isinstance(step, ToDevice | ToDeviceShort | ToSystem | Evict) and not self.has("DEVMEM"):
+        elif isinstance(
+            step, ToDevice | ToDeviceShort | ToSystem | Evict | EvictBy | Move | Returns
+        ) and not self.has("DEVMEM"):
             return "this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)"
         if isinstance(step, Advise) and step.advice in POPULATE and not self.has("POPULATE"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
@@ -100,6 +108,12 @@ class Rules:
         )
         if unlocked and not self.has("RANGE_UNLOCKED"):
             return "needs hmm_range_fault_unlocked_timeout(), which this kernel does not have"
+        if isinstance(step, Move) and step.call is Call.STRANGE_FAULT and not self.has("MIGRATE_FAULT_PAGE"):
+            return "needs migrate_vma.fault_page, which this kernel does not have"
+        if isinstance(step, Move) and step.call is Call.COMPOUND and not self.has("FOLIO_SPLIT"):
+            return "needs MIGRATE_VMA_SELECT_COMPOUND, which this kernel does not have"
+        if isinstance(step, EvictBy) and not self.has(_LOOKUPS[step.lookup]):
+            return f"needs {_LOOKUPS[step.lookup].lower()}(), which this kernel does not have"
         if isinstance(step, Watch) and step.passes is Passes.TWO and not self.has("NOTIFIER_TWO_PASS"):
             return "needs interval notifiers of two passes, which this kernel does not have"
         if isinstance(step, Reap) and not self.has("REAP"):
@@ -139,6 +153,8 @@ class Rules:
         return self.coherent_pages if device in COHERENT else self.device_pages
 
 
+_NEEDS_MEMORY = (ToDevice, ToDeviceShort, ToSystem, Evict, EvictBy, Move, Returns)
+_LOOKUPS = {Lookup.RANGE: "MIGRATE_DEVICE_RANGE", Lookup.PFNS: "MIGRATE_DEVICE_PFNS"}
 _GUARDS = (Advice.GUARD_INSTALL, Advice.GUARD_REMOVE)
 _AGES = (Advice.COLD, Advice.PAGEOUT)
 POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
@@ -150,6 +166,9 @@ FEATURES = {
     "COHERENT": "coherent device memory, and a way to tell its pages in use from free ones (v6.1)",
     "INTERVAL_COHERENT": "our module has memory for c0 and c1",
     "TEST_HMM_COHERENT": "so has test_hmm",
+    "FOLIO_SPLIT": "huge pages stay that in the memory of a device (v6.19)",
+    "MIGRATE_DEVICE_PFNS": "migrate_device_pfns() (v6.15)",
+    "MIGRATE_DEVICE_RANGE": "migrate_device_range() (v6.1)",
     "MIGRATE_FAULT_PAGE": "who faults on a device page holds on to it (v6.1, 16ce101db85d)",
     "MIGRATE_PFN_COMPOUND": "huge pages migrate whole (v6.19)",
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
@@ -185,7 +204,7 @@ _BINDINGS = {
             coherent_pages=4096,  # kmod/main.c devmem_mb
             full_warns=False,
             failure_oopses=False,
-            cannot={},
+            cannot={"move": "the kernel has no huge pages (CONFIG_TRANSPARENT_HUGEPAGE)"},
             asks_for_huge=False,  # kmod/interval_devmem.c hh_interval_migrate()
             tells_leaks=True,
         ),
@@ -206,6 +225,8 @@ _BINDINGS = {
                 "dma-map": "v4.20 leaves DMA to the driver",
                 "exclusive": "v4.20 has no exclusive access",
                 "read-unlocked": "v4.20 faults with the mmap lock held",
+                "move": "migrate_vma() of v4.20 has neither a fault_page nor huge pages",
+                "evict-by": "v4.20 finds pages by processes only",
             },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
             tells_leaks=True,
@@ -214,6 +235,7 @@ _BINDINGS = {
             unreadable_shown=False,
             hugetlb_error=errno.EINVAL,  # v4.20 mm/hmm.c hmm_vma_get_pfns(), hmm_vma_fault()
             reasons=False,  # v4.20 hmm.h enum hmm_update_event: "no indication as to why"
+            selects=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd()
             traps_cut_snapshots=True,
             remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
         ),
@@ -238,6 +260,9 @@ _BINDINGS = {
                 "refuse": "it refuses only while its lock is taken",
                 "evict": "before v6.0 it evicts only when its file is closed",
                 "to-device-short": "before v6.19 its allocations cannot be made to fail",
+                "evict-by": "it evicts only when its file is closed",
+                "move": "its migrations are its own",
+                "returns": "it brings back what it can",
                 "unbind": "it is bound to the process as long as its file is open",
                 "bind": "its file is bound for good to the process that opened it",
                 "fault": "it faults only where it needs to, and oopses on own pages that its table has lost",
@@ -263,7 +288,7 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 # For who has no target to ask: what debian:6.1 has.
 _DEBIAN_6_1 = (
     "COHERENT", "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
-    "INTERVAL_COHERENT", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_FAULT_PAGE", "POISON", "POPULATE", "REAP",
-    "TEST_HMM_COHERENT",
+    "INTERVAL_COHERENT", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_DEVICE_RANGE", "MIGRATE_FAULT_PAGE", "POISON",
+    "POPULATE", "REAP", "TEST_HMM_COHERENT",
 )  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

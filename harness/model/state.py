@@ -87,6 +87,7 @@ class State:
         self.mirrors: dict[str, Mirror] = {}
         self.pins: dict[str, set[Page]] = {}  # by subject, what it holds
         self.returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
+        self.refused: dict[str, int] = {}  # device that refuses returns: how many it did for sure
         self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
         self.cause = ""
         self._number = 0
@@ -199,7 +200,7 @@ class State:
 
     def drop(self, page: Page) -> None:
         """One mapping less: the last one frees the page (clauses 94 and 97)."""
-        if page.home in self.mirrors and not page.mappings and not page.strayed:
+        if page.home in self.mirrors and not page.mappings and not page.strayed and page.large is None:
             self.mirrors[page.home].hearing.freed += 1
 
     def clear(self, space: AddressSpace, number: int, happening: Happening | None = None) -> Pte | None:
@@ -218,6 +219,7 @@ class State:
             self._hear_return(page, by_driver=by_driver)
         page.home = None
         page.strayed = None
+        page.large = None
         for space, number in page.mappings:
             self.invalidate(space, (number,))
 
@@ -233,6 +235,19 @@ class State:
             pte = space.ptes.get(near)
             if pte is not None and pte.huge and pte.page.home == device and near != number:
                 self.stray(pte.page, WITH_HUGE)
+
+    def refuses(self, space: AddressSpace, number: int) -> bool:
+        """Whether a touch of this page by a CPU is refused by the device in whose memory it lives: clause 93."""
+        pte = space.ptes.get(number)
+        device = pte.page.home if pte is not None else None
+        if device not in self.refused or device not in self.mirrors or self.mirrors[device].space is not space:
+            return False
+        self.refused[device] += 1
+        if device in self.returns:
+            self.returns[device] += 1
+        if self.listening and device in self.mirrors:
+            self.mirrors[device].hearing.must(self.cause, [(Happening.CPU_FAULT, None)], number)
+        return True
 
     def touch(self, space: AddressSpace, number: int, *, write: bool) -> Pte:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""

@@ -113,6 +113,8 @@ class Subjects:
                 space.set(number + shift, pte)
             if number in space.traps:
                 space.trap(number + shift, space.traps.pop(number))
+            if number in space.pieces:
+                space.pieces.add(number + shift)
         return Expectation(errors)
 
     def _read(self, step: Read, _: Observation) -> Expectation:
@@ -124,6 +126,8 @@ class Subjects:
                 allowed.append(Tokens(frozenset({Signal.SEGV})))
             elif number in space.traps:
                 allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
+            elif self._state.refuses(space, number):
+                allowed.append(Tokens(frozenset({Signal.BUS})))
             else:
                 allowed.append(Tokens(self._state.touch(space, number, write=False).page.tokens))
         return Expectation(elements=tuple(allowed))
@@ -139,6 +143,9 @@ class Subjects:
             if number in space.traps:
                 allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
                 continue
+            if self._state.refuses(space, number):
+                allowed.append(Tokens(frozenset({Signal.BUS})))
+                continue
             pte = self._state.touch(space, number, write=True)
             pte.page.fill(step.token + offset)
             allowed.append(Tokens(frozenset({0})))
@@ -150,6 +157,8 @@ class Subjects:
         for number in self._state.pages(step.span):
             area = space.areas.get(number)
             if area is None or not area.prot.writable or number in space.traps:
+                return Expectation(frozenset({errno.EFAULT}))
+            if self._state.refuses(space, number):
                 return Expectation(frozenset({errno.EFAULT}))
             pte = self._state.touch(space, number, write=True)
             if not area.prot.readable and observed.error == errno.EFAULT:

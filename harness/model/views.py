@@ -9,13 +9,14 @@ from harness.model import hugetlb
 from harness.model.allowed import (
     GUARD_FAULTABLE,
     NOTHING,
+    OWN_HUGE_SHIFTED,
     POISON_FAULTABLE,
     REMOTE_HUGE_ERROR,
     Count,
     Entries,
     Shape,
 )
-from harness.model.memory import WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
 from harness.model.rules import Rules
 from harness.program.observations import NO_MARKS, Mark
 from harness.program.operations import COHERENT
@@ -70,10 +71,11 @@ def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
     shapes = shapes_of(page, write, local=local, huge=huge)
     if pte.or_zero:
         shapes += (Shape(Mark.VALID, Mark.ZERO, huge),)
+    shifted = _shifted(shapes) if pte.huge else ()
     if missing:
         shapes = (NOTHING, *shapes)
     if not page.strayed:
-        return Entries(shapes)
+        return Entries(shapes, shifted)
     if page.home in COHERENT:
         gone = tuple(replace(shape, marks=shape.marks & ~(Mark.LOCAL | Mark.REMOTE)) for shape in shapes)
         if page.strayed == WITH_HUGE:
@@ -85,7 +87,7 @@ def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:
         return Entries((NOTHING,), tuple((page.strayed, shape) for shape in shapes))
     gone = shapes_of(page, write, local=False, huge=huge)
     if page.strayed == WITH_HUGE:
-        return Entries((*shapes, *gone))
+        return Entries((*shapes, *gone), shifted)
     return Entries(shapes, tuple((page.strayed, shape) for shape in gone))
 
 
@@ -109,11 +111,28 @@ def shapes_of(page: Page, write: Known, *, local: bool, huge: bool) -> tuple[Sha
     return {Known.NO: (readable,), Known.YES: (writable,), Known.MAYBE: (readable, writable)}[write]
 
 
+def _shifted(shapes: tuple[Shape, ...]) -> tuple[tuple[str, Shape], ...]:
+    """What may be shown against the rules in place of `shapes` of a page in a device's memory."""
+    return tuple(
+        (OWN_HUGE_SHIFTED, replace(shape, marks=shape.marks | Mark.SHIFTED))
+        for shape in shapes
+        if shape.marks & (Mark.LOCAL | Mark.REMOTE)
+    )
+
+
 def counted(residents: set[Page]) -> Count:
-    """How many pages a device shows that has these `residents`, unless they strayed."""
-    strayed = [page.strayed for page in residents if page.strayed]
-    deviating = (len(residents) - len(strayed), strayed[0]) if strayed else None
-    return Count(len(residents), len(residents), deviating)
+    """How many pages a device shows that has these `residents`, unless they strayed.
+
+    Those that may have gone with others of a huge page need not be there, and of one of which a part is there, the
+    rest may be in use.
+    """
+    larges = {page.large for page in residents if page.large is not None}
+    parts = sum(page.large is not None for page in residents)
+    high = len(residents) + len(larges) * HUGE_PAGES - parts
+    low = sum(page.strayed != WITH_HUGE for page in residents)
+    strayed = [page.strayed for page in residents if page.strayed not in (None, WITH_HUGE)]
+    deviating = (low - len(strayed), strayed[0]) if strayed and strayed[0] else None
+    return Count(low, high, deviating)
 
 
 def _remote_entry(pte: Pte) -> Entries:
@@ -122,11 +141,12 @@ def _remote_entry(pte: Pte) -> Entries:
         replace(shape, marks=shape.marks | Mark.REMOTE)
         for shape in shapes_of(pte.page, pte.write, local=False, huge=pte.huge)
     )
+    shifted = _shifted(remote) if pte.huge else ()
     if not pte.page.strayed:
-        return Entries(remote)
+        return Entries(remote, shifted)
     home = shapes_of(pte.page, pte.write, local=False, huge=pte.huge)
     if pte.page.strayed == WITH_HUGE:
-        return Entries((*remote, *home))
+        return Entries((*remote, *home), shifted)
     return Entries(remote, tuple((pte.page.strayed, shape) for shape in home))
 
 

@@ -61,6 +61,8 @@ class Walk:
                 or (write and pte.write is not Known.YES)
             ):
                 self._faulted = segment
+            if self._state.refuses(self.space, number):
+                return errno.EFAULT
             self._state.touch(self.space, number, write=write)
         return 0
 

@@ -16,6 +16,7 @@ from harness.model.devices import Devices
 from harness.model.dma import Dma
 from harness.model.exclusive import Exclusives
 from harness.model.migration import Migration
+from harness.model.moves import Moves
 from harness.model.pins import Pins
 from harness.model.ranges import Ranges
 from harness.model.reaping import Reaping
@@ -32,10 +33,12 @@ from harness.program.operations import (
     DmaUnmap,
     Events,
     Evict,
+    EvictBy,
     Fault,
     Operation,
     Read,
     Refuse,
+    Returns,
     SequenceNumber,
     Snapshot,
     Table,
@@ -53,11 +56,11 @@ class _Part(Protocol):
 
 # Each knows of some operations what they do to the state, and no other part.
 _PARTS: tuple[Callable[[State], _Part], ...] = (
-    Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Exclusives, Reaping, Dma, Sequences,
+    Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Moves, Exclusives, Reaping, Dma, Sequences,
 )  # fmt: skip
 
 # What a device does without the memory of its process
-_NEEDS_NO_MEMORY = (Bind, Unbind, Evict, Usage, Events, Watched, SequenceNumber, Refuse, DmaUnmap)
+_NEEDS_NO_MEMORY = (Bind, Unbind, Evict, EvictBy, Returns, Usage, Events, Watched, SequenceNumber, Refuse, DmaUnmap)
 
 
 class World:

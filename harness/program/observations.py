@@ -39,6 +39,10 @@ class Mark(Flag):
     MOVED = 0x80  # moved by this step
     HEARD = 0x4000  # a watch was told of it
     DMA = 0x100000  # mapped for DMA
+    COLLECTED = 0x10000  # it may be migrated
+    COMPOUND = 0x20000  # as a part of a huge page
+    SHIFTED = 0x80000  # HMM named another page of the same huge page
+    WHOLE = 0x40000  # moved as a part of a huge page
     RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
     EXCLUSIVE = 0x8000  # the device has it to itself
 
@@ -71,7 +75,11 @@ _WORDS = (
     (Mark.LOCAL, "device"),
     (Mark.REMOTE, "other-device"),
     (Mark.STALE, "STALE"),
+    (Mark.COLLECTED, "collected"),
+    (Mark.COMPOUND, "compound"),
     (Mark.MOVED, "moved"),
+    (Mark.WHOLE, "whole"),
+    (Mark.SHIFTED, "SHIFTED"),
     (Mark.RESIDUE, "residue"),
     (Mark.HEARD, "heard"),
     (Mark.DMA, "dma"),
@@ -143,10 +151,11 @@ class Event:
 Element = Token | Entry | Event
 
 
-# The elements of a `Usage`, of an `Evict` and of a `Sequence`, in the order of wire.h
+# The elements of a `Usage`, of an `Evict` or `EvictBy` and of a `Sequence`, in the order of wire.h
 USAGE = ("in use", "allocated", "freed", "CPU faults", "invalidations", "entries")
 EVICTED = ("moved", "left")
 SEQUENCE = ("sequence", "read_retry", "check_retry", "calls")
+REFUSED = ("refused",)  # of a `Returns`
 
 
 @dataclass(frozen=True)

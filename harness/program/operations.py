@@ -19,6 +19,8 @@ MAX_TOKEN = 2**48 - 1  # what fits a page's pattern; executor.c
 MAX_SUBJECTS = 16  # wire.h WIRE_MAX_SUBJECTS
 MAX_REQUEST = 512  # pages of one request; HMM_HARNESS_REQUEST_MAX_PAGES
 MAX_PATTERN = 16  # letters of a `Pattern`; wire.h WIRE_REQUEST_MAX_PATTERN
+MAX_MOVE = 512  # pages of one move; HMM_HARNESS_MOVE_MAX_PAGES
+MAX_CHOICES = 16  # letters of `Choices`; wire.h WIRE_MOVE_MAX_CHOICES
 MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
 MAX_DMA = 512  # pages of one range that is mapped for DMA; HMM_HARNESS_DMA_MAX_PAGES
 MAX_DMA_MAPS = 8  # of a device; HMM_HARNESS_MAX_DMA_MAPS
@@ -502,11 +504,118 @@ class ToSystem(DeviceOperation):
     span: Span
 
 
+class Sources(StrEnum):
+    """Which pages a migration takes, besides holes: `migrate_vma.flags` and `pgmap_owner`, of which there is one."""
+
+    NOTHING = "nothing"
+    SYSTEM = "system"
+    OWN = "own"  # device-private memory of the device itself
+    OTHER = "other"  # that of the other device
+    SYSTEM_OWN = "system+own"
+    SYSTEM_OTHER = "system+other"
+
+    @property
+    def system(self) -> bool:
+        """Whether pages in system memory are taken."""
+        return self.startswith("system")
+
+    @property
+    def own(self) -> bool:
+        """Whether pages of the device itself are taken."""
+        return self.endswith("own")
+
+    @property
+    def other(self) -> bool:
+        """Whether pages of the other device are taken."""
+        return self.endswith("other")
+
+
+class Target(StrEnum):
+    """Where a migration takes pages."""
+
+    DEVICE = "device"
+    SYSTEM = "system"
+
+
+class Choices(str):
+    """What becomes of each page of a span; it begins again when it ends.
+
+    `m`: it moves, `.`: it stays, `p`: it moves, and a huge page becomes small ones. For a huge page its first page
+    decides.
+    """
+
+    __slots__ = ()
+
+    def of(self, index: int) -> str:
+        """The letter for the page `index` of the span."""
+        return self[index % len(self)]
+
+    def moves(self, index: int) -> bool:
+        """Whether that page is to move."""
+        return self.of(index) != "."
+
+
+class Call(StrEnum):
+    """How migrate_vma_setup() is called."""
+
+    PLAIN = "plain"
+    COMPOUND = "compound"  # huge pages, and holes of that size, are taken as such
+    STRANGE_FAULT = "strange-fault"  # because of a fault on a page that is no device's
+
+
+@dataclass(frozen=True)
+class Move(DeviceOperation):
+    """One migrate_vma_*() with every choice that it leaves to a driver; nothing enters the device's page table.
+
+    Shows what migrate_vma_setup() said of each page, and whether it moved.
+    """
+
+    verb = "move"
+    span: Span
+    sources: Sources
+    target: Target
+    choices: Choices
+    call: Call
+
+
+class Answer(StrEnum):
+    """What migrate_to_ram() does."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"  # VM_FAULT_SIGBUS
+
+
+@dataclass(frozen=True)
+class Returns(DeviceOperation):
+    """From now on, each CPU touch of the device's memory by its process is answered so; what is refused stays there.
+
+    Shows how many were refused since the last such step.
+    """
+
+    verb = "returns"
+    answer: Answer
+
+
 @dataclass(frozen=True)
 class Evict(DeviceOperation):
-    """migrate_device_range(): everything in the device's memory goes back, of every process."""
+    """Everything in the device's memory goes back, of every process, process by process."""
 
     verb = "evict"
+
+
+class Lookup(StrEnum):
+    """How the kernel finds device pages by their numbers."""
+
+    RANGE = "range"  # migrate_device_range()
+    PFNS = "pfns"  # migrate_device_pfns()
+
+
+@dataclass(frozen=True)
+class EvictBy(DeviceOperation):
+    """As `Evict`; the kernel finds the pages' processes by itself."""
+
+    verb = "evict-by"
+    lookup: Lookup
 
 
 @dataclass(frozen=True)
@@ -539,6 +648,7 @@ DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
     Events, Request, Watch, Watched, Miswatch, SequenceNumber, Refuse, DmaMap, DmaTable, DmaUnmap,
     Exclusive, Held, DeviceReadUnlocked, ToDeviceShort,
+    Move, Returns, EvictBy,
 )  # fmt: skip
 QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events)  # these change nothing
 

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from harness.program.operations import (
+    COHERENT,
     DEVICES,
     FIRST_SUBJECT,
     HUGETLB_PAGES,
     MAX_DMA,
     MAX_DMA_MAPS,
+    MAX_MOVE,
     MAX_PAGES,
     MAX_REQUEST,
     MAX_STEPS,
@@ -28,6 +30,7 @@ from harness.program.operations import (
     Advise,
     Backing,
     Bind,
+    Call,
     DeviceOperation,
     DeviceWrite,
     DmaMap,
@@ -38,12 +41,14 @@ from harness.program.operations import (
     Exit,
     Fork,
     Map,
+    Move,
     Operation,
     Pin,
     Poison,
     Reap,
     Remap,
     Request,
+    Returns,
     SequenceNumber,
     Span,
     SubjectOperation,
@@ -175,6 +180,8 @@ class Checker:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
             case Request(span=asked) if asked.count > MAX_REQUEST:
                 self._fail(f"{asked.count} pages in one request", f"at most {MAX_REQUEST}")
+            case Move(span=moved) if moved.count > MAX_MOVE:
+                self._fail(f"{moved.count} pages in one move", f"at most {MAX_MOVE}")
             case Fork(child=child):
                 if child in self.subjects:
                     self._fail(f"subject {child!r} exists already", "give each child a new name")
@@ -249,6 +256,8 @@ class Checker:
                 self._fail(f"{step.actor} does not map exactly this", f"`{step.actor}: dma-map ...` first")
             case DmaUnmap(span=span):
                 self._dma[step.actor].remove(span)
+            case Returns() | Move(call=Call.COMPOUND) if step.actor in COHERENT:
+                self._fail(f"{step.actor} cannot do that", "what the CPU reaches need not return, and is not huge")
             case Evict() | Usage() | Events():
                 pass
 

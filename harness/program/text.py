@@ -25,8 +25,10 @@ from typing import NoReturn, get_type_hints
 from harness.program.operations import (
     DEVICE_OPERATIONS,
     DEVICES,
+    MAX_CHOICES,
     MAX_PATTERN,
     SUBJECT_OPERATIONS,
+    Choices,
     Map,
     Operation,
     Pattern,
@@ -91,7 +93,13 @@ def _arguments(kind: type[Operation]) -> list[str]:
     return [field.name for field in fields(kind) if field.name != "actor"]
 
 
-_FORMS: dict[type, str] = {Span: "REGION[FROM:TO]", int: "NUMBER", str: "NAME", Pattern: "PATTERN"}
+_FORMS: dict[type, str] = {
+    Span: "REGION[FROM:TO]",
+    int: "NUMBER",
+    str: "NAME",
+    Pattern: "PATTERN",
+    Choices: "CHOICES",
+}
 
 
 def _usage(kind: type[Operation], actor: str) -> str:
@@ -113,6 +121,7 @@ class _Parser:
             int: self._integer,
             str: self._name,
             Pattern: self._pattern,
+            Choices: self._choices,
         }
         self.title: list[str] = []
         self.steps: list[Operation] = []
@@ -185,6 +194,14 @@ class _Parser:
                 f"1 to {MAX_PATTERN} letters: `f` fault, `w` write, `b` both, `.` none; they begin again at the end",
             )
         return Pattern(word)
+
+    def _choices(self, word: str) -> Choices:
+        if len(word) > MAX_CHOICES or set(word) - set("m.p"):
+            self._fail(
+                f"{word!r} does not say what becomes of each page",
+                f"1 to {MAX_CHOICES} letters: `m` moves, `.` stays, `p` moves in pieces; they begin again at the end",
+            )
+        return Choices(word)
 
     def _span(self, word: str) -> Span:
         match = _SPAN.fullmatch(word)

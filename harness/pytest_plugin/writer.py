@@ -17,8 +17,11 @@ from harness.program.operations import (
     Access,
     Advice,
     Advise,
+    Answer,
     Backing,
     Bind,
+    Call,
+    Choices,
     DeviceRead,
     DeviceReadUnlocked,
     DeviceWrite,
@@ -27,12 +30,15 @@ from harness.program.operations import (
     DmaUnmap,
     Events,
     Evict,
+    EvictBy,
     Exclusive,
     Exit,
     Fault,
     Fork,
     Held,
+    Lookup,
     Map,
+    Move,
     Operation,
     Owner,
     Pin,
@@ -42,8 +48,11 @@ from harness.program.operations import (
     Reap,
     Refuse,
     Remap,
+    Returns,
     Snapshot,
+    Sources,
     Table,
+    Target,
     ToDevice,
     ToDeviceShort,
     ToSystem,
@@ -312,9 +321,25 @@ class Device(_Actor):
         __tracebackhide__ = True
         return self._add(ToSystem(self.name, _pages(where)))
 
-    def evict(self) -> Step:
-        """Everything in the device's memory goes back, of every process."""
+    def move(self, where: Where, *, sources: str, to: str, choices: str = "m", call: str = Call.PLAIN) -> Step:
+        """One migration with every choice that the kernel leaves to a driver; `choices`: `m`, `.`, `p`."""
         __tracebackhide__ = True
+        if not choices or set(choices) - set("m.p"):
+            hint = "`m` moves, `.` stays, `p` moves in pieces"
+            raise _mistake(f"{choices!r} does not say what becomes of each page", hint)
+        words = (_word(Sources, sources), _word(Target, to), Choices(choices), _word(Call, call))
+        return self._add(Move(self.name, _pages(where), *words))
+
+    def returns(self, answer: str) -> Step:
+        """From now on, CPU touches of the device's memory are `refused` with SIGBUS, or `allowed`."""
+        __tracebackhide__ = True
+        return self._add(Returns(self.name, _word(Answer, answer)))
+
+    def evict(self, by: str | None = None) -> Step:
+        """Everything in the device's memory goes back, of every process. `by`: how the kernel finds it by itself."""
+        __tracebackhide__ = True
+        if by is not None:
+            return self._add(EvictBy(self.name, _word(Lookup, by)))
         return self._add(Evict(self.name))
 
     def refuse(self, where: Where) -> Step:

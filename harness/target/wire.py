@@ -15,9 +15,11 @@ from harness.program.operations import (
     Access,
     Advice,
     Advise,
+    Answer,
     Asked,
     Backing,
     Bind,
+    Call,
     DeviceOperation,
     DeviceRead,
     DeviceReadUnlocked,
@@ -27,15 +29,18 @@ from harness.program.operations import (
     DmaUnmap,
     Events,
     Evict,
+    EvictBy,
     Exclusive,
     Exit,
     Fault,
     Fork,
     Held,
     Length,
+    Lookup,
     Manner,
     Map,
     Miswatch,
+    Move,
     Operation,
     Owner,
     Passes,
@@ -48,9 +53,12 @@ from harness.program.operations import (
     Refuse,
     Remap,
     Request,
+    Returns,
     SequenceNumber,
     Snapshot,
+    Sources,
     Table,
+    Target,
     ToDevice,
     ToDeviceShort,
     ToSystem,
@@ -76,6 +84,7 @@ _CODES: dict[type[Operation], str] = {
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
     Pin: "PIN", Unpin: "UNPIN",
+    Move: "MOVE", Returns: "RETURNS", EvictBy: "EVICT_BY",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
 _BINDINGS = {name: CONSTANTS[f"WIRE_{name.upper()}"] for name in ("interval", "mirror", "test_hmm")}
@@ -124,6 +133,21 @@ _WATCHES: dict[Passes | Length, int] = {
     Length.ENDLESS: CONSTANTS["WIRE_WATCH_ENDLESS"],
 }
 _DMA_MAPS = {Access.READ: CONSTANTS["WIRE_DMA_MAP"], Access.WRITE: CONSTANTS["WIRE_DMA_MAP_WRITE"]}
+_TARGETS = {target: CONSTANTS[f"HMM_HARNESS_MOVE_TO_{target.name}"] for target in Target}
+_CALLS = {
+    Call.PLAIN: 0,
+    Call.COMPOUND: CONSTANTS["HMM_HARNESS_MOVE_COMPOUND"],
+    Call.STRANGE_FAULT: CONSTANTS["HMM_HARNESS_MOVE_STRANGE_FAULT"],
+}
+_CHOICES = {
+    "m": CONSTANTS["HMM_HARNESS_CHOOSE_MOVE"],
+    ".": CONSTANTS["HMM_HARNESS_CHOOSE_STAY"],
+    "p": CONSTANTS["HMM_HARNESS_CHOOSE_PIECES"],
+}
+_LOOKUPS = {
+    Lookup.RANGE: CONSTANTS["HMM_HARNESS_EVICT_RANGE"],
+    Lookup.PFNS: CONSTANTS["HMM_HARNESS_EVICT_NUMBERS"],
+}
 _STATUSES = {
     CONSTANTS["WIRE_NOT_RUN"]: Status.NOT_RUN,
     CONSTANTS["WIRE_DONE"]: Status.DONE,
@@ -203,6 +227,25 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             )
             bits = sum(_ASKED[asked] << 2 * index for index, asked in enumerate(step.pattern.asked))
             wire.value = len(step.pattern) << CONSTANTS["WIRE_REQUEST_LENGTH_SHIFT"] | bits
+        case Move(sources=sources, target=target, choices=choices, call=call):
+            wire.argument = (
+                _sources(sources) << CONSTANTS["WIRE_MOVE_SOURCES_SHIFT"]
+                | (_TARGETS[target] | _CALLS[call]) << CONSTANTS["WIRE_MOVE_FLAGS_SHIFT"]
+            )
+            bits = sum(_CHOICES[letter] << 2 * index for index, letter in enumerate(choices))
+            wire.value = len(choices) << CONSTANTS["WIRE_MOVE_LENGTH_SHIFT"] | bits
+        case Returns(answer=answer):
+            wire.argument = int(answer is Answer.REFUSED)
+        case EvictBy(lookup=lookup):
+            wire.argument = _LOOKUPS[lookup]
+
+
+def _sources(sources: Sources) -> int:
+    return (
+        sources.system * CONSTANTS["HMM_HARNESS_FROM_SYSTEM"]
+        | sources.own * CONSTANTS["HMM_HARNESS_FROM_OWN"]
+        | sources.other * CONSTANTS["HMM_HARNESS_FROM_OTHER"]
+    )
 
 
 def _prot(prot: Prot) -> int:

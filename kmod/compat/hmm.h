@@ -249,7 +249,7 @@ void hmm_devmem_remove(struct hmm_devmem *devmem);
 static inline void hmm_devmem_page_use(struct hmm_devmem *devmem,
 				       struct page *page)
 {
-	hh_page_init(page, &devmem->pagemap);
+	hh_page_init(page, &devmem->pagemap, 0);
 }
 
 /**

@@ -17,6 +17,9 @@
 /* No flags look like this: a page that the module counts as done but says nothing of */
 #define NOT_FILLED UINT64_MAX
 
+/* Small pages of a huge one */
+#define HUGE_PAGES 512
+
 static int call(int fd, unsigned long command, void *argument)
 {
 	return ioctl(fd, command, argument) ? errno : 0;
@@ -106,6 +109,89 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 		if (!agree(&request, raw[i], elements[i]))
 			seen->error = EPROTO;
 	}
+}
+
+/*
+ * What the kernel left of each page says the same as what the module makes of it. Of a huge page it has one word,
+ * for all of it.
+ */
+static bool move_agrees(const struct hmm_harness_move *move, const uint64_t *pages, const uint64_t *before,
+			const uint64_t *after, const uint64_t *places)
+{
+	uint64_t collected = 0, moved = 0, src = 0, dst = 0, now = 0, rest = 0, whole = 0;
+
+	for (uint64_t i = 0; i < move->npages; i++) {
+		bool has;
+
+		if (!rest) {
+			src = before[i];
+			rest = src & move->raw_compound ? HUGE_PAGES : 1;
+			whole = rest > 1 && places[i] & move->raw_compound;
+			collected += !!(src & move->raw_migrate);
+		}
+		rest--;
+		if (!whole || rest == HUGE_PAGES - 1) {
+			now = after[i];
+			dst = places[i];
+		}
+		has = now & move->raw_migrate;
+		/* What did not migrate has no place, and what is not to migrate does not begin to. */
+		if ((has && !dst) || (has && !(src & move->raw_migrate)) ||
+		    !(pages[i] & HMM_HARNESS_PAGE_COLLECTED) != !(src & move->raw_migrate) ||
+		    !(pages[i] & HMM_HARNESS_PAGE_VALID) != !(src & move->raw_valid) ||
+		    !(pages[i] & HMM_HARNESS_PAGE_WRITE) != !(src & move->raw_write) ||
+		    !(pages[i] & HMM_HARNESS_PAGE_COMPOUND) != !(src & move->raw_compound) ||
+		    !(pages[i] & HMM_HARNESS_PAGE_MOVED) != !has ||
+		    !(pages[i] & HMM_HARNESS_PAGE_WHOLE) != !(has && whole))
+			return false;
+		moved += has;
+	}
+	return collected == move->collected && moved == move->moved;
+}
+
+static void move_pages(int fd, const struct wire_operation *operation, struct wire_observation *seen,
+		       uint64_t *elements, uint64_t *raw)
+{
+	uint8_t choices[HMM_HARNESS_MOVE_MAX_PAGES];
+	uint64_t length = operation->value >> WIRE_MOVE_LENGTH_SHIFT;
+	uint64_t *before = raw, *after = before + HMM_HARNESS_MOVE_MAX_PAGES;
+	uint64_t *places = after + HMM_HARNESS_MOVE_MAX_PAGES;
+	struct hmm_harness_move move = {
+		.size = sizeof(move),
+		.flags = operation->argument >> WIRE_MOVE_FLAGS_SHIFT,
+		.addr = operation->address,
+		.npages = operation->npages,
+		.sources = operation->argument >> WIRE_MOVE_SOURCES_SHIFT & 7,
+		.choices = (uintptr_t)choices,
+		.pages = (uintptr_t)elements,
+		.before = (uintptr_t)before,
+		.after = (uintptr_t)after,
+		.places = (uintptr_t)places,
+	};
+
+	for (uint64_t i = 0; i < operation->npages; i++)
+		choices[i] = operation->value >> 2 * (i % length) & 3;
+	seen->error = call(fd, HMM_HARNESS_MOVE, &move);
+	if (seen->error == EOPNOTSUPP)
+		seen->status = WIRE_UNSUPPORTED;
+	if (seen->error)
+		return;
+	seen->count = operation->npages;
+	if (!move_agrees(&move, elements, before, after, places))
+		seen->error = EPROTO;
+}
+
+static void evict_pages(int fd, uint32_t flags, struct wire_observation *seen, uint64_t *elements)
+{
+	struct hmm_harness_evict evict = { .size = sizeof(evict), .flags = flags };
+
+	seen->error = call(fd, HMM_HARNESS_EVICT, &evict);
+	if (seen->error == EOPNOTSUPP && flags)
+		seen->status = WIRE_UNSUPPORTED;
+	if (seen->error)
+		return;
+	elements[seen->count++] = evict.moved;
+	elements[seen->count++] = evict.left;
 }
 
 static int watch(int fd, unsigned long command, uint32_t flags, const struct wire_operation *operation,
@@ -235,7 +321,7 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		    uint64_t *scratch)
 {
 	struct hmm_harness_bind bind = { .size = sizeof(bind) };
-	struct hmm_harness_evict evict = { .size = sizeof(evict) };
+	struct hmm_harness_returns returns = { .size = sizeof(returns) };
 	struct hmm_harness_usage usage = { .size = sizeof(usage) };
 	struct hmm_harness_events events = { .size = sizeof(events) };
 
@@ -303,11 +389,17 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		move_data(fd, operation, seen, elements, scratch);
 		break;
 	case WIRE_EVICT:
-		seen->error = call(fd, HMM_HARNESS_EVICT, &evict);
-		if (!seen->error) {
-			elements[seen->count++] = evict.moved;
-			elements[seen->count++] = evict.left;
-		}
+	case WIRE_EVICT_BY:
+		evict_pages(fd, operation->argument, seen, elements);
+		return seen->status == WIRE_DONE;
+	case WIRE_MOVE:
+		move_pages(fd, operation, seen, elements, scratch);
+		return seen->status == WIRE_DONE;
+	case WIRE_RETURNS:
+		returns.count = operation->argument ? HMM_HARNESS_REFUSE_ALL : 0;
+		seen->error = call(fd, HMM_HARNESS_RETURNS, &returns);
+		if (!seen->error)
+			elements[seen->count++] = returns.refused;
 		break;
 	case WIRE_USAGE:
 		seen->error = call(fd, HMM_HARNESS_USAGE, &usage);

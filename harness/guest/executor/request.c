@@ -28,8 +28,8 @@ const struct binding *request_binding(uint32_t number)
 
 bool request_is_device(uint16_t code)
 {
-	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_TO_DEVICE_SHORT) ||
-	       (code >= WIRE_DMA && code <= WIRE_REFUSE) || code == WIRE_EVENTS;
+	return (code >= WIRE_BIND && code <= WIRE_USAGE) || (code >= WIRE_REQUEST && code <= WIRE_REFUSE) ||
+	       code == WIRE_EVENTS;
 }
 
 /* The most elements that the observation of @operation can have */
@@ -50,10 +50,14 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_DMA:
 	case WIRE_EXCLUSIVE:
 	case WIRE_TO_DEVICE_SHORT:
+	case WIRE_MOVE:
 		return operation->npages;
 	case WIRE_SEQUENCE:
 		return 4;
+	case WIRE_RETURNS:
+		return 1;
 	case WIRE_EVICT:
+	case WIRE_EVICT_BY:
 		return 2;
 	case WIRE_USAGE:
 		return 6;
@@ -74,6 +78,8 @@ static bool has_range(uint16_t code)
 	case WIRE_BIND:
 	case WIRE_UNBIND:
 	case WIRE_EVICT:
+	case WIRE_EVICT_BY:
+	case WIRE_RETURNS:
 	case WIRE_USAGE:
 	case WIRE_EVENTS:
 		return false;
@@ -126,6 +132,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
 	case WIRE_TABLE:
+	case WIRE_RETURNS:
 		if (operation->argument > 1)
 			return "unknown access";
 		break;
@@ -148,6 +155,19 @@ static const char *find_fault(const struct wire_operation *operation)
 			return "unknown request";
 		return length < 1 || length > WIRE_REQUEST_MAX_PATTERN ? "pattern out of range" : NULL;
 	}
+	case WIRE_MOVE: {
+		uint64_t length = operation->value >> WIRE_MOVE_LENGTH_SHIFT;
+
+		if (operation->npages > HMM_HARNESS_MOVE_MAX_PAGES)
+			return "npages out of range";
+		if (operation->argument >> WIRE_MOVE_ARGUMENT_BITS)
+			return "unknown move";
+		return length < 1 || length > WIRE_MOVE_MAX_CHOICES ? "choices out of range" : NULL;
+	}
+	case WIRE_EVICT_BY:
+		if (operation->argument != HMM_HARNESS_EVICT_RANGE && operation->argument != HMM_HARNESS_EVICT_NUMBERS)
+			return "unknown look-up";
+		break;
 	case WIRE_REMAP:
 		if (!range_is_valid(operation->value, operation->npages))
 			return "new address out of range";

@@ -82,6 +82,17 @@
 #define HMM_HARNESS_PAGE_DMA 0x100000
 /* EXCLUSIVE, TABLE, READ and WRITE only: the device has it to itself. */
 #define HMM_HARNESS_PAGE_EXCLUSIVE 0x8000
+/* MOVE only: migrate_vma_setup() collected it: it, or what is not there, may move. */
+#define HMM_HARNESS_PAGE_COLLECTED 0x10000
+/* MOVE only: ... as a part of a huge page, or of a hole of that size */
+#define HMM_HARNESS_PAGE_COMPOUND 0x20000
+/* MOVE only: it moved as a part of a huge page */
+#define HMM_HARNESS_PAGE_WHOLE 0x40000
+/*
+ * HMM named another page of the same huge page: the number does not fit the
+ * address. The device goes on with the right one.
+ */
+#define HMM_HARNESS_PAGE_SHIFTED 0x80000
 
 /* hmm_harness_info.capabilities */
 #define HMM_HARNESS_CAP_MIRROR 0x1
@@ -100,6 +111,10 @@
 #define HMM_HARNESS_CAP_EXCLUSIVE 0x200
 /* The memory that HMM_HARNESS_CAP_DEVMEM speaks of is coherent: the CPU reaches it */
 #define HMM_HARNESS_CAP_COHERENT 0x4000
+/* RETURNS; MOVE comes with HMM_HARNESS_CAP_DEVMEM */
+#define HMM_HARNESS_CAP_RETURNS 0x400
+/* HMM_HARNESS_EVICT_RANGE; _NUMBERS where the kernel has that, too */
+#define HMM_HARNESS_CAP_EVICT_RANGE 0x800
 
 /**
  * struct hmm_harness_info - HMM_HARNESS_INFO
@@ -328,6 +343,126 @@ struct hmm_harness_watch {
 	__aligned_u64 strays;
 };
 
+/* hmm_harness_move.flags: one of the first two, and any of the others */
+#define HMM_HARNESS_MOVE_TO_DEVICE 0x1
+#define HMM_HARNESS_MOVE_TO_SYSTEM 0x2
+#define HMM_HARNESS_MOVE_COMPOUND 0x4
+#define HMM_HARNESS_MOVE_STRANGE_FAULT 0x8
+
+/* hmm_harness_move.sources: which pages are taken; of one device at most */
+#define HMM_HARNESS_FROM_SYSTEM 0x1
+#define HMM_HARNESS_FROM_OWN 0x2
+#define HMM_HARNESS_FROM_OTHER 0x4 /* of the other device of this binding */
+
+/* What becomes of a page */
+#define HMM_HARNESS_CHOOSE_MOVE 0
+#define HMM_HARNESS_CHOOSE_STAY 1
+#define HMM_HARNESS_CHOOSE_PIECES 2	/* move, a huge page to small ones */
+
+#define HMM_HARNESS_MOVE_MAX_PAGES 512
+
+/**
+ * struct hmm_harness_move - HMM_HARNESS_MOVE
+ * @size: sizeof(struct hmm_harness_move)
+ * @flags: HMM_HARNESS_MOVE_*
+ * @addr: first address
+ * @npages: length in pages, 1 to HMM_HARNESS_MOVE_MAX_PAGES, else -E2BIG
+ * @sources: HMM_HARNESS_FROM_*
+ * @reserved: must be zero
+ * @choices: user pointer to @npages __u8, HMM_HARNESS_CHOOSE_* of each page; 0
+ *           to move them all
+ * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
+ *         not wanted
+ * @before: user pointer to @npages __u64, filled with migrate_vma.src as
+ *          migrate_vma_setup() left it; 0 if not wanted
+ * @after: user pointer to @npages __u64, filled with migrate_vma.src as
+ *         migrate_vma_pages() left it; 0 if not wanted
+ * @places: user pointer to @npages __u64, filled with migrate_vma.dst after
+ *          that; 0 if not wanted
+ * @collected: (out) migrate_vma.cpages after migrate_vma_setup()
+ * @moved: (out) how many pages moved
+ * @raw_valid: (out) MIGRATE_PFN_VALID of this kernel
+ * @raw_migrate: (out) MIGRATE_PFN_MIGRATE
+ * @raw_write: (out) MIGRATE_PFN_WRITE
+ * @raw_compound: (out) MIGRATE_PFN_COMPOUND, 0 where there is none
+ *
+ * One migration: migrate_vma_setup(), migrate_vma_pages() and
+ * migrate_vma_finalize() once each, with every choice that they leave to a
+ * driver. Nothing is entered into the device's page table. @pages has of what
+ * migrate_vma_setup() says _COLLECTED, _VALID where there is a page, and _WRITE;
+ * and _MOVED. A page stays if @choices say so, if there is no memory for it, or
+ * if it is not of @sources where the kernel leaves that to the driver (binding
+ * `mirror`). System memory that is to move to system memory moves only if it is
+ * anonymous and not merged.
+ *
+ * COMPOUND: huge pages, and holes of their size, are collected and move whole:
+ * MIGRATE_VMA_SELECT_COMPOUND; -EOPNOTSUPP where there is none. @choices has for
+ * all of it what it has for the first page. Where there is no large page for it,
+ * small ones take its place. @pages says _COMPOUND of all of it, _WHOLE where it is
+ * still in one piece; @before is as the kernel has it, with a word for the first
+ * page only.
+ *
+ * STRANGE_FAULT: with a migrate_vma.fault_page that is no page of a device,
+ * which the kernel refuses: -EINVAL. -EOPNOTSUPP where there is no such member.
+ *
+ * -EINVAL: there is no mapping that has all of the range, or it is of a kind
+ * that never migrates. A call that fails has moved nothing, except with -EFAULT,
+ * when results could not be told.
+ *
+ * MIGRATE_PFN_MIGRATE is never cleared in migrate_vma.src: the kernel wants that
+ * left alone.
+ */
+struct hmm_harness_move {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 addr;
+	__aligned_u64 npages;
+	__u32 sources;
+	__u32 reserved;
+	__aligned_u64 choices;
+	__aligned_u64 pages;
+	__aligned_u64 before;
+	__aligned_u64 after;
+	__aligned_u64 places;
+	__aligned_u64 collected;
+	__aligned_u64 moved;
+	__aligned_u64 raw_valid;
+	__aligned_u64 raw_migrate;
+	__aligned_u64 raw_write;
+	__aligned_u64 raw_compound;
+};
+
+/* hmm_harness_returns.count: for good */
+#define HMM_HARNESS_REFUSE_ALL 0xffffffffffffffff
+
+/**
+ * struct hmm_harness_returns - HMM_HARNESS_RETURNS
+ * @size: sizeof(struct hmm_harness_returns)
+ * @flags: must be zero
+ * @count: how many to refuse; 0 for none any more
+ * @refused: (out) how many were refused since the last call
+ *
+ * migrate_to_ram() fails the next @count times that a CPU touches memory of this
+ * device in the process that the file is bound to, also on behalf of the kernel
+ * or of another device: the access ends in SIGBUS, the page stays. A device does
+ * so to one process at a time, the last one; it ends when a file that is bound
+ * to that is unbound.
+ *
+ * There is no way to fail for lack of memory: before v5.16, VM_FAULT_OOM in a
+ * page fault calls the OOM killer, which kills whom it likes; since then the
+ * kernel complains, and the access begins again.
+ */
+struct hmm_harness_returns {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 count;
+	__aligned_u64 refused;
+};
+
+/* hmm_harness_evict.flags, at most one */
+#define HMM_HARNESS_EVICT_RANGE 0x1
+#define HMM_HARNESS_EVICT_NUMBERS 0x2
+
 /**
  * struct hmm_harness_sequence - HMM_HARNESS_SEQUENCE
  * @size: sizeof(struct hmm_harness_sequence)
@@ -432,12 +567,15 @@ struct hmm_harness_refuse {
 /**
  * struct hmm_harness_evict - HMM_HARNESS_EVICT
  * @size: sizeof(struct hmm_harness_evict)
- * @flags: must be zero
+ * @flags: HMM_HARNESS_EVICT_*
  * @moved: (out) pages that went back to system memory, of every process
  * @left: (out) pages still in use afterwards
  *
  * A page that somebody has in hand at that moment stays, as does a coherent page
- * that is pinned.
+ * that is pinned. RANGE lets the kernel
+ * find the pages by migrate_device_range(), NUMBERS by migrate_device_pfns();
+ * -EOPNOTSUPP where it has no such function. These leave alone as well what a
+ * process has that changes its mappings at that moment.
  */
 struct hmm_harness_evict {
 	__u32 size;
@@ -517,6 +655,8 @@ struct hmm_harness_events {
 #define HMM_HARNESS_REFUSE _IO(HMM_HARNESS_TYPE, 0x1b)
 #define HMM_HARNESS_EXCLUSIVE _IO(HMM_HARNESS_TYPE, 0x13)
 #define HMM_HARNESS_MIGRATE_SHORT _IO(HMM_HARNESS_TYPE, 0x14)
+#define HMM_HARNESS_MOVE _IO(HMM_HARNESS_TYPE, 0x15)
+#define HMM_HARNESS_RETURNS _IO(HMM_HARNESS_TYPE, 0x16)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
 
 #endif /* _UAPI_HMM_HARNESS_H */

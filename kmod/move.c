@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * HMM_HARNESS_MOVE: one migration, with every choice that the kernel leaves to a
+ * driver made by the caller.
+ */
+#include "compat.h"
+
+#ifdef HH_DEVMEM
+
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+#define HH_MOVE_TO (HMM_HARNESS_MOVE_TO_DEVICE | HMM_HARNESS_MOVE_TO_SYSTEM)
+#define HH_FROM_DEVICES (HMM_HARNESS_FROM_OWN | HMM_HARNESS_FROM_OTHER)
+
+static u64 hh_describe_source(unsigned long src)
+{
+	return (src & MIGRATE_PFN_MIGRATE ? HMM_HARNESS_PAGE_COLLECTED : 0) |
+	       (src & MIGRATE_PFN_VALID ? HMM_HARNESS_PAGE_VALID : 0) |
+	       (src & MIGRATE_PFN_WRITE ? HMM_HARNESS_PAGE_WRITE : 0) |
+	       (src & HH_MIGRATE_COMPOUND ? HMM_HARNESS_PAGE_COMPOUND : 0);
+}
+
+static bool hh_is_source(struct hh_device *device,
+			 const struct hh_migration *move, struct page *from)
+{
+	u32 sources = move->chosen->args->sources;
+
+	if (is_zone_device_page(from)) {
+		if (sources & HMM_HARNESS_FROM_OTHER)
+			device = hh_other_device(device);
+		return sources & HH_FROM_DEVICES &&
+		       hh_devmem_owns(device, from) && hh_devmem_is_live(from);
+	}
+	if (!(sources & HMM_HARNESS_FROM_SYSTEM))
+		return false;
+	/* The pages of files have more to them than what is copied here. */
+	if (!move->to_device)
+		return PageAnon(from) && !hh_is_merged(from);
+	return !hh_is_merged(from) || device->binding->evict_merged;
+}
+
+/* Returns where the page at @addr goes, with its data there, or 0. */
+static unsigned long hh_place(struct hh_device *device,
+			      struct hh_migration *move, unsigned long src,
+			      unsigned long addr)
+{
+	struct page *to = hh_devmem_target(device, move, addr);
+
+	if (!to) {
+		move->failed++;
+		return 0;
+	}
+	/* No page: there was none, or the zero page. */
+	hh_devmem_fill(to, migrate_pfn_to_page(src));
+	return hh_migrate_dst(to);
+}
+
+/**
+ * hh_move_copy() - hh_migration_copy() as the caller chose it
+ * @device: the device
+ * @move: the migration
+ */
+void hh_move_copy(struct hh_device *device, struct hh_migration *move)
+{
+	const struct hh_move *chosen = move->chosen;
+	unsigned long i, j, n;
+
+	chosen->args->collected = 0;
+	for (i = 0; i < move->npages; i += n) {
+		unsigned long src = move->src[i];
+		struct page *from = migrate_pfn_to_page(src);
+		u8 choice = HMM_HARNESS_CHOOSE_MOVE;
+
+		n = src & HH_MIGRATE_COMPOUND ? HH_WHOLE : 1;
+		for (j = i; j < i + n; j++) {
+			chosen->before[j] = move->src[j];
+			move->pages[j] = hh_describe_source(src);
+		}
+		if (!(src & MIGRATE_PFN_MIGRATE))
+			continue;
+		chosen->args->collected++;
+		if (chosen->choices)
+			choice = chosen->choices[i];
+		if (choice == HMM_HARNESS_CHOOSE_STAY ||
+		    (from && !hh_is_source(device, move, from)))
+			continue;
+		if (n > 1)
+			hh_place_whole(device, move, i,
+				       choice == HMM_HARNESS_CHOOSE_PIECES);
+		else
+			move->dst[i] = hh_place(device, move, src,
+						move->start +
+						(i << PAGE_SHIFT));
+	}
+}
+
+static int hh_check_move(struct hh_device *device,
+			 const struct hmm_harness_move *args)
+{
+	u64 end;
+
+	if (!device->devmem.npages)
+		return -EOPNOTSUPP;
+	if (args->flags & HMM_HARNESS_MOVE_STRANGE_FAULT &&
+	    !device->binding->faults_strangely)
+		return -EOPNOTSUPP;
+	if (args->flags & HMM_HARNESS_MOVE_COMPOUND &&
+	    (!device->binding->moves_whole || device->devmem.address))
+		return -EOPNOTSUPP;
+	if (hweight32(args->flags & HH_MOVE_TO) != 1)
+		return -EINVAL;
+	if (args->sources & ~(HMM_HARNESS_FROM_SYSTEM | HH_FROM_DEVICES))
+		return -EINVAL;
+	/* The kernel takes one owner. */
+	if ((args->sources & HH_FROM_DEVICES) == HH_FROM_DEVICES)
+		return -EINVAL;
+	if (args->addr & ~PAGE_MASK || !args->npages || args->reserved)
+		return -EINVAL;
+	if (args->npages > HMM_HARNESS_MOVE_MAX_PAGES)
+		return -E2BIG;
+	if (check_add_overflow(args->addr, args->npages << PAGE_SHIFT, &end))
+		return -EINVAL;
+	return 0;
+}
+
+/* Returns what becomes of each page, to be freed; NULL where all move. */
+static u8 *hh_get_choices(const struct hmm_harness_move *args)
+{
+	u8 *choices;
+	u64 i;
+
+	if (!args->choices)
+		return NULL;
+	choices = memdup_user(u64_to_user_ptr(args->choices), args->npages);
+	if (IS_ERR(choices))
+		return choices;
+	for (i = 0; i < args->npages; i++) {
+		if (choices[i] > HMM_HARNESS_CHOOSE_PIECES) {
+			kfree(choices);
+			return ERR_PTR(-EINVAL);
+		}
+	}
+	return choices;
+}
+
+static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
+{
+	struct hh_device *device = work->mirror->device;
+	struct hmm_harness_move *args = chosen->args;
+	struct hh_migration move = {
+		.start = args->addr,
+		.npages = args->npages,
+		.to_device = args->flags & HMM_HARNESS_MOVE_TO_DEVICE,
+		.whole = args->flags & HMM_HARNESS_MOVE_COMPOUND,
+		.src = work->src,
+		.dst = work->dst,
+		.chosen = chosen,
+		.pages = work->pages,
+	};
+	int ret;
+
+	/* The driver is not asked at all when there is nothing to move. */
+	memset(work->pages, 0, args->npages * sizeof(work->pages[0]));
+	memset(work->cpu, 0, args->npages * sizeof(work->cpu[0]));
+	memset(work->src, 0, args->npages * sizeof(work->src[0]));
+	memset(work->dst, 0, args->npages * sizeof(work->dst[0]));
+	if (mmap_read_lock_killable(work->mm))
+		return -EINTR;
+	/* Whether this is a mapping, and has all of it, is left to the kernel. */
+	move.vma = vma_lookup(work->mm, move.start);
+	ret = device->binding->migrate(device, &move);
+	mmap_read_unlock(work->mm);
+	args->moved = move.moved;
+	args->raw_valid = MIGRATE_PFN_VALID;
+	args->raw_migrate = MIGRATE_PFN_MIGRATE;
+	args->raw_write = MIGRATE_PFN_WRITE;
+	args->raw_compound = HH_MIGRATE_COMPOUND;
+	return ret;
+}
+
+static int hh_tell_move(struct hh_work *work,
+			const struct hmm_harness_move *args)
+{
+	int ret;
+
+	ret = hh_put_numbers(args->pages, work->pages, args->npages);
+	if (!ret)
+		ret = hh_put_numbers(args->before, work->cpu, args->npages);
+	if (!ret)
+		ret = hh_put_numbers(args->after, work->src, args->npages);
+	if (!ret)
+		ret = hh_put_numbers(args->places, work->dst, args->npages);
+	return ret;
+}
+
+/**
+ * hh_move() - HMM_HARNESS_MOVE
+ * @file: whose memory
+ * @args: what the caller asked for
+ *
+ * Return: 0, those of hh_work_begin(), those of migrate_vma_setup(), -EINTR,
+ * -EFAULT, or -EOPNOTSUPP
+ */
+int hh_move(struct hh_file *file, struct hmm_harness_move *args)
+{
+	struct hh_move chosen = { .args = args };
+	struct hh_work *work;
+	u8 *choices;
+	int ret;
+
+	BUILD_BUG_ON(HMM_HARNESS_MOVE_MAX_PAGES > HH_CHUNK);
+	BUILD_BUG_ON(sizeof(unsigned long) != sizeof(u64));
+
+	ret = hh_check_move(file->device, args);
+	if (ret)
+		return ret;
+	choices = hh_get_choices(args);
+	if (IS_ERR(choices))
+		return PTR_ERR(choices);
+	work = hh_work_begin(file, args->addr, args->npages);
+	if (IS_ERR(work)) {
+		ret = PTR_ERR(work);
+		goto free;
+	}
+	chosen.choices = choices;
+	chosen.before = work->cpu;
+	ret = hh_move_once(work, &chosen);
+	if (!ret)
+		ret = hh_tell_move(work, args);
+	hh_work_end(work);
+free:
+	kfree(choices);
+	return ret;
+}
+
+#endif /* HH_DEVMEM */
