@@ -90,7 +90,7 @@ def test_the_main_job(surroundings: dict[str, str], tmp_path: Path) -> None:
         assert line["status"] in {"PASS", "SKIP"}
         assert line["reason"] or line["status"] == "PASS"
         assert " run --kernel debian:6.1 " in line["replay"]
-        assert line["seconds"] > 0
+        assert line["seconds"] > 0 or line["status"] == "SKIP"  # which may have been known without running it
 
 
 def test_a_divergence_is_explained_and_its_replay_command_replays_it(surroundings: dict[str, str]) -> None:
