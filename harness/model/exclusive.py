@@ -84,6 +84,7 @@ class Exclusives:
             if pte.huge:
                 failed = self._split(step.actor, space, number, observed.error)
                 if failed and len(observed.elements) == index:
+                    self._take_behind(step, number, observed)
                     return Expectation(frozenset({0, failed}), tuple(allowed))
             if self._is_tail(pte, seen):
                 pte.exclusive = Known.MAYBE
@@ -126,6 +127,29 @@ class Exclusives:
         pte.exclusive = Known.YES
         mirror.entries[number] = (pte.page, Known.YES)
         mirror.held[number] = self._state.rules.exclusive_kept
+
+    def _take_behind(self, step: Exclusive, failed: int, observed: Observation) -> None:
+        """It may have got any page behind the one that failed: all are asked for at once before each is by itself.
+
+        lib/test_hmm.c dmirror_exclusive(), harness/guest/executor/test_hmm.c exclusive()
+        """
+        mirror = self._state.mirrors[step.actor]
+        space = mirror.space
+        for number in self._state.pages(step.span):
+            if number <= failed:
+                continue
+            if self._ask(space, number, observed, shown=len(observed.elements)):
+                return
+            if not self._grantable(space, number):
+                continue
+            pte = space.ptes[number]
+            if pte.huge:
+                self._split(step.actor, space, number, 0)
+            pte.exclusive = Known.MAYBE
+            self._state.may_hear(space, (number,), Happening.EXCLUSIVE, by=step.actor)
+            self._state.may_hear(space, (number,), Happening.EXCLUSIVE)
+            mirror.entries[number] = (pte.page, Known.YES)
+            mirror.held[number] = False
 
     # Huge pages are mapped as small ones first. The older function takes all of such a page from the CPU when it is
     # asked for the first of it, and grants no other.

@@ -52,6 +52,9 @@ class Migration:
                     allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
             whole = self._is_whole(space, number, step) and number // HUGE_PAGES != split
+            if moves and not whole and short is Known.NO and self._stays_huge(space, number, seen):
+                allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
+                continue
             if moves and short is Known.MAYBE:
                 short = Known.NO
                 unsure = True
@@ -94,6 +97,17 @@ class Migration:
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
+
+    def _stays_huge(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
+        """Whether a driver says that a part of a huge page did not move.
+
+        Such a page is split first, which fails while anybody else has a reference to it: mm/migrate_device.c
+        migrate_vma_collect_pmd().
+        """
+        pte = space.ptes.get(number)
+        if pte is None or not pte.huge or pte.page.zero or not self._state.rules.shows_moves or not shown:
+            return False
+        return not any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)
 
     def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """A page that a device has to itself does not move: migrate_vma_collect_pmd(). Was it such a page?
