@@ -85,6 +85,7 @@ union args {
 		uint64_t npages;
 	} head;
 	struct hmm_harness_request request;
+	struct hmm_harness_move move;
 	unsigned char bytes[512];
 };
 
@@ -119,11 +120,15 @@ struct call {
 };
 
 static void fill_request(union args *args);
+static void fill_move_in(union args *args);
+static void fill_move_out(union args *args);
 static int run_open(int fd);
 static int run_touch(int fd);
 
 #define RANGE .size = sizeof(struct hmm_harness_range), .range = true, .pages = offsetof(struct hmm_harness_range, pages)
 #define DATA RANGE, .data = offsetof(struct hmm_harness_range, data)
+#define MOVE .size = sizeof(struct hmm_harness_move), .range = true, .capability = HMM_HARNESS_CAP_DEVMEM, \
+	.pages = offsetof(struct hmm_harness_move, pages)
 #define WATCH .size = sizeof(struct hmm_harness_watch), .range = true, .capability = HMM_HARNESS_CAP_WATCH
 #define DMA .size = sizeof(struct hmm_harness_dma), .range = true, .capability = HMM_HARNESS_CAP_DMA, .error = EIO
 
@@ -145,6 +150,12 @@ static const struct call calls[] = {
 	{ "MIGRATE_SHORT", HMM_HARNESS_MIGRATE_SHORT, RANGE, .capability = HMM_HARNESS_CAP_DEVMEM },
 	{ "EXCLUSIVE", HMM_HARNESS_EXCLUSIVE, RANGE, .capability = HMM_HARNESS_CAP_EXCLUSIVE, .error = EBUSY },
 	{ "EVICT", HMM_HARNESS_EVICT, .size = sizeof(struct hmm_harness_evict), .capability = HMM_HARNESS_CAP_EVICT },
+	{ "EVICT-range", HMM_HARNESS_EVICT, .size = sizeof(struct hmm_harness_evict), .flags = HMM_HARNESS_EVICT_RANGE,
+	  .capability = HMM_HARNESS_CAP_EVICT_RANGE },
+	{ "MOVE-in", HMM_HARNESS_MOVE, MOVE, .flags = HMM_HARNESS_MOVE_TO_DEVICE, .fill = fill_move_in },
+	{ "MOVE-out", HMM_HARNESS_MOVE, MOVE, .flags = HMM_HARNESS_MOVE_TO_SYSTEM, .fill = fill_move_out },
+	{ "RETURNS", HMM_HARNESS_RETURNS, .size = sizeof(struct hmm_harness_returns),
+	  .capability = HMM_HARNESS_CAP_RETURNS },
 	{ "TABLE", HMM_HARNESS_TABLE, RANGE },
 	{ "REQUEST", HMM_HARNESS_REQUEST, .size = sizeof(struct hmm_harness_request), .range = true,
 	  .pages = offsetof(struct hmm_harness_request, pages), .capability = HMM_HARNESS_CAP_REQUEST,
@@ -245,6 +256,18 @@ static void fill_request(union args *args)
 	args->request.mask = HMM_HARNESS_ASK_FAULT | HMM_HARNESS_ASK_WRITE;
 	args->request.asked = (uintptr_t)asked;
 	args->request.raw = (uintptr_t)raw;
+}
+
+static void fill_move_in(union args *args)
+{
+	args->move.sources = HMM_HARNESS_FROM_SYSTEM;
+	args->move.before = (uintptr_t)raw;
+}
+
+static void fill_move_out(union args *args)
+{
+	args->move.sources = HMM_HARNESS_FROM_OWN;
+	args->move.before = (uintptr_t)raw;
 }
 
 /* What the device stores is what the CPU wrote, so that it is known without a look at what was done. */
