@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* 6.19: what a page table entry says that is not present has a type. */
 #include <linux/mm.h>
+#include <linux/swap.h>
 #include <linux/leafops.h>
 
 static bool __maybe_unused probe(pte_t pte)

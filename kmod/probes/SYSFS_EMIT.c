@@ -2,5 +2,5 @@
 /* 5.10 */
 #include <linux/sysfs.h>
 
-static int (*const probe)(char *, const char *, ...) __maybe_unused =
+static __printf(2, 3) int (*const probe)(char *, const char *, ...) __maybe_unused =
 	sysfs_emit;
