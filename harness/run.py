@@ -7,8 +7,8 @@ One VM is enough here; harness/pool.py spreads a plan over several, harness/matr
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.compare import Comparison, Verdict, compare, obstacle
 from harness.defaults import DEFAULT_TIMEOUT
@@ -23,7 +23,7 @@ from harness.report.results import PageTables, Report, Result
 from harness.target.bugs import with_bug
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes
-from harness.target.lab import Execution, Lab
+from harness.target.lab import Execution, Lab, Leak
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
@@ -60,15 +60,15 @@ class Plan:
     command: Sequence[str] = ("hmm-harness",)
 
 
-def run(plan: Plan, lab: Lab) -> Iterator[Result]:
-    """A result for each program and binding, in order, as they come.
+def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
+    """A result for each program and binding, in order, as they come. `closing`: the VM is not used any more then.
 
     Raises `UsageError` if the driver knows no such mistake, `HarnessError` if our module did not load.
     """
     missing = survey(plan, lab)
     for program in plan.programs:
         yield from run_task(Task(program, tuple(plan.bindings)), plan, lab, missing)
-    yield from last_words(lab)
+    yield from last_words(lab) if closing else _late_words(lab)
 
 
 @dataclass(frozen=True)
@@ -102,32 +102,113 @@ def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> It
     there is another result of that program, which is the last word on it, and the next one is run in a clean VM.
     """
     for binding in task.bindings:
-        yield from last_words(lab)
+        yield from _late_words(lab)
         try:
-            result = _run_one(task.program, binding, plan, lab, missing.get(binding))
+            result = yield from _run_one(task.program, binding, plan, lab, missing.get(binding))
         except _LateWordsError as late:
-            yield late.result
-            lab.discard()
-            result = _run_one(task.program, binding, plan, lab, missing.get(binding))
-        if result.status in (Verdict.PASS, Verdict.DEVIATION):
-            lab.memo = result
-        elif result.status is not Verdict.SKIP:
-            lab.discard()
+            yield from _end(lab, late.result)
+            result = yield from _run_one(task.program, binding, plan, lab, missing.get(binding))
         yield result
+        if result.status not in (Verdict.PASS, Verdict.DEVIATION, Verdict.SKIP):
+            yield from leaks(lab)
+            lab.discard()
 
 
 def last_words(lab: Lab) -> Iterator[Result]:
+    """The last word on programs that ran in the VM at hand, which is the end of it if there is one.
+
+    On the program that ran last, if the kernel complained after its answer; and on those that lost memory.
+    """
+    lost = list(leaks(lab))
+    yield from lost
+    yield from _late_words(lab)
+    if lost:
+        lab.discard()
+
+
+def leaks(lab: Lab) -> Iterator[Result]:
+    """Another result of each program in the VM at hand that lost memory of the kernel's, or may have.
+
+    To be asked before a VM ends: the pages of a device that are not given back are seen at once, this only then.
+    """
+    if isinstance(lab.memo, _Seen):
+        yield from _blame(lab.memo, lab.leaks())
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What ran in a VM so far: the results by the number that the programs have there, in order."""
+
+    results: dict[int, Result] = field(default_factory=dict)
+
+    @property
+    def last(self) -> Result:
+        """Of the program that ran last."""
+        return next(reversed(self.results.values()))
+
+    def nearest(self, numbers: Sequence[int]) -> int:
+        """Who has to tell of what none of these lost: who ran before those that did, or the first.
+
+        It may have been taken before all of them, or by a program whose result did not count.
+        """
+        before = [number for number in self.results if numbers and number < numbers[0]]
+        return before[-1] if before else next(iter(self.results))
+
+
+def _remember(lab: Lab, number: int, result: Result) -> None:
+    if not isinstance(lab.memo, _Seen):
+        lab.memo = _Seen()
+    lab.memo.results[number] = result
+
+
+def _blame(seen: _Seen, found: Sequence[Leak]) -> Iterator[Result]:
+    blamed: dict[int, list[Crash]] = {}
+    shared: dict[int, int] = {}
+    for leak in found:
+        numbers = [number for number in leak.programs if number in seen.results] or [seen.nearest(leak.programs)]
+        for number in numbers:
+            blamed.setdefault(number, []).append(leak.crash)
+            shared[number] = max(shared.get(number, 0), len(numbers) - 1)
+    for number, lost in blamed.items():
+        seen.results[number] = _with_leaks(seen.results[number], lost, others=shared[number])
+        yield seen.results[number]
+
+
+def _with_leaks(before: Result, lost: Sequence[Crash], *, others: int = 0) -> Result:
+    """A result of a program that lost memory; `others` programs may have lost it, too."""
+    whose = f", by this program or {others} others" if others else ""
+    reason = with_bug(f"{lost[0].title}{whose} (found when its VM was looked through)", lost)
+    lines = tuple(line for crash in lost for line in crash.lines)
+    if before.status in (Verdict.PASS, Verdict.DEVIATION):
+        return _at_last(before, reason, lines, reports_of(lost))
+    return replace(
+        before,
+        reason=f"{before.reason}; {reason}",
+        log=(*before.log, *lines),
+        reports=(*before.reports, *reports_of(lost)),
+        explanation=(*before.explanation, "", f"    {reason}", "", *lines),
+    )
+
+
+def _late_words(lab: Lab) -> Iterator[Result]:
     """The last word on the program that ran last in the VM at hand, if the kernel complained after its answer.
 
     The VM is gone then. Nothing was on its console when that program had passed: what is there now, came later.
     """
-    if not isinstance(lab.memo, Result):
+    if not isinstance(lab.memo, _Seen):
         return
     found = crashes(lab.vm().console.splitlines())
     if found:
-        late = _LateWordsError(lab.memo, found)
-        lab.discard()
-        yield late.result
+        yield from _end(lab, _LateWordsError(lab.memo.last, found).result)
+
+
+def _end(lab: Lab, last: Result) -> Iterator[Result]:
+    """`last` is the last word on the program that ran last in the VM at hand, which is given up."""
+    if isinstance(lab.memo, _Seen):
+        lab.memo.results[next(reversed(lab.memo.results))] = last
+    yield last
+    yield from leaks(lab)
+    lab.discard()
 
 
 class _LateWordsError(Exception):
@@ -136,16 +217,20 @@ class _LateWordsError(Exception):
     def __init__(self, before: Result, found: Sequence[Crash]) -> None:
         super().__init__()
         reason = f"{found[0].title} (printed after the program had ended)"
-        lines = [line for crash in found for line in crash.lines]
-        heading = f"{Verdict.CRASHED} {before.program} on {before.kernel} ({before.flavour}), {before.binding}"
-        self.result = replace(
-            before,
-            status=Verdict.CRASHED,
-            reason=reason,
-            log=(*before.log, *lines),
-            reports=reports_of(found),
-            explanation=(heading, f"    {reason}", "", *lines, "", f"  replay: {before.replay}"),
-        )
+        self.result = _at_last(before, reason, [line for crash in found for line in crash.lines], reports_of(found))
+
+
+def _at_last(before: Result, reason: str, lines: Sequence[str], reports: tuple[Report, ...]) -> Result:
+    """What is to be said of a program that had passed, when the kernel's `reports` came."""
+    heading = f"{Verdict.CRASHED} {before.program} on {before.kernel} ({before.flavour}), {before.binding}"
+    return replace(
+        before,
+        status=Verdict.CRASHED,
+        reason=reason,
+        log=(*before.log, *lines),
+        reports=reports,
+        explanation=(heading, f"    {reason}", "", *lines, "", f"  replay: {before.replay}"),
+    )
 
 
 def reports_of(found: Sequence[Crash]) -> tuple[Report, ...]:
@@ -157,7 +242,8 @@ def reports_of(found: Sequence[Crash]) -> tuple[Report, ...]:
 def identity(program: Program, binding: str, plan: Plan, machine: Machine) -> str:
     """The same for the same program on the same binding of the same kernel, driver and guest."""
     keys = (machine.kernel.key, machine.image.key, machine.payload.key)
-    return digest_of(render(program), binding, *plan.wrong, f"{plan.timeout:g}", machine.append, *keys)[:16]
+    append = f"{machine.kernel.append} {machine.append}".strip()
+    return digest_of(render(program), binding, *plan.wrong, f"{plan.timeout:g}", append, *keys)[:16]
 
 
 def verdict_of(error: HarnessError) -> Verdict:
@@ -175,7 +261,10 @@ def replay_command(program: Program, binding: str, plan: Plan, kernel: tuple[str
     return shlex.join([*words, program.name])
 
 
-def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str | None) -> Result:
+def _run_one(
+    program: Program, binding: str, plan: Plan, lab: Lab, missing: str | None
+) -> Generator[Result, None, Result]:
+    """Returns the result of one program; yields what is found of others before their VM ends for it."""
     replay = replay_command(program, binding, plan, (lab.kernel.name, lab.kernel.flavour))
     title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
 
@@ -238,18 +327,26 @@ def _run_one(program: Program, binding: str, plan: Plan, lab: Lab, missing: str 
     except GuestError as error:
         reason = "; ".join(filter(None, [error.message, error.hint]))
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
-    if execution.earlier and isinstance(lab.memo, Result):
-        raise _LateWordsError(lab.memo, execution.earlier)
+    if execution.earlier and isinstance(lab.memo, _Seen):
+        raise _LateWordsError(lab.memo.last, execution.earlier)
     comparison = _judge(program, rules, execution)
     tables: list[PageTables] = []
     remark = ""
+    own: list[Crash] = []
     if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
+        lost = lab.leaks()
+        own = [leak.crash for leak in lost if execution.number in leak.programs or not isinstance(lab.memo, _Seen)]
+        if isinstance(lab.memo, _Seen):
+            yield from _blame(lab.memo, [leak for leak in lost if execution.number not in leak.programs])
         try:
             tables = _tables(program, rules, comparison.divergence.step, plan, lab)
         except GuestError as failure:
             remark = f"page tables: the VM did not survive the second look ({failure.message})"
     reports = reports_of((*execution.earlier, *execution.crashes))
-    return result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=reports)
+    done = result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=reports)
+    if comparison.verdict is not Verdict.FAIL or comparison.divergence is None:  # else it is another VM by now
+        _remember(lab, execution.number, done)
+    return _with_leaks(done, own) if own else done
 
 
 def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:

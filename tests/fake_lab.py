@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A lab without a VM, for tests of the pytest plugin: its kernel does the first thing that the model allows.
 
-Programs say by names of regions what goes wrong instead: `stale`, `oops`, `dead` and so on.
+Programs say by names of regions what goes wrong instead: `stale`, `oops`, `dead` and so on; a test whose name has
+`leaky` makes the kernel lose memory, which is found when the VM ends.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from harness.pytest_plugin.lab import SharedLab
 from harness.pytest_plugin.model import Model
 from harness.pytest_plugin.slots import Slot
 from harness.target.crashes import crashes
-from harness.target.lab import Execution
+from harness.target.lab import Execution, Leak
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
+LOST = (
+    "unreferenced object 0xffff888004a1c000 (size 64):",
+    '  comm "executor", pid 77, jiffies 4294902000',
+    "  backtrace (crc 0):",
+    "    hmm_range_fault+0x3/0x4",
+)
 MISTAKE = "skip-invalidate"
 
 
@@ -32,7 +39,7 @@ def fake_machine(kernel: str, flavour: str) -> Machine:
     return cast(
         Machine,
         SimpleNamespace(
-            kernel=SimpleNamespace(name=kernel, flavour=flavour, release="0", key="0"),
+            kernel=SimpleNamespace(name=kernel, flavour=flavour, release="0", key="0", append=""),
             image=SimpleNamespace(key="0"),
             payload=SimpleNamespace(key="0"),
             append="",
@@ -50,12 +57,15 @@ class FakeLab(SharedLab):
         self._journal = journal
         self._slot = slot  # type: ignore[assignment]
         self._clean = True
+        self.belated = []
+        self._lost: list[Leak] = []
+        self._number = -1
 
     def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.look()
 
     def note(self, line: str) -> None:
         with self._journal.open("a") as journal:
@@ -73,6 +83,10 @@ class FakeLab(SharedLab):
         pass
 
     memo: object = None
+
+    def leaks(self) -> tuple[Leak, ...]:
+        found, self._lost = self._lost, []
+        return tuple(found)
 
     def broken(self) -> str | None:
         return None
@@ -102,6 +116,9 @@ class FakeLab(SharedLab):
             observations = observations[:-1]
         if wrong or "stale" in program.regions:
             observations = tuple(map(_stale, program.steps, observations))
+        self._number += 1
+        if "leaky" in program.name:
+            self._lost.append(Leak((self._number,), crashes(LOST)[0]))
         execution = Execution(
             observations=observations,
             seconds=0.001,
@@ -109,6 +126,7 @@ class FakeLab(SharedLab):
             earlier=(),
             crashes=tuple(crashes(log)),
             residue={"d0": 0, "d1": 0},
+            number=self._number,
         )
         self.first = self.first or (program, execution)
         return execution

@@ -120,6 +120,9 @@ PROVOCATIONS = (
     ),
 )
 
+# Not a line of the log: what is found when somebody looks for it
+LEAK = Provocation("leak", "leak", CrashClass.LEAK, "memory leak in crash_leak", flavour="debug")
+
 
 def build_crash(kernel: Kernel) -> bytes:
     """The module for `kernel`. Raises `BuildError` if it does not build."""

@@ -23,6 +23,7 @@ from harness.guest import kernel
 from harness.guest.agent import Agent, Server
 from harness.guest.files import EXECUTOR_HEADERS, EXECUTOR_SOURCES, GUEST_FILES
 from harness.guest.kernel import AgentError, KernelLog
+from harness.guest.leaks import Kmemleak
 from harness.guest.runner import OUTCOME
 from tests.guest_executor import ROOT, Seen, compile_executor, mapped, operation, request, split
 
@@ -130,6 +131,118 @@ def test_a_command_aside_is_part_of_the_program(agent: Agent, log: Log, tmp_path
     answer, _ = agent.answer(asked, program)
     assert (tmp_path / "mark").read_text() == "done\n"
     assert answer["results"][0]["log"][-1] == "[hmm-harness: printed before this program started, up to here]"
+
+
+class Detector(Kmemleak):
+    """A kmemleak whose scans find what `scans` says, one after the other; `jiffies` is the time."""
+
+    def __init__(self, place: Path, *scans: str) -> None:
+        super().__init__(str(place / "kmemleak"), str(place / "timer_list"), age=0.0)
+        self._file = place / "kmemleak"
+        self._file.write_text("")
+        self._timers = place / "timer_list"
+        self.scans = [*scans]
+        self.told: list[str] = []
+
+    def at(self, jiffies: int | None) -> None:
+        self._timers.write_text("" if jiffies is None else f"  .last_jiffies   : 1\njiffies: {jiffies}\n\ncpu: 1\n")
+
+    def _write(self, words: str) -> None:
+        self.told.append(words)
+        if words == "scan":
+            self._file.write_text(self.scans.pop(0))
+
+
+def lost(jiffies: int, age: str = "") -> str:
+    """As 6.12 says it; 5.10 has an `age` there."""
+    return (
+        f'unreferenced object 0xffff888004a1c000 (size 64):\n  comm "executor", pid 7, jiffies {jiffies}{age}\n'
+        "  hex dump (first 32 bytes):\n    00 01\n  backtrace (crc 0):\n    kmalloc+0x1/0x2\n"
+    )
+
+
+def ask_for_leaks(agent: Agent) -> list[dict[str, Any]]:
+    answer, _ = agent.answer({"do": "leaks"}, b"")
+    assert "error" not in answer
+    leaks: list[dict[str, Any]] = answer["leaks"]
+    return leaks
+
+
+def test_what_was_lost_is_told_with_the_program_in_whose_time_it_was_taken(
+    payload: Path, log: Log, tmp_path: Path
+) -> None:
+    times = {90: [], 100: [0], 150: [0], 200: [0, 1], 201: [1], 999: [1]}
+    found = "".join(
+        lost(when, " (age 7.100s)" if when == 150 else "").replace("kmalloc", f"from_{when}") for when in times
+    )
+    detector = Detector(tmp_path, "", found, found)
+    agent = Agent(str(payload), log.reader, detector)
+    detector.start()
+    assert agent.hello()["info"]["kmemleak"] is True
+    program = a_program(1)
+    numbers = []
+    for jiffies in (100, 200):
+        detector.at(jiffies)
+        answer, _ = agent.answer({"do": "run", "programs": [len(program)]}, program)
+        numbers.append(answer["results"][0]["number"])
+    assert numbers == [0, 1]
+    leaks = ask_for_leaks(agent)
+    assert [leak["programs"] for leak in leaks] == list(times.values())
+    assert leaks[1]["lines"] == lost(100).replace("kmalloc", "from_100").splitlines()
+    assert detector.told == ["scan=off", "scan", "scan", "scan", "clear"]
+
+
+def test_without_a_clock_every_program_may_have_lost_it(payload: Path, log: Log, tmp_path: Path) -> None:
+    detector = Detector(tmp_path, "", lost(150), lost(150))
+    agent = Agent(str(payload), log.reader, detector)
+    detector.start()
+    detector.at(None)
+    program = a_program(1)
+    for _ in range(3):
+        agent.answer({"do": "run", "programs": [len(program)]}, program)
+    assert [leak["programs"] for leak in ask_for_leaks(agent)] == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(("scans", "count"), [(("", ""), 2), (("", lost(1), ""), 3)])
+def test_what_a_later_scan_finds_was_not_lost(
+    payload: Path, log: Log, tmp_path: Path, scans: tuple[str, ...], count: int
+) -> None:
+    detector = Detector(tmp_path, *scans)
+    agent = Agent(str(payload), log.reader, detector)
+    detector.start()
+    log.printer.send(b"6,41,5140900,-;kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)\n")
+    log.printer.send(b"4,42,5140900,-;something else\n")
+    assert ask_for_leaks(agent) == []
+    assert detector.told.count("scan") == count
+    program = a_program(1)
+    answer, _ = agent.answer({"do": "run", "programs": [len(program)]}, program)
+    assert answer["results"][0]["log"] == ["[    5.140900] something else", kernel.EARLIER_LINES]
+
+
+def test_a_kernel_that_does_not_look_for_leaks_says_so(agent: Agent, payload: Path, log: Log, tmp_path: Path) -> None:
+    assert agent.hello()["info"]["kmemleak"] is False
+    answer, _ = agent.answer({"do": "leaks"}, b"")
+    assert "kmemleak is not there, or off" in answer["error"]
+
+    class Broken(Detector):
+        def _write(self, words: str) -> None:
+            if words == "scan":
+                raise PermissionError(1, "Operation not permitted")
+
+    broken = Broken(tmp_path)
+    broken.start()
+    answer, _ = Agent(str(payload), log.reader, broken).answer({"do": "leaks"}, b"")
+    assert answer["error"] == "kmemleak does not look any more: Operation not permitted"
+
+
+def test_what_was_lost_in_the_same_place_is_told_once_and_counted(tmp_path: Path) -> None:
+    elsewhere = lost(1).replace("kmalloc+0x1", "vmalloc+0x1")
+    many = lost(1) * 1000 + elsewhere + lost(2) * 5
+    detector = Detector(tmp_path, "", many, many)
+    detector.start()
+    same, other = detector.find()
+    assert same.lines == [*lost(1).splitlines(), "[hmm-harness: and 1004 objects more of this kind]"]
+    assert other.lines == elsewhere.splitlines()
 
 
 def test_kernel_log_records_are_read_as_dmesg_shows_them(log: Log) -> None:

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-import tests.fake_lab  # noqa: F401
 from harness.program.text import render
 from harness.progress import Progress
 from harness.pytest_plugin import play  # noqa: F401  what is here is not imported anew for each of pytester's runs
@@ -19,6 +18,7 @@ from harness.pytest_plugin.settings import read_settings
 from harness.pytest_plugin.slots import Slot
 from harness.pytest_plugin.writer import Writer
 from harness.target.places import CHECKOUT
+from tests.fake_lab import LOST, FakeLab
 
 pytest_plugins = ["pytester"]
 
@@ -503,6 +503,33 @@ def test_two(hmm_random):
     assert once[0].endswith(" 16")
     assert once != numbers("--hmm-seed=17")
     assert once[0].split()[1] != once[1].split()[1]
+
+
+def test_memory_that_was_lost_is_an_error_of_the_session(run: Pytest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for when a VM ends: the test that lost it has passed then, and is named."""
+    conftest = run.path / "conftest.py"
+    text = conftest.read_text()
+    conftest.write_text(text[: text.index('@pytest.fixture(scope="session")\ndef hmm_lab')])
+    journal = run.path / "journal"
+    monkeypatch.setattr("harness.pytest_plugin.lab.SharedLab", lambda machine, **_: FakeLab(machine, journal))
+    tests = "\n".join(
+        f"def test_{name}(lockstep):\n    {SHORT.format(name, name, name)}" for name in ("x", "leaky", "y")
+    )
+    result = run(tests, "--hmm-binding=interval")
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_y*",
+            "the kernel did not pass in tests that are over:",
+            "test_it.py::test_leaky",
+            "*memory leak in hmm_range_fault (found when its VM was looked through)",
+            *LOST,
+        ]
+    )
+    stale = tests.replace("map y ", "map stale ").replace("a: read y", "d0: bind a\\nd0: table stale")
+    stale = stale.replace("write y ", "write stale ")
+    result = run(stale, "--hmm-binding=interval")
+    result.assert_outcomes(passed=2, failed=1, errors=1)
 
 
 def test_a_vm_whose_kernel_complains_did_not_pass(run: Pytest) -> None:

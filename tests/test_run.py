@@ -17,7 +17,7 @@ from harness.program.text import parse
 from harness.report.results import Result, Run
 from harness.run import Plan, run
 from harness.target.crashes import crashes
-from harness.target.lab import Execution, Lab
+from harness.target.lab import Execution, Lab, Leak
 from harness.target.watchdog import Trouble, VMFailure
 
 PROGRAMS = [parse("a: map x anon 1 rw\na: read x", file=name, name=name) for name in ("one", "two", "three")]
@@ -35,19 +35,24 @@ class FakeLab:
     """
 
     def __init__(self, *, now: str = "", late: str = "", soon: bool = False) -> None:
-        self.kernel = SimpleNamespace(name="debian:6.1", flavour="plain", key="k")
+        self.kernel = SimpleNamespace(name="debian:6.1", flavour="plain", key="k", append="")
         part = SimpleNamespace(key="p")
         self.machine = SimpleNamespace(kernel=self.kernel, image=part, payload=part, append="")
         self.now, self.late, self.soon = now, late, soon
         self.memo: object = None
         self.ran: list[str] = []  # by VM
+        self.here: list[str] = []  # in this one
 
     def discard(self) -> None:
         self.memo = None
+        self.here = []
         self.ran.append("-")
 
     def vm(self) -> Any:
         return SimpleNamespace(console="\n".join(WARNING if self.soon and self.ran[-1:] == [self.late] else ()))
+
+    def leaks(self) -> tuple[Leak, ...]:
+        return ()
 
     def broken(self) -> str | None:
         return None
@@ -63,6 +68,7 @@ class FakeLab:
         earlier = WARNING if self.ran and self.ran[-1] == self.late and not self.soon else ()
         now = WARNING if program.name == self.now else ()
         self.ran.append(program.name)
+        self.here.append(program.name)
         return Execution(
             observations=(Observation(Status.DONE), Observation(Status.DONE, 0, (0,))),
             seconds=0.1,
@@ -70,6 +76,7 @@ class FakeLab:
             earlier=tuple(crashes(earlier)),
             crashes=tuple(crashes(now)),
             residue={"d0": 0, "d1": 0},
+            number=len(self.here) - 1,
         )
 
 
@@ -137,6 +144,113 @@ def test_a_program_that_was_skipped_is_not_to_blame() -> None:
     results = _run(FakeLab(late="one"), "interval", "test_hmm")
     (crashed,) = (result for result in results if result.status is Verdict.CRASHED)
     assert (crashed.program, crashed.binding) == ("one", "interval")
+
+
+LOST = (
+    "unreferenced object 0xffff888004a1c000 (size 64):",
+    '  comm "executor", pid 77, jiffies 4294902000',
+    "  backtrace (crc 0):",
+    "    __kmalloc_cache_noprof+0x1/0x2",
+    "    hmm_range_fault+0x3/0x4",
+)
+
+
+class LosingLab(FakeLab):
+    """One whose kernel loses memory in some programs, by the name; `before` is lost by none of them.
+
+    `?` is when it was asked. What is `shared` may be the next one's, too.
+    """
+
+    def __init__(self, *losing: str, now: str = "", before: bool = False, shared: bool = False) -> None:
+        super().__init__(now=now)
+        self.losing, self.before, self.shared = losing, before, shared
+
+    def leaks(self) -> tuple[Leak, ...]:
+        if not self.here or self.ran[-1] == "?":
+            return ()
+        self.ran.append("?")
+        (crash,) = crashes(LOST)
+        found = [
+            Leak((number, number + 1) if self.shared else (number,), crash)
+            for number, name in enumerate(self.here)
+            if name in self.losing
+        ]
+        return (*found, *([Leak((), crash)] if self.before else []))
+
+
+def test_memory_that_is_lost_is_the_last_word_on_the_program_that_lost_it() -> None:
+    lab = LosingLab("two")
+    results = _run(lab)
+    assert [(result.program, result.status) for result in results] == [
+        ("one", Verdict.PASS),
+        ("two", Verdict.PASS),
+        ("three", Verdict.PASS),
+        ("two", Verdict.CRASHED),
+    ]
+    assert lab.ran == ["one", "two", "three", "?", "-"], "looked for once, at the end"
+    lost = results[-1]
+    assert lost.reason == "memory leak in hmm_range_fault (found when its VM was looked through)"
+    assert [(report.kind, report.lines) for report in lost.reports] == [("leak", LOST)]
+    assert (lost.log, lost.identity, lost.replay) == (LOST, results[1].identity, results[1].replay)
+
+
+def test_a_vm_that_ends_early_is_looked_through_before() -> None:
+    lab = LosingLab("one", "two", now="two")
+    results = _run(lab)
+    assert lab.ran == ["one", "two", "?", "-", "three", "?"]
+    last = {result.program: result for result in results}
+    assert [last[name].status for name in ("one", "two", "three")] == [Verdict.CRASHED, Verdict.CRASHED, Verdict.PASS]
+    assert [report.kind for report in last["one"].reports] == ["leak"]
+    assert [report.kind for report in last["two"].reports] == ["warning", "leak"], "it had crashed itself"
+    assert WARNING[1] in last["two"].log
+    assert last["two"].explanation[-len(LOST) :] == LOST
+
+
+class DivergingLab(LosingLab):
+    """One whose kernel shows in the program `two` what is not allowed."""
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        execution = super().execute(program, binding, wrong=wrong, timeout=timeout)
+        if program.name.startswith("two"):
+            shown = (Observation(Status.DONE), *(Observation(Status.DONE, 0, (77,)) for _ in program.steps[1:]))
+            return replace(execution, observations=shown)
+        return execution
+
+
+def test_the_second_look_at_a_divergence_does_not_hide_what_was_lost_before() -> None:
+    """It needs a clean VM."""
+    lab = DivergingLab("one", "two")
+    results = _run(lab)
+    assert lab.ran[:5] == ["one", "two", "?", "-", "two"]
+    last = {result.program: result for result in results}
+    assert (last["one"].status, last["two"].status) == (Verdict.CRASHED, Verdict.FAIL)
+    assert [report.kind for report in last["two"].reports] == ["leak"]
+    assert "memory leak in hmm_range_fault" in last["two"].reason
+
+
+@pytest.mark.parametrize("soon", [True, False])
+def test_a_vm_whose_kernel_complained_late_is_looked_through(soon: bool) -> None:
+    """The next program ran there for nothing if that was in its log: what it lost is not forgotten either."""
+
+    class LateLab(LosingLab):
+        late, soon = "two", False
+
+    lab = LateLab("one", "two", "three")
+    lab.late, lab.soon = "two", soon
+    last = {result.program: result for result in _run(lab)}
+    assert lab.ran[-3:] == ["-", "three", "?"] or lab.ran[-4:] == ["-", "three", "?", "-"]
+    assert [report.kind for report in last["one"].reports] == ["leak"]
+    assert [report.kind for report in last["two"].reports] == ["warning", *(["leak"] if soon else ["leak", "leak"])]
+    assert [last[name].status for name in ("one", "two", "three")] == [Verdict.CRASHED] * 3
+
+
+def test_what_nobody_can_be_blamed_for_is_told_all_the_same() -> None:
+    results = _run(LosingLab(before=True))
+    assert [result.program for result in results if result.status is Verdict.CRASHED] == ["one"]
+    results = _run(LosingLab("two", shared=True))
+    crashed = {result.program: result.reason for result in results if result.status is Verdict.CRASHED}
+    assert set(crashed) == {"two", "three"}
+    assert "by this program or 1 others" in crashed["two"]
 
 
 class DyingLab(FakeLab):

@@ -97,6 +97,19 @@ def test_a_flavour_that_does_not_exist() -> None:
         checkconfig.check("", "tree/asked-for", modules_load=False)
 
 
+def test_what_a_kernel_is_told_at_boot_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build.command_line("plain") == ""
+    words = build.command_line("debug").split()
+    for word, option in (("kmemleak=on", "CONFIG_DEBUG_KMEMLEAK"), ("page_poison=on", "CONFIG_PAGE_POISONING")):
+        assert word in words
+        assert option in [each.name for each in build.options("debug")], "of what the kernel has"
+    monkeypatch.setattr(build, "CONFIGS", tmp_path)
+    for line in ("kmemleak=on\n", "quiet  # a word that init would get\n"):
+        (tmp_path / "debug.cmdline").write_text(line)
+        with pytest.raises(UsageError, match=r"debug\.cmdline:1: not a word of the command line with a reason"):
+            build.command_line("debug")
+
+
 def test_what_make_is_told_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "GCOV_PROFILE_hmm.o=y" in build.variables("coverage")
     assert build.variables("plain") == []

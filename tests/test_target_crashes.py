@@ -98,6 +98,8 @@ LINES = {
     ),
     "BUG: Bad rss-counter state mm:00000000a idx:1 val:1": "bad-rss: BUG: Bad rss-counter state",
     "BUG: non-zero pgtables_bytes on freeing mm: 4096": "bad-rss: BUG: non-zero pgtables_bytes on freeing mm",
+    "pagealloc: memory corruption": "bad-page: pagealloc: memory corruption",
+    "pagealloc: single bit error": "bad-page: pagealloc: single bit error",
     "unreferenced object 0xffff888003effde0 (size 64):": "leak: memory leak",
     "unreferenced object (percpu) 0xffff888003effde0 (size 64):": "leak: memory leak",
     "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)": "leak: memory leak",

@@ -23,7 +23,7 @@ from harness.target.crashes import STALLS
 from harness.target.lab import Execution, Lab, prepare
 from harness.target.vm import VM, Machine
 from harness.target.watchdog import VMFailure
-from tests.provoking import PROVOCATIONS, Provocation, build_crash, load_crash
+from tests.provoking import LEAK, PROVOCATIONS, Provocation, build_crash, load_crash
 
 pytestmark = pytest.mark.vm
 
@@ -124,6 +124,21 @@ def test_the_pool_survives_all_that_a_plain_kernel_notices(
 @pytest.mark.parametrize("flavour", sorted({each.flavour for each in PROVOCATIONS} - {"plain"}))
 def test_the_pool_survives_all_that_other_flavours_notice(flavour: str, cache: Cache, progress: Progress) -> None:
     run_with_crashes(prepare(KERNEL, flavour, cache=cache, progress=progress), cache, progress)
+
+
+@pytest.mark.matrix
+@pytest.mark.usefixtures("asides")
+def test_memory_that_the_kernel_lost_is_found_before_the_vm_ends(cache: Cache, progress: Progress) -> None:
+    """In a kernel with kmemleak, which the flavour switches on; it is told with the program that lost it."""
+    machine = prepare(KERNEL, "debug", cache=cache, progress=progress)
+    programs = catalogue.select(["snapshot"])[:3]
+    with ProvokingLab(machine, cache=cache, progress=progress) as lab:
+        lab.crash, lab.wanted = build_crash(machine.kernel), {programs[1].name: LEAK}
+        *passed, lost = run(Plan(programs, ("interval",)), lab)
+    assert [(result.program, result.status) for result in passed] == [(each.name, Verdict.PASS) for each in programs]
+    assert (lost.program, lost.status) == (programs[1].name, Verdict.CRASHED)
+    assert [(report.kind, report.title) for report in lost.reports] == [("leak", LEAK.title)]
+    assert any("crash_leak+0x" in line for line in lost.log)
 
 
 class LateLab(ProvokingLab):

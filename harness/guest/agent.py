@@ -23,6 +23,7 @@ import time
 
 from harness.guest import kernel
 from harness.guest.kernel import AgentError, KernelLog
+from harness.guest.leaks import Kmemleak
 from harness.guest.runner import Executor, features
 
 TYPE_CHECKING = False
@@ -44,6 +45,7 @@ _FRAME_SECONDS = 30.0  # for the rest of a frame that has begun
 _NODES = {"interval": "/dev/hmm_harness0", "mirror": "/dev/hmm_mirror0", "test_hmm": "/dev/hmm_dmirror0"}
 _DEVICES = ("d0", "d1", "c0", "c1")  # harness/program/operations.py
 _COHERENT = {"INTERVAL_COHERENT": "/dev/hmm_harness2", "TEST_HMM_COHERENT": "/dev/hmm_dmirror2"}
+_SUSPECTED = "new suspected memory leaks"  # mm/kmemleak.c
 _DMIRRORS = 2  # of lib/test_hmm.c, with device-private memory
 
 
@@ -54,11 +56,13 @@ class FrameError(Exception):
 class Agent:
     """Does what requests ask for. `payload` has modules/*.ko and bin/executor; `log` reads the kernel's log."""
 
-    def __init__(self, payload: str, log: KernelLog) -> None:
+    def __init__(self, payload: str, log: KernelLog, kmemleak: Kmemleak | None = None) -> None:
         self._modules = f"{payload}/modules"
         self._executor = Executor(f"{payload}/bin/executor")
         self._system_calls: list[str] = []
         self._log = log
+        self._unread: list[str] = []  # lines of it that were read, and not for who asked
+        self._kmemleak = kmemleak or Kmemleak()
         self._listener: Listener | None = None
         self._taint = kernel.taint()
         self._loaded: dict[str, str] = {}
@@ -69,6 +73,7 @@ class Agent:
             "load": self._load,
             "unload": self._unload,
             "warm": self._warm,
+            "leaks": self._leaks,
         }
 
     def prepare(self) -> None:
@@ -83,6 +88,7 @@ class Agent:
         self._make_nodes()
         kernel.allow_huge_pages()
         kernel.watch_races()
+        self._kmemleak.start()
         self._loading = self._log.lines()
         self._taint = kernel.taint()
         self._system_calls = features(self._executor.path)
@@ -105,6 +111,7 @@ class Agent:
                 "modules": self._loaded,
                 "log": self._loading,
                 "mistakes": kernel.known_mistakes(),
+                "kmemleak": self._kmemleak.on,
                 "features": [
                     *kernel.features(),
                     *self._system_calls,
@@ -174,10 +181,12 @@ class Agent:
     def _run_one(
         self, request: bytes, aside: str = "", listener: Listener | None = None
     ) -> tuple[dict[str, Any], bytes]:
-        log = self._log.lines()
+        log = [*self._unread, *self._log.lines()]
+        self._unread = []
         if log:
             # Late words of an earlier program, perhaps: said, and said not to be this one's.
             log.append(kernel.EARLIER_LINES)
+        number = self._kmemleak.begin()
         if aside:
             os.system(aside)
         heard = b""
@@ -188,11 +197,13 @@ class Agent:
             response = self._executor.run(request)
         finally:
             seconds = time.monotonic() - start
+            self._kmemleak.end()
             if listener is not None:
                 heard += listener.end()
         log += self._log.lines()
         before, self._taint = self._taint, kernel.taint()
         result = {
+            "number": number,
             "length": len(response.data),
             "events": len(heard),
             "seconds": seconds,
@@ -229,6 +240,13 @@ class Agent:
                 result, _ = self._run_one(request, listener=self._listen() if binding == "interval" else None)
                 results.append(result)
         return {"results": results}, b""
+
+    def _leaks(self, _request: dict[str, Any], _body: bytes) -> Answer:
+        """What was lost since this was asked last: for each object its `lines` and the numbers of the `programs`."""
+        found = self._kmemleak.find()
+        # kmemleak itself says in the log how many it suspects, and may be mistaken.
+        self._unread += [line for line in self._log.lines() if _SUSPECTED not in line]
+        return {"leaks": [{"programs": leak.programs, "lines": leak.lines} for leak in found]}, b""
 
 
 def _list_of(kind: type, values: object) -> list[Any]:

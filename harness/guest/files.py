@@ -19,6 +19,7 @@ GUEST_FILES = (
     "harness/guest/agent.py",
     "harness/guest/events.py",
     "harness/guest/kernel.py",
+    "harness/guest/leaks.py",
     "harness/guest/runner.py",
     "harness/guest/warm.py",
     "harness/guest/files.py",

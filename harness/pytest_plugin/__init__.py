@@ -262,7 +262,7 @@ def hmm_lab(
     hmm_machine: Machine, hmm_cache: Cache, hmm_progress: Progress, pytestconfig: pytest.Config
 ) -> Iterator[SharedLab]:
     """Keeps a VM of the kernel going, from test to test as long as they pass."""
-    from harness.pytest_plugin.lab import SharedLab
+    from harness.pytest_plugin.lab import SharedLab, settle
 
     settings = read_settings(pytestconfig)
     lab = SharedLab(hmm_machine, cache=hmm_cache, progress=hmm_progress, restore=settings.restore, vms=settings.vms)
@@ -273,6 +273,7 @@ def hmm_lab(
         labs.remove(lab)
     if lab.banner:
         pytestconfig.stash[_BANNERS][lab.banner] = None
+    settle(lab.belated)
 
 
 @pytest.fixture

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from harness.program.program import Program
 from harness.progress import Progress
+from harness.pytest_plugin.outcomes import KernelCrashed
 from harness.pytest_plugin.slots import Slot, agreed
+from harness.report.results import Result
+from harness.run import leaks
 from harness.target.cache import Cache
 from harness.target.lab import Execution, Lab
 from harness.target.room import fitting
@@ -16,13 +19,17 @@ from harness.target.vm import VM, Machine
 
 
 class SharedLab(Lab):
-    """A `Lab` whose VM waits for one of `vms` slots. `latest`: what ran last."""
+    """A `Lab` whose VM waits for one of `vms` slots.
+
+    `first`: what ran first since it was None. `belated`: the last words on programs whose test is over.
+    """
 
     def __init__(
         self, machine: Machine, *, cache: Cache, progress: Progress, restore: bool = True, vms: int | None = None
     ) -> None:
         super().__init__(machine, cache=cache, progress=progress, restore=restore)
         self.first: tuple[Program, Execution] | None = None
+        self.belated: list[Result] = []
         self.banner = ""  # of the first VM
         slots = slots_of(cache)
         self._slot = Slot(slots, vms or agreed(slots, lambda: fitting(machine)), progress)
@@ -34,8 +41,13 @@ class SharedLab(Lab):
         self.banner = self.banner or vm.banner
         return vm
 
+    def look(self) -> None:
+        """Notes what the programs of the VM at hand lost of the kernel's memory, where it looks for that."""
+        self.belated += leaks(self)
+
     def discard(self) -> None:
         """Ends the VM, so that the next program gets a clean one."""
+        self.look()
         super().discard()
         self._slot.release()
 
@@ -50,6 +62,13 @@ class SharedLab(Lab):
         if self.first is None:
             self.first = (program, execution)
         return execution
+
+
+def settle(belated: Sequence[Result]) -> None:
+    """Raises `KernelCrashed` if there is something to be said of tests that are over."""
+    if belated:
+        lines = [line for result in belated for line in (result.program, *result.explanation, "")]
+        raise KernelCrashed("\n".join(["the kernel did not pass in tests that are over:", *lines]))
 
 
 def slots_of(cache: Cache) -> Path:

@@ -174,6 +174,10 @@ _HEADS: tuple[_Head, ...] = (
         "{what}{where}",
         single=True,
     ),
+    # mm/page_poison.c: without a taint
+    _head(
+        CrashClass.BAD_PAGE, r"pagealloc: (?P<what>memory corruption|single bit error)", "pagealloc: {what}{where}"
+    ),
     # kernel/fork.c
     _head(
         CrashClass.BAD_RSS,
@@ -236,7 +240,7 @@ _HEADS: tuple[_Head, ...] = (
 # One search that tells most lines to be none; every head's pattern needs one of these words.
 _TELLING = re.compile(
     r"BUG|WARNING: |INFO: |panic|UBSAN: |LOCKUP|bad p|swap (?:file|offset) entry|unreferenced|kmemleak: |"
-    r"refcount_t: |corruption|ODEBUG|DEBUG_LOCKS|stack overflow|double fault|protection fault|\[#\d|Oops: "
+    r"pagealloc: |refcount_t: |corruption|ODEBUG|DEBUG_LOCKS|stack overflow|double fault|protection fault|\[#\d|Oops: "
 )
 
 _STAMP = re.compile(r"^\s*(?:<\d+>)?\s*\[\s*\d+\.\d+\](?:\[\s*(?P<caller>[^\]\s]*)[^\]]*\])?[ \t]?")

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.errors import UsageError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import debian, host, image, stock, tree
-from harness.target.kernels.build import NEEDS, flavours, make_environment, options
+from harness.target.kernels.build import NEEDS, command_line, flavours, make_environment, options
 from harness.target.kernels.forms import FORMS, forms
 from harness.target.kernels.provider import Offer, Provider
 
@@ -35,7 +37,8 @@ def provide_kernel(spec: str, flavour: str, *, cache: Cache, progress: Progress)
     BuildError if it does not build, HarnessError if there is no space, or no archive to fetch it from.
     """
     provider, what = _provider(spec)
-    return provider.provide(what, flavour, cache=cache, progress=progress)
+    kernel = provider.provide(what, flavour, cache=cache, progress=progress)
+    return replace(kernel, append=f"{kernel.append} {command_line(flavour)}".strip())
 
 
 def check(spec: str, flavour: str) -> None:

@@ -19,7 +19,7 @@ from harness.progress import Progress
 from harness.target.accel import find_qemu
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.crashes import Crash, crashes
+from harness.target.crashes import Crash, CrashClass, crashes
 from harness.target.events import SILENCE, read_stream
 from harness.target.image import provide_image
 from harness.target.kernel import provide_kernel
@@ -31,6 +31,7 @@ from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
 _LOADED = "loaded"  # harness/guest/agent.py
+_LEAKS_SECONDS = 180.0  # for three scans of a debug kernel on a loaded machine without KVM
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,21 @@ class Execution:
     crashes: tuple[Crash, ...]  # kernel log lines and taints that are never fine
     residue: Mapping[str, int]  # device: pages in use after all subjects are gone
     lost_events: int = 0  # of those that the program listens to
+    number: int = 0  # among the programs that ran in its VM
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Memory that the kernel lost. `programs`: the numbers of those in whose time it was taken; none: before them."""
+
+    programs: tuple[int, ...]
+    crash: Crash
+
+
+def _lost(lines: Sequence[str]) -> Crash:
+    """What kmemleak says of one object."""
+    found = crashes(lines)
+    return found[0] if found else Crash(CrashClass.LEAK, "memory leak", lines[0], 0, len(lines) - 1, tuple(lines))
 
 
 def prepare(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> Machine:
@@ -78,6 +94,7 @@ class Lab:
         self._stack = ExitStack()
         self._vm: VM | None = None
         self._given_up = threading.Event()
+        self._unseen = 0  # programs that ran since leaks were looked for
         self.memo: object = None  # what a user wants to remember of this VM; forgotten with it
 
     def __enter__(self) -> Self:
@@ -116,6 +133,7 @@ class Lab:
         """Ends the VM, so that the next program gets a clean one."""
         self._vm = None
         self.memo = None
+        self._unseen = 0
         self._stack.close()
 
     def missing(self, binding: str) -> str | None:
@@ -140,6 +158,31 @@ class Lab:
         """The names of the deliberate mistakes that the module in the VM knows."""
         return tuple(self.vm().agent["info"]["mistakes"])
 
+    def leaks(self) -> tuple[Leak, ...]:
+        """The memory that the kernel in the VM at hand lost since this was asked last, where it has kmemleak on.
+
+        Takes some seconds there, and its complaints so far are no reason not to ask. A VM that does not answer any more cannot be asked: that is said.
+        """
+        if self._vm is None or not self._unseen or not self._looks_for_leaks():
+            return ()
+        count, self._unseen = self._unseen, 0
+        self._vm.heard()  # a kernel that complained may have lost memory in the programs before
+        try:
+            with self._progress.step("looking for memory that the kernel lost"):
+                answer, _ = self._vm.call({"do": "leaks"}, timeout=_LEAKS_SECONDS)
+            if "error" in answer:
+                raise GuestError(answer["error"])
+        except GuestError as error:
+            self._not_looked(count, error.message)
+            return ()
+        return tuple(Leak(tuple(each["programs"]), _lost(each["lines"])) for each in answer["leaks"])
+
+    def _looks_for_leaks(self) -> bool:
+        return self._vm is not None and bool(self._vm.agent["info"].get("kmemleak"))
+
+    def _not_looked(self, programs: int, why: str) -> None:
+        self._progress.say(f"a VM was not looked through for memory that {programs} programs may have lost: {why}")
+
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         """Runs `program`, with the deliberate driver mistakes `wrong`, for at most `timeout` seconds.
 
@@ -151,10 +194,14 @@ class Lab:
     def _execute(self, program: Program, binding: str, wrong: Sequence[str], timeout: float) -> Execution:
         request = encode(program, binding, timeout)
         listen = any(isinstance(step, Events) for step in program.steps)
+        self._unseen += 1
         header = {"do": "run", "wrong": list(wrong), "programs": [len(request)], "events": listen}
         try:
             answer, body = self.vm().call(header, request, timeout=timeout + 30.0)
         except BaseException:
+            if self._unseen > 1 and self._looks_for_leaks():
+                self._not_looked(self._unseen, "it is gone")
+            self._unseen = 0
             self.discard()
             raise
         if "error" in answer:
@@ -176,4 +223,5 @@ class Lab:
             crashes=tuple(crashes(log[late:], result["taint"])),
             residue=result["residue"],
             lost_events=stream.lost,
+            number=result["number"],
         )

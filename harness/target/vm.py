@@ -140,6 +140,11 @@ class VM:
         while self._qemu.status is None and (left := deadline - time.monotonic()) > 0:
             self._qemu.wait_change(left)
 
+    def heard(self) -> None:
+        """What the console shows by now is known: only what comes later ends the waiting for an answer."""
+        self._searched = self.console.rfind("\n") + 1
+        self._reported = None
+
     def call(self, request: dict[str, Any], body: bytes = b"", *, timeout: float) -> tuple[dict[str, Any], bytes]:
         """The agent's answer to `request`: a JSON object and a body.
 
@@ -438,6 +443,10 @@ def _boot_and_save(machine: Machine, accel: Accelerator, directory: Path, progre
             progress.say(f"the guest could not warm up: {answer['error']}")
         for result in answer.get("results", ()):
             _insist_on_silence(vm, result["log"], result["taint"])
+        if vm.agent["info"].get("kmemleak"):
+            answer, _ = vm.call({"do": "leaks"}, timeout=_BOOT_SECONDS)
+            for leak in answer.get("leaks", ()):
+                _insist_on_silence(vm, leak["lines"], 0)
         vm.exec("true", timeout=_BOOT_SECONDS)
         vm.disconnect()
         try:

@@ -93,6 +93,18 @@ static noinline void crash_out_of_bounds(unsigned int seconds)
 	kfree(memory);
 }
 
+/* Several, since what lies around on a stack may look like a pointer to one. */
+static noinline void crash_leak(unsigned int seconds)
+{
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		void *memory = kmalloc(64, GFP_KERNEL);
+
+		OPTIMIZER_HIDE_VAR(memory);
+	}
+}
+
 static noinline void race_write(void)
 {
 	raced++;
@@ -256,6 +268,7 @@ static const struct {
 	{ "taint", crash_taint },
 	{ "use-after-free", crash_use_after_free },
 	{ "out-of-bounds", crash_out_of_bounds },
+	{ "leak", crash_leak },
 	{ "data-race", crash_data_race },
 	{ "lock-order", crash_lock_order },
 	{ "lock-twice", crash_lock_twice },

@@ -34,6 +34,7 @@ _MIB = 1 << 20
 NEEDS = 3072 * _MIB  # bytes of disk for the unpacked source and all objects, while a build runs
 _COMPILED = re.compile(r"  (?:CC|AS|HOSTCC|LD|AR)\b.*\.(?:o|a|ko)")
 _VARIABLE = re.compile(r"(\w[\w.]*=\S+)\s+#\s*\S.*")
+_WORD = re.compile(r"(\w[\w.]*=\S+)\s+#\s*\S.*")  # not a bare word, which init would be given
 _FILES = 1600  # that a build of base.config compiles, for the progress; other kernels come close
 
 _MAKEFILE = """\
@@ -107,14 +108,26 @@ def options(flavour: str, *more: str) -> list[kconfig.Option]:
 def variables(flavour: str) -> list[str]:
     """What make is told for a flavour: NAME=value. Raises UsageError for a line of its file that gives no reason."""
     path = CONFIGS / f"{flavour}.make"
-    if not path.exists():
-        return []
+    return _with_reasons(path, _VARIABLE, "variable", "NAME=value  # why") if path.exists() else []
+
+
+def command_line(flavour: str) -> str:
+    """What a flavour adds to the kernel's command line, "" for most; no part of what a kernel is built of.
+
+    Raises UsageError for a line of its file that gives no reason.
+    """
+    path = CONFIGS / f"{flavour}.cmdline"
+    return " ".join(_with_reasons(path, _WORD, "word of the command line", "WORD  # why")) if path.exists() else ""
+
+
+def _with_reasons(path: Path, pattern: re.Pattern[str], kind: str, form: str) -> list[str]:
+    """The first group of `pattern` in each line of a file."""
     found = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            match = _VARIABLE.fullmatch(line)
+            match = pattern.fullmatch(line)
             if match is None:
-                raise UsageError(f"{path}:{number}: not a variable with a reason: {line}", hint="NAME=value  # why")
+                raise UsageError(f"{path}:{number}: not a {kind} with a reason: {line}", hint=form)
             found.append(match[1])
     return found
 
