@@ -233,8 +233,8 @@ def deviating(monkeypatch):
     from harness.compare import Verdict
     from harness.pytest_plugin import play
     real = play.run
-    monkeypatch.setattr(play, "run", lambda *args: [
-        replace(result, status=Verdict.DEVIATION, reason="it is known") for result in real(*args)])
+    monkeypatch.setattr(play, "run", lambda *args, **how: [
+        replace(result, status=Verdict.DEVIATION, reason="it is known") for result in real(*args, **how)])
 
 def test_deviates(lockstep):
     lockstep("a: map buf anon 1 rw")
