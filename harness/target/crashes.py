@@ -240,7 +240,8 @@ _HEADS: tuple[_Head, ...] = (
 # One search that tells most lines to be none; every head's pattern needs one of these words.
 _TELLING = re.compile(
     r"BUG|WARNING: |INFO: |panic|UBSAN: |LOCKUP|bad p|swap (?:file|offset) entry|unreferenced|kmemleak: |"
-    r"pagealloc: |refcount_t: |corruption|ODEBUG|DEBUG_LOCKS|stack overflow|double fault|protection fault|\[#\d|Oops: "
+    r"pagealloc: |refcount_t: |corruption|ODEBUG|DEBUG_LOCKS|stack overflow|double fault|protection fault|"
+    r"\[#\d|Oops: "
 )
 
 _STAMP = re.compile(r"^\s*(?:<\d+>)?\s*\[\s*\d+\.\d+\](?:\[\s*(?P<caller>[^\]\s]*)[^\]]*\])?[ \t]?")

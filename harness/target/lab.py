@@ -161,7 +161,8 @@ class Lab:
     def leaks(self) -> tuple[Leak, ...]:
         """The memory that the kernel in the VM at hand lost since this was asked last, where it has kmemleak on.
 
-        Takes some seconds there, and its complaints so far are no reason not to ask. A VM that does not answer any more cannot be asked: that is said.
+        Takes some seconds there, and its complaints so far are no reason not to ask. A VM that does not answer any
+        more cannot be asked: that is said.
         """
         if self._vm is None or not self._unseen or not self._looks_for_leaks():
             return ()
