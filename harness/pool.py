@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.errors import GuestError
 from harness.report.results import Result, Target
-from harness.run import Plan, Task, last_words, run_task, survey
+from harness.run import Plan, Task, expect, last_words, run_task, survey
 from harness.target import children
 from harness.target.lab import Lab
 from harness.target.room import fitting
@@ -22,6 +23,7 @@ __all__ = ["fitting", "spread"]
 
 _JOIN_SECONDS = 0.1
 _MANY_PAGES = 2048
+_HANDFUL = 8  # tasks
 
 
 def spread(
@@ -37,9 +39,7 @@ def spread(
     A worker that gets no VM leaves its work to the others, which `say` is told; the last one raises why. Raises what
     `harness.run.run` raises, too, and whatever else ends a worker. All workers are gone when this ends.
     """
-    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for task in sorted(tasks, key=_light):
-        waiting.put(task)
+    work = _Work(tasks, workers=len(labs))
     answers: queue.SimpleQueue[Target | Result | BaseException | None] = queue.SimpleQueue()
     opened = threading.Event()
     stop = threading.Event()
@@ -54,14 +54,14 @@ def spread(
         elif not has_vm(lab):
             return
         opened.wait()
-        while not stop.is_set() and not waiting.empty():
-            if not has_vm(lab):
-                return
-            try:
-                task = waiting.get_nowait()
-            except queue.Empty:
-                break
-            yield from run_task(task, plan, lab, missing)
+        while handful := work.take():
+            expect(handful, lab, missing)
+            for number, task in enumerate(handful):
+                if not has_vm(lab):
+                    work.give_back(handful[number:])
+                    return
+                yield from run_task(task, plan, lab, missing)
+            work.give_back([])
         yield from last_words(lab)
 
     def has_vm(lab: Lab) -> bool:
@@ -75,7 +75,7 @@ def spread(
             return False
         return True
 
-    def work(lab: Lab) -> None:
+    def attend(lab: Lab) -> None:
         try:
             for answer in work_through(lab):
                 if stop.is_set():  # the VM was taken away: that is no result
@@ -86,7 +86,7 @@ def spread(
         finally:
             answers.put(None)
 
-    workers = [threading.Thread(target=work, args=(lab,), daemon=True) for lab in labs[: len(tasks)]]
+    workers = [threading.Thread(target=attend, args=(lab,), daemon=True) for lab in labs[: len(tasks)]]
     try:
         for worker in workers:
             worker.start()
@@ -101,6 +101,7 @@ def spread(
                 yield answer
     finally:
         stop.set()
+        work.end()
         opened.set()
         for lab in labs:
             lab.give_up()
@@ -108,6 +109,42 @@ def spread(
             children.kill_all()  # whatever a worker waits for ends with it
             for worker in workers:
                 worker.join(_JOIN_SECONDS)
+
+
+class _Work:
+    """Tasks, which workers take by the handful: fewer when few are left, so that all end at the same time."""
+
+    def __init__(self, tasks: Sequence[Task], workers: int) -> None:
+        self._left = deque(sorted(tasks, key=_light))
+        self._workers = workers
+        self._taken = 0  # handfuls that are being worked on, and may come back
+        self._changed = threading.Condition()
+
+    def take(self) -> list[Task]:
+        """What to do next; nothing when there is nothing left. Waits for what others may give back."""
+        with self._changed:
+            while not self._left and self._taken > 0:
+                self._changed.wait()
+            many = min(_HANDFUL, max(1, len(self._left) // (2 * self._workers)))
+            handful = [self._left.popleft()] if self._left else []
+            while len(handful) < many and self._left and _light(handful[0]):
+                handful.append(self._left.popleft())
+            self._taken += bool(handful)
+            return handful
+
+    def give_back(self, rest: Sequence[Task]) -> None:
+        """A handful is done, but for the `rest`, which others are to do."""
+        with self._changed:
+            self._left.extendleft(reversed(rest))
+            self._taken -= 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """There is nothing to do any more."""
+        with self._changed:
+            self._left.clear()
+            self._taken = 0
+            self._changed.notify_all()
 
 
 def _light(task: Task) -> bool:

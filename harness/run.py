@@ -66,8 +66,10 @@ def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
     Raises `UsageError` if the driver knows no such mistake, `HarnessError` if our module did not load.
     """
     missing = survey(plan, lab)
-    for program in plan.programs:
-        yield from run_task(Task(program, tuple(plan.bindings)), plan, lab, missing)
+    tasks = [Task(program, tuple(plan.bindings)) for program in plan.programs]
+    expect(tasks, lab, missing)
+    for task in tasks:
+        yield from run_task(task, plan, lab, missing)
     yield from last_words(lab) if closing else _late_words(lab)
 
 
@@ -93,6 +95,23 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
             hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
         )
     return missing
+
+
+def expect(tasks: Sequence[Task], lab: Lab, missing: Mapping[str, str]) -> None:
+    """Tells `lab` what of `tasks`, which `run_task` is to be called for in this order, can be run."""
+    try:
+        features = lab.features()
+    except GuestError:  # the first task will tell
+        return
+    rules = {binding: rules_for(binding, features) for task in tasks for binding in task.bindings}
+    lab.expect(
+        [
+            (task.program, binding)
+            for task in tasks
+            for binding in task.bindings
+            if binding not in missing and obstacle(task.program, rules[binding]) is None
+        ]
+    )
 
 
 def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
@@ -195,7 +214,7 @@ def _late_words(lab: Lab) -> Iterator[Result]:
 
     The VM is gone then. Nothing was on its console when that program had passed: what is there now, came later.
     """
-    if not isinstance(lab.memo, _Seen):
+    if not isinstance(lab.memo, _Seen) or lab.is_ahead:  # programs that ran since tell whether it was theirs
         return
     found = crashes(lab.vm().console.splitlines())
     if found:

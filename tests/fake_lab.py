@@ -21,7 +21,7 @@ from harness.pytest_plugin.lab import SharedLab
 from harness.pytest_plugin.model import Model
 from harness.pytest_plugin.slots import Slot
 from harness.target.crashes import crashes
-from harness.target.lab import Execution, Leak
+from harness.target.lab import Execution, Job, Leak
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
@@ -83,6 +83,10 @@ class FakeLab(SharedLab):
         pass
 
     memo: object = None
+    is_ahead = False
+
+    def expect(self, _jobs: Sequence[Job]) -> None:
+        """One after the other."""
 
     def leaks(self) -> tuple[Leak, ...]:
         found, self._lost = self._lost, []

@@ -20,11 +20,12 @@ import pytest
 
 from harness.abi import ffi
 from harness.guest import kernel
-from harness.guest.agent import Agent, Server
+from harness.guest.agent import MARK, Agent, Server
 from harness.guest.files import EXECUTOR_HEADERS, EXECUTOR_SOURCES, GUEST_FILES
 from harness.guest.kernel import AgentError, KernelLog
 from harness.guest.leaks import Kmemleak
 from harness.guest.runner import OUTCOME
+from harness.target.qemu import _MARK
 from tests.guest_executor import ROOT, Seen, compile_executor, mapped, operation, request, split
 
 HEAD = struct.Struct("!II")
@@ -124,10 +125,42 @@ def test_kernel_log_lines_are_told_apart_by_program(agent: Agent, log: Log) -> N
     assert answer["results"][0]["log"] == []
 
 
+def test_nothing_runs_behind_what_the_kernel_had_something_to_say_of(agent: Agent, log: Log) -> None:
+    program = a_program(1)
+    asked = {"do": "run", "programs": [len(program)] * 3, "asides": {}}
+    log.printer.send(b"4,41,5140900,-;early\n")
+    answer, body = agent.answer(asked, program * 3)
+    assert len(answer["results"]) == 1
+    assert len(body) == answer["results"][0]["length"]
+    answer, _ = agent.answer(asked, program * 3)
+    assert len(answer["results"]) == 3
+
+
+def test_a_program_that_cannot_be_run_hides_none_before_it(agent: Agent) -> None:
+    program = a_program(1)
+    asked = {"do": "run", "programs": [len(program), len(MALFORMED), len(program)]}
+    answer, body = agent.answer(asked, program + MALFORMED + program)
+    assert len(answer["results"]) == 1
+    assert len(body) == answer["results"][0]["length"]
+    assert "malformed" in answer["hint"]
+
+
+def test_the_host_is_told_of_each_program_that_begins(payload: Path, log: Log) -> None:
+    """If nothing more is heard, it was that one."""
+    marks: list[int] = []
+    agent = Agent(str(payload), log.reader, mark=lambda: marks.append(1))
+    program = a_program(1)
+    agent.answer(
+        {"do": "run", "programs": [len(program), len(MALFORMED), len(program)]}, program + MALFORMED + program
+    )
+    assert len(marks) == 2
+    assert MARK.decode() == _MARK
+
+
 def test_a_command_aside_is_part_of_the_program(agent: Agent, log: Log, tmp_path: Path) -> None:
     log.printer.send(b"6,41,5140900,-;early\n")
     program = a_program(1)
-    asked = {"do": "run", "programs": [len(program)], "aside": f"sleep 0.2; echo done > {tmp_path}/mark"}
+    asked = {"do": "run", "programs": [len(program)], "asides": {"0": f"sleep 0.2; echo done > {tmp_path}/mark"}}
     answer, _ = agent.answer(asked, program)
     assert (tmp_path / "mark").read_text() == "done\n"
     assert answer["results"][0]["log"][-1] == "[hmm-harness: printed before this program started, up to here]"

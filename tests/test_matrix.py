@@ -77,6 +77,9 @@ class FakeLab:
     def give_up(self) -> None:
         pass
 
+    def expect(self, _jobs: object) -> None:
+        pass
+
     def features(self) -> tuple[str, ...]:
         self.vm()
         return ()
@@ -301,6 +304,7 @@ def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pyte
 
     monkeypatch.setattr(pool, "run_task", run_task)
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
+    monkeypatch.setattr(pool, "expect", lambda _tasks, _lab, _missing: None)
     monkeypatch.setattr("harness.target.children.kill_all", killed.set)
     before = threading.active_count()
     labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None, give_up=lambda: None)) for _ in range(2)]
@@ -320,6 +324,7 @@ def test_a_worker_that_waits_for_another_process_is_ended_with_the_run(
     monkeypatch.setattr(vm, "accelerator", lambda _cache: Accelerator("tcg", ""))
     monkeypatch.setattr(vm, "_key", lambda _machine, _accel: KEY)
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
+    monkeypatch.setattr(pool, "expect", lambda _tasks, _lab, _missing: None)
     monkeypatch.setattr(pool, "run_task", lambda *_: iter([_result("one", "k", "interval", "")]))
     monkeypatch.setattr(pool, "last_words", lambda _lab: iter(()))
     said = io.StringIO()
@@ -344,6 +349,40 @@ def test_a_worker_that_waits_for_another_process_is_ended_with_the_run(
         ended.start()
         ended.join(30)
         assert not ended.is_alive(), "the run waits for what another process holds"
+
+
+def _many(count: int, pages: int = 1) -> list[Task]:
+    return [Task(parse(f"a: map x anon {pages} rw", file=str(n), name=str(n)), ("interval",)) for n in range(count)]
+
+
+def test_workers_take_handfuls_and_small_ones_at_the_end() -> None:
+    work = pool._Work([*_many(40), *_many(2, pages=4096)], workers=2)
+    sizes = []
+    while handful := work.take():
+        sizes.append(len(handful))
+        work.give_back([])
+    assert sizes[:2] == [1, 1], "what takes long comes first, alone"
+    assert max(sizes) == 8
+    assert sizes[-3:] == [1, 1, 1]
+    assert sum(sizes) == 42
+
+
+def test_what_a_worker_gives_back_is_done_by_one_that_waits() -> None:
+    work = pool._Work(_many(1), workers=2)
+    (task,) = work.take()
+    taken: list[Task] = []
+    other = threading.Thread(target=lambda: taken.extend(work.take()), daemon=True)
+    other.start()
+    work.give_back([task])
+    other.join(30)
+    assert taken == [task]
+    ended = threading.Thread(target=lambda: taken.extend(work.take()), daemon=True)
+    ended.start()
+    work.end()
+    ended.join(30)
+    assert not ended.is_alive()
+    work.give_back([])
+    assert work.take() == []
 
 
 def test_at_least_one_vm_fits() -> None:

@@ -17,7 +17,7 @@ from harness.program.text import parse
 from harness.report.results import Result, Run
 from harness.run import Plan, run
 from harness.target.crashes import crashes
-from harness.target.lab import Execution, Lab, Leak
+from harness.target.lab import Execution, Job, Lab, Leak
 from harness.target.watchdog import Trouble, VMFailure
 
 PROGRAMS = [parse("a: map x anon 1 rw\na: read x", file=name, name=name) for name in ("one", "two", "three")]
@@ -53,6 +53,11 @@ class FakeLab:
 
     def leaks(self) -> tuple[Leak, ...]:
         return ()
+
+    is_ahead = False
+
+    def expect(self, _jobs: Sequence[Job]) -> None:
+        """One after the other."""
 
     def broken(self) -> str | None:
         return None

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,7 @@ from harness.report.results import Result, Target
 from harness.run import Plan, Task, run
 from harness.target.cache import Cache
 from harness.target.crashes import STALLS
-from harness.target.lab import Execution, Lab, prepare
+from harness.target.lab import Execution, Job, Lab, prepare
 from harness.target.vm import VM, Machine
 from harness.target.watchdog import VMFailure
 from tests.provoking import LEAK, PROVOCATIONS, Provocation, build_crash, load_crash
@@ -29,7 +27,6 @@ pytestmark = pytest.mark.vm
 
 KERNEL = "debian:6.1"
 VMS = 2
-_aside = threading.local()
 
 
 class ProvokingLab(Lab):
@@ -38,32 +35,14 @@ class ProvokingLab(Lab):
     crash: bytes
     wanted: Mapping[str, Provocation]
 
-    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
-        provocation = self.wanted.get(program.name)
-        if provocation is None:
-            return super().execute(program, binding, wrong=wrong, timeout=timeout)
-        load_crash(self.vm(), self.crash)
-        _aside.command = f"({provocation.command}) > /dev/null 2>&1"
-        try:
-            return super().execute(program, binding, wrong=wrong, timeout=timeout)
-        finally:
-            _aside.command = ""
-
-
-@pytest.fixture
-def asides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests to run a program carry what the lab of this thread has for it."""
-    call = VM.call
-
-    def with_aside(
-        self: VM, request: dict[str, Any], body: bytes = b"", *, timeout: float
-    ) -> tuple[dict[str, Any], bytes]:
-        command = getattr(_aside, "command", "")
-        if request["do"] == "run" and command:
-            request = request | {"aside": command}
-        return call(self, request, body, timeout=timeout)
-
-    monkeypatch.setattr(VM, "call", with_aside)
+    def vm(self) -> VM:
+        """With the module that provokes."""
+        there = self._vm
+        vm = super().vm()
+        if vm is not there:
+            load_crash(vm, self.crash)
+            self.asides = {name: f"({each.command}) > /dev/null 2>&1" for name, each in self.wanted.items()}
+        return vm
 
 
 def run_with_crashes(machine: Machine, cache: Cache, progress: Progress) -> None:
@@ -112,7 +91,6 @@ def check(result: Result, provocation: Provocation) -> str:
     return report.title
 
 
-@pytest.mark.usefixtures("asides")
 def test_the_pool_survives_all_that_a_plain_kernel_notices(
     machine: Machine, cache: Cache, progress: Progress
 ) -> None:
@@ -120,14 +98,12 @@ def test_the_pool_survives_all_that_a_plain_kernel_notices(
 
 
 @pytest.mark.matrix
-@pytest.mark.usefixtures("asides")
 @pytest.mark.parametrize("flavour", sorted({each.flavour for each in PROVOCATIONS} - {"plain"}))
 def test_the_pool_survives_all_that_other_flavours_notice(flavour: str, cache: Cache, progress: Progress) -> None:
     run_with_crashes(prepare(KERNEL, flavour, cache=cache, progress=progress), cache, progress)
 
 
 @pytest.mark.matrix
-@pytest.mark.usefixtures("asides")
 def test_memory_that_the_kernel_lost_is_found_before_the_vm_ends(cache: Cache, progress: Progress) -> None:
     """In a kernel with kmemleak, which the flavour switches on; it is told with the program that lost it."""
     machine = prepare(KERNEL, "debug", cache=cache, progress=progress)
@@ -144,11 +120,15 @@ def test_memory_that_the_kernel_lost_is_found_before_the_vm_ends(cache: Cache, p
 class LateLab(ProvokingLab):
     """A lab whose kernel reports when the program has ended."""
 
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """Nothing is executed ahead: what comes late would come later still."""
+
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
-        execution = Lab.execute(self, program, binding, wrong=wrong, timeout=timeout)
+        self.vm()
+        self.asides = {}
+        execution = super().execute(program, binding, wrong=wrong, timeout=timeout)
         provocation = self.wanted.get(program.name)
         if provocation is not None:
-            load_crash(self.vm(), self.crash)
             with suppress(VMFailure):
                 self.vm().exec(f"({provocation.command}) > /dev/null 2>&1", timeout=timeout)
         return execution

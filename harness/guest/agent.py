@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PORT = 7700
 READY_PORT = "hmm-harness.ready"
+MARK = b"RUN\n"  # a program begins
 
 _HEAD = struct.Struct("!II")
 _MAX_JSON = 1 << 20
@@ -54,13 +55,23 @@ class FrameError(Exception):
 
 
 class Agent:
-    """Does what requests ask for. `payload` has modules/*.ko and bin/executor; `log` reads the kernel's log."""
+    """Does what requests ask for. `payload` has modules/*.ko and bin/executor; `log` reads the kernel's log.
 
-    def __init__(self, payload: str, log: KernelLog, kmemleak: Kmemleak | None = None) -> None:
+    `mark` tells the host that another program begins: if nothing more is heard, it was that one.
+    """
+
+    def __init__(
+        self,
+        payload: str,
+        log: KernelLog,
+        kmemleak: Kmemleak | None = None,
+        mark: Callable[[], object] = lambda: None,
+    ) -> None:
         self._modules = f"{payload}/modules"
         self._executor = Executor(f"{payload}/bin/executor")
         self._system_calls: list[str] = []
         self._log = log
+        self._mark = mark
         self._unread: list[str] = []  # lines of it that were read, and not for who asked
         self._kmemleak = kmemleak or Kmemleak()
         self._listener: Listener | None = None
@@ -129,12 +140,15 @@ class Agent:
                 raise AgentError(f"cannot do {request.get('do')!r}", f"what can be done: {', '.join(self._doings)}")
             return doing(request, body)
         except AgentError as error:
-            return {"error": error.message, "hint": error.hint, "log": self._log.lines()}, b""
+            return self._error(error), b""
         except Exception as error:  # noqa: BLE001  the client must hear of it, and the next one be served
             import traceback  # noqa: PLC0415
 
             traceback.print_exc()
             return {"error": f"the agent failed: {error!r}", "hint": "its traceback is on the guest's console"}, b""
+
+    def _error(self, error: AgentError) -> dict[str, Any]:
+        return {"error": error.message, "hint": error.hint, "log": self._log.lines()}
 
     def _hello(self, _request: dict[str, Any], _body: bytes) -> Answer:
         return self.hello(), b""
@@ -142,29 +156,42 @@ class Agent:
     def _run(self, request: dict[str, Any], body: bytes) -> Answer:
         """`programs`: lengths of the requests that the body is made of; `wrong`: mistakes to make meanwhile.
 
-        `aside`: a shell command that is run to its end as if each program did it; a kernel that crashes in a
-        program is tested so. `events`: hear what the module tells meanwhile; the body then has the messages behind
-        each response, and each result their length.
+        `events`: the indices of programs that hear what the module tells meanwhile; the body then has the messages
+        behind the response, and the result their length. `asides`: by index, shell commands that are run to their
+        end as if the program did it; a kernel that crashes in a program is tested so.
+
+        The kernel's words end it: there are no results of the programs behind the one that it had something to say
+        of. Nor are there behind one that cannot be run, whose error comes with the results of those before.
         """
         lengths: list[int] = _list_of(int, request.get("programs"))
         wrong: list[str] = _list_of(str, request.get("wrong", []))
-        aside = str(request.get("aside", ""))
+        listening: list[int] = _list_of(int, request.get("events", []))
+        asides: dict[str, str] = request.get("asides", {})
         if any(length < 0 for length in lengths) or sum(lengths) != len(body):
             raise AgentError(f"`programs` has {lengths}, the body {len(body)} bytes")
-        listener = self._listen() if request.get("events") else None
-        results = []
+        results: list[dict[str, Any]] = []
         responses = []
+        error: dict[str, Any] = {}
         kernel.make_mistakes(wrong)
         try:
             start = 0
-            for length in lengths:
-                result, response = self._run_one(body[start : start + length], aside, listener)
+            for index, length in enumerate(lengths):
+                self._mark()
+                try:
+                    listener = self._listen() if index in listening else None
+                    aside = asides.get(str(index), "")
+                    result, response = self._run_one(body[start : start + length], aside, listener)
+                except AgentError as failure:
+                    error = self._error(failure)
+                    break
                 results.append(result)
                 responses.append(response)
+                if result["log"] or result["taint"]:
+                    break
                 start += length
         finally:
             kernel.make_mistakes([])
-        return {"results": results}, b"".join(responses)
+        return {"results": results, **error}, b"".join(responses)
 
     def _listen(self) -> Listener:
         if self._listener is None:
@@ -372,13 +399,20 @@ def main(arguments: list[str]) -> None:
     """`agent [PAYLOAD [PORT [FILE]]]`: FILE takes the line that says READY, in place of the virtio port."""
     payload = arguments[0] if arguments else "/payload"
     port = int(arguments[1]) if len(arguments) > 1 else PORT
-    agent = Agent(payload, KernelLog(kernel.open_kernel_log()))
+    ready = os.open(arguments[2] if len(arguments) > 2 else _ready_port(), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    agent = Agent(payload, KernelLog(kernel.open_kernel_log()), mark=lambda: _tell(ready, MARK))
     agent.prepare()
     server = Server(agent, port)
-    ready = arguments[2] if len(arguments) > 2 else _ready_port()
-    with open(ready, "w") as file:
-        file.write(f"READY {json.dumps(agent.hello() | {'port': server.port})}\n")
+    os.write(ready, f"READY {json.dumps(agent.hello() | {'port': server.port})}\n".encode())
+    os.set_blocking(ready, False)
     server.serve_forever()
+
+
+def _tell(port: int, line: bytes) -> None:
+    try:
+        os.write(port, line)
+    except BlockingIOError:
+        pass  # nobody reads it
 
 
 if __name__ == "__main__":

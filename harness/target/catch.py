@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.program.program import Program
-from harness.target.lab import Execution, Lab
+from harness.target.lab import Execution, Job, Lab
 from harness.target.vm import VM
 
 
@@ -51,6 +51,9 @@ class CatchingLab(Lab):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().discard()
+
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """Nothing is executed ahead: the VM is wanted as the program left it."""
 
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         """See `Lab`."""

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from harness.errors import GuestError
 from harness.guest.kernel import EARLIER_LINES
@@ -31,7 +33,12 @@ from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
 _LOADED = "loaded"  # harness/guest/agent.py
+_AT_ONCE = 16  # programs that are sent together: their answers come together, too
+_ANSWER_SECONDS = 30.0  # for an answer, besides what the program may take
 _LEAKS_SECONDS = 180.0  # for three scans of a debug kernel on a loaded machine without KVM
+
+
+Job = tuple[Program, str]  # and the binding
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,15 @@ class Leak:
 
     programs: tuple[int, ...]
     crash: Crash
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came of `job`. `terms`: what else was said of how it is to be executed."""
+
+    job: Job
+    terms: tuple[Sequence[str], float]
+    outcome: Execution | GuestError
 
 
 def _lost(lines: Sequence[str]) -> Crash:
@@ -95,6 +111,10 @@ class Lab:
         self._vm: VM | None = None
         self._given_up = threading.Event()
         self._unseen = 0  # programs that ran since leaks were looked for
+        self._expected: deque[Job] = deque()
+        self._answers: deque[_Answer] = deque()  # of the VM at hand, and not asked for yet
+        self._dead: list[tuple[Job, VMFailure]] = []  # in what VMs died that had been asked for something before
+        self.asides: Mapping[str, str] = {}  # by the program's name; harness/guest/agent.py
         self.memo: object = None  # what a user wants to remember of this VM; forgotten with it
 
     def __enter__(self) -> Self:
@@ -134,6 +154,7 @@ class Lab:
         self._vm = None
         self.memo = None
         self._unseen = 0
+        self._answers.clear()
         self._stack.close()
 
     def missing(self, binding: str) -> str | None:
@@ -176,7 +197,12 @@ class Lab:
         except GuestError as error:
             self._not_looked(count, error.message)
             return ()
-        return tuple(Leak(tuple(each["programs"]), _lost(each["lines"])) for each in answer["leaks"])
+        ahead = {answer.outcome.number for answer in self._answers if isinstance(answer.outcome, Execution)}
+        return tuple(
+            Leak(tuple(number for number in each["programs"] if number not in ahead), _lost(each["lines"]))
+            for each in answer["leaks"]
+            if not each["programs"] or not ahead.issuperset(each["programs"])
+        )
 
     def _looks_for_leaks(self) -> bool:
         return self._vm is not None and bool(self._vm.agent["info"].get("kmemleak"))
@@ -184,45 +210,130 @@ class Lab:
     def _not_looked(self, programs: int, why: str) -> None:
         self._progress.say(f"a VM was not looked through for memory that {programs} programs may have lost: {why}")
 
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """Tells what will be executed next, in this order: several programs are sent, and answered, at once.
+
+        Nothing else changes by that. What was executed ahead in a VM that is given up did not happen; a VM that died
+        in the middle is the failure of the program that ran then, and those before it are executed again.
+        """
+        if self._debugging is None:  # somebody looks at one program at a time
+            self._expected = deque(jobs)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether programs ran in the VM at hand for which nobody has asked yet."""
+        return bool(self._answers)
+
     def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
         """Runs `program`, with the deliberate driver mistakes `wrong`, for at most `timeout` seconds.
 
         Raises `VMFailure` if the VM did not live to answer; that VM is gone then.
         """
-        with self._progress.step(f"running {program.name} on {binding}"):
-            return self._execute(program, binding, wrong, timeout)
+        job = (program, binding)
+        while not self._answers or self._answers[0].job != job or self._answers[0].terms != (wrong, timeout):
+            self._answers.clear()
+            for dead in self._dead:
+                if dead[0] == job:
+                    self._dead.remove(dead)
+                    raise dead[1]
+            jobs = self._next(job)
+            more = f" and {len(jobs) - 1} more" if jobs[1:] else ""
+            with self._progress.step(f"running {program.name} on {binding}{more}"):
+                self._ask(jobs, wrong, timeout)
+        outcome = self._answers.popleft().outcome
+        if isinstance(outcome, GuestError):
+            if isinstance(outcome, VMFailure):
+                self.discard()
+            raise outcome
+        return outcome
 
-    def _execute(self, program: Program, binding: str, wrong: Sequence[str], timeout: float) -> Execution:
-        request = encode(program, binding, timeout)
-        listen = any(isinstance(step, Events) for step in program.steps)
-        self._unseen += 1
-        header = {"do": "run", "wrong": list(wrong), "programs": [len(request)], "events": listen}
+    def _next(self, job: Job) -> list[Job]:
+        """`job`, and what is to be sent with it: nothing in which a VM died already."""
+        if job not in self._expected:
+            return [job]
+        while self._expected[0] != job:
+            self._expected.popleft()
+        dead = [each for each, _ in self._dead]
+        return list(takewhile(lambda each: each not in dead, islice(self._expected, _AT_ONCE)))
+
+    def _ask(self, jobs: Sequence[Job], wrong: Sequence[str], timeout: float) -> None:
+        """Fills `_answers` with at least the first of `jobs`; or raises that one's failure, or notes another's."""
+        requests = [encode(program, binding, timeout) for program, binding in jobs]
+        header = {
+            "do": "run",
+            "wrong": list(wrong),
+            "programs": [len(request) for request in requests],
+            "events": [index for index, (program, _) in enumerate(jobs) if _listens(program)],
+            "asides": {
+                str(index): self.asides[program.name]
+                for index, (program, _) in enumerate(jobs)
+                if program.name in self.asides
+            },
+        }
+        vm = self._clean_vm()
+        before, self._unseen = self._unseen, self._unseen + len(jobs)
+        begun = vm.programs
         try:
-            answer, body = self.vm().call(header, request, timeout=timeout + 30.0)
-        except BaseException:
-            if self._unseen > 1 and self._looks_for_leaks():
-                self._not_looked(self._unseen, "it is gone")
+            answer, body = vm.call(header, b"".join(requests), timeout=timeout + _ANSWER_SECONDS)
+        except BaseException as error:
+            running = max(0, min(vm.programs - begun, len(jobs)) - 1)
+            if before and self._looks_for_leaks():
+                self._not_looked(before, "it is gone")
             self._unseen = 0
             self.discard()
-            raise
+            if not running or not isinstance(error, VMFailure):
+                raise
+            self._dead.append((jobs[running], error))
+            return
+        start = 0
+        results = answer.get("results", [])
+        for job, result in zip(jobs, results, strict=False):
+            end = start + result["length"]
+            told = body[end : end + result["events"]]
+            outcome: Execution | GuestError
+            try:
+                outcome = _execution(job, result, body[start:end], told)
+            except GuestError as error:  # the others are as they are
+                outcome = error
+            self._answers.append(_Answer(job, (wrong, timeout), outcome))
+            start = end + result["events"]
+        self._unseen = before + len(results)
         if "error" in answer:
-            found = crashes(answer.get("log", ()))
-            if found:  # which is why: a process that the kernel killed in the middle of a bug of its own
-                self.discard()
-                raise VMFailure(Trouble.OOPS, found[0].title, console="\n".join(answer["log"]))
-            raise GuestError(f"the agent in the guest refused: {answer['error']}", hint=answer.get("hint"))
-        (result,) = answer["results"]
-        log = tuple(result["log"])
-        late = log.index(EARLIER_LINES) if EARLIER_LINES in log else 0
-        response, told = body[: result["length"]], body[result["length"] :]
-        stream = read_stream(told, program) if listen else SILENCE
-        return Execution(
-            observations=decode(program, response, stream, binding=binding),
-            seconds=result["seconds"],
-            log=log,
-            earlier=tuple(crashes(log[:late])),
-            crashes=tuple(crashes(log[late:], result["taint"])),
-            residue=result["residue"],
-            lost_events=stream.lost,
-            number=result["number"],
-        )
+            self._answers.append(_Answer(jobs[len(results)], (wrong, timeout), self._refusal(answer)))
+
+    def _clean_vm(self) -> VM:
+        """The VM at hand; if there is none, the last one died: that there is no other is nobody's failure."""
+        try:
+            return self.vm()
+        except GuestError as error:
+            if not self._dead:
+                raise
+            raise GuestError(f"it got no clean VM: {error.message}", hint=error.hint) from error
+
+    def _refusal(self, answer: Mapping[str, Any]) -> GuestError:
+        """Why the agent could not run a program."""
+        found = crashes(answer.get("log", ()))
+        if found:  # which is why: a process that the kernel killed in the middle of a bug of its own
+            return VMFailure(Trouble.OOPS, found[0].title, console="\n".join(answer["log"]))
+        return GuestError(f"the agent in the guest refused: {answer['error']}", hint=answer.get("hint"))
+
+
+def _listens(program: Program) -> bool:
+    return any(isinstance(step, Events) for step in program.steps)
+
+
+def _execution(job: Job, result: Mapping[str, Any], response: bytes, told: bytes) -> Execution:
+    program, binding = job
+    log = tuple(result["log"])
+    late = log.index(EARLIER_LINES) if EARLIER_LINES in log else 0
+    stream = read_stream(told, program) if _listens(program) else SILENCE
+    return Execution(
+        observations=decode(program, response, stream, binding=binding),
+        seconds=result["seconds"],
+        log=log,
+        earlier=tuple(crashes(log[:late])),
+        crashes=tuple(crashes(log[late:], result["taint"])),
+        residue=result["residue"],
+        lost_events=stream.lost,
+        number=result["number"],
+    )

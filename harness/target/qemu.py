@@ -25,6 +25,7 @@ from harness.target.children import end, exempt, spawn
 from harness.target.qmp import Qmp
 
 READY_PORT = "hmm-harness.ready"
+_MARK = "RUN\n"  # harness/guest/agent.py
 _LISTENING = re.compile(r"tcp:127\.0\.0\.1:(\d+)")
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)")
 
@@ -265,6 +266,11 @@ class Qemu:
         """The line that the agent wrote to the READY port, once there is one."""
         line, newline, _ = self._text("ready").partition("\n")
         return line if newline else None
+
+    @property
+    def marks(self) -> int:
+        """How many programs began so far, of which the agent left a mark each at the READY port."""
+        return self._text("ready").count(_MARK)
 
     @property
     def status(self) -> int | None:

@@ -37,6 +37,24 @@ class LateError(GuestError):
 Check = Callable[[], None]  # raises if there is no point in waiting on
 
 
+class _Deadline:
+    """`seconds` from now, or from when `sign` last returned something else than before."""
+
+    def __init__(self, seconds: float, sign: Callable[[], object] = lambda: None) -> None:
+        self._seconds = seconds
+        self._sign = sign
+        self._seen = sign()
+        self._end = time.monotonic() + seconds
+
+    def passed(self) -> bool:
+        """Whether it is later than that. To be called often: it takes what it sees as of now."""
+        seen = self._sign()
+        if seen != self._seen:
+            self._seen = seen
+            self._end = time.monotonic() + self._seconds
+        return time.monotonic() > self._end
+
+
 class Transport:
     """An SSH connection to root in the guest, and a channel to the agent through it."""
 
@@ -73,9 +91,14 @@ class Transport:
             self._ssh.close()
             raise
 
-    def call(self, request: dict[str, Any], body: bytes, *, timeout: float) -> tuple[dict[str, Any], bytes]:
-        """The agent's answer. Raises `LateError`, `TransportError`, or what the check raises."""
-        deadline = time.monotonic() + timeout
+    def call(
+        self, request: dict[str, Any], body: bytes, *, timeout: float, sign: Callable[[], object] = lambda: None
+    ) -> tuple[dict[str, Any], bytes]:
+        """The agent's answer. Raises `LateError`, `TransportError`, or what the check raises.
+
+        It is late when for `timeout` seconds there was neither an answer nor another `sign` of what it does.
+        """
+        deadline = _Deadline(timeout, sign)
         data = json.dumps(request).encode()
         channel = self._agent_channel()
         try:
@@ -94,7 +117,7 @@ class Transport:
 
         Raises `LateError`, `TransportError`, or what the check raises.
         """
-        deadline = time.monotonic() + timeout
+        deadline = _Deadline(timeout)
         try:
             with self._ssh.open_session(timeout=timeout) as channel:
                 channel.set_combine_stderr(True)
@@ -158,7 +181,7 @@ class Transport:
                 raise TransportError(f"the agent takes no connection: {error}") from error
         return self._agent
 
-    def _receive(self, channel: paramiko.Channel, length: int, deadline: float) -> bytes:
+    def _receive(self, channel: paramiko.Channel, length: int, deadline: _Deadline) -> bytes:
         data = bytearray()
         while len(data) < length:
             part = self._wait(channel, length - len(data), deadline)
@@ -167,7 +190,7 @@ class Transport:
             data += part
         return bytes(data)
 
-    def _wait(self, channel: paramiko.Channel, length: int, deadline: float) -> bytes:
+    def _wait(self, channel: paramiko.Channel, length: int, deadline: _Deadline) -> bytes:
         """Some bytes, or none at the end of the stream."""
         while True:
             channel.settimeout(_TICK)
@@ -176,9 +199,9 @@ class Transport:
             except TimeoutError:
                 self._look(deadline)
 
-    def _look(self, deadline: float) -> None:
+    def _look(self, deadline: _Deadline) -> None:
         self._check()
-        if time.monotonic() > deadline:
+        if deadline.passed():
             raise TimeoutError
 
 

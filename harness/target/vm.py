@@ -126,6 +126,11 @@ class VM:
         return self._failure is None
 
     @property
+    def programs(self) -> int:
+        """How many programs have begun in this VM since it was started or restored."""
+        return self._qemu.marks
+
+    @property
     def running(self) -> bool:
         """Whether QEMU is there, whatever the guest in it does."""
         return self._qemu.status is None
@@ -148,10 +153,13 @@ class VM:
     def call(self, request: dict[str, Any], body: bytes = b"", *, timeout: float) -> tuple[dict[str, Any], bytes]:
         """The agent's answer to `request`: a JSON object and a body.
 
-        Raises `VMFailure` if none came within `timeout` seconds or the VM failed; the VM is of no use then.
+        Raises `VMFailure` if none came within `timeout` seconds, or from one program of the request to the next, or
+        the VM failed; the VM is of no use then.
         """
         patience = self._patience(timeout)
-        return self._watched(lambda transport: transport.call(request, body, timeout=patience))
+        return self._watched(
+            lambda transport: transport.call(request, body, timeout=patience, sign=lambda: self.programs)
+        )
 
     def exec(self, command: str, *, timeout: float) -> tuple[int, str]:
         """Runs a shell command as root in the guest: exit status and output. Raises `VMFailure` as `call` does."""
