@@ -409,7 +409,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _tell(port: int, line: bytes) -> None:
-    try:
+    try:  # noqa: SIM105  contextlib would have to be imported
         os.write(port, line)
     except BlockingIOError:
         pass  # nobody reads it
