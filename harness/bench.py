@@ -39,6 +39,9 @@ _HELPS = 20
 _HELP = "hmm-harness --help"
 _PYTHON = "python that does nothing"
 _WARM = "warm run of all programs, {} VMs"
+_BUSY = "two busy processes, {}"
+_APART, _TOGETHER = _BUSY.format("one after the other"), _BUSY.format("at once")
+_BUSILY = "for _ in range(30_000_000): pass"
 
 _ONE = parse(
     "a: map buf anon 8 rw\nd0: bind a\na: write buf 1\nd0: read buf\nd0: to-device buf\na: read buf",
@@ -112,6 +115,7 @@ class Figures:
         self._ratio("cold boot to first operation", "virtme-ng, boot and `true`", "aim: 1.00 or less")
         self._ratio(_HELP, _PYTHON, "aim: 5.00 or less, 0.1 s where that python takes 0.02 s")
         self._ratio(_WARM.format(1), _WARM.format(2), "aim: 1.60 or more on 2 CPUs")
+        self._ratio(_APART, _TOGETHER, "no aim: what a second CPU of this machine is worth, to anybody; 2.00 at most")
 
     def _ratio(self, one: str, other: str, aim: str) -> None:
         ours, theirs = self.median(one), self.median(other)
@@ -130,6 +134,25 @@ def measure_help(figures: Figures) -> None:
                 raise HarnessError(f"{name} failed ({ended.returncode}): {ended.stderr[-400:]!r}")
 
 
+def measure_cpus(figures: Figures) -> None:
+    """What two VMs could gain if they did nothing but compute: two CPUs may be one core, or a share of it."""
+
+    def busy() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", _BUSILY])
+
+    def wait(*processes: subprocess.Popen[bytes]) -> None:
+        for process in processes:
+            if process.wait():
+                raise HarnessError(f"a process that only computes failed ({process.returncode})")
+
+    def apart() -> None:
+        wait(busy())
+        wait(busy())
+
+    figures.time(_APART, apart)
+    figures.time(_TOGETHER, lambda: wait(busy(), busy()))
+
+
 def _measure_pool(kernel: tuple[str, str], figures: Figures, *, cache: Cache, progress: Progress) -> None:
     """Every program on every binding, in one VM and in two, by turns."""
     plan = Plan(catalogue.select([]), BINDINGS)
@@ -137,6 +160,7 @@ def _measure_pool(kernel: tuple[str, str], figures: Figures, *, cache: Cache, pr
         for vms in (1, 2):
             with progress.step(f"measuring a warm run with {vms} VMs, {number + 1} of {_RUNS}"):
                 figures.time(_WARM.format(vms), partial(_warm_run, plan, kernel, vms, cache, progress))
+        measure_cpus(figures)
 
 
 def _warm_run(plan: Plan, kernel: tuple[str, str], vms: int, cache: Cache, progress: Progress) -> None:

@@ -47,3 +47,18 @@ def test_a_help_that_fails_is_no_figure(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(HarnessError, match=r"--help failed \(3\)"):
         bench.measure_help(bench.Figures())
+
+
+def test_what_a_second_cpu_is_worth_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "_BUSILY", "pass")
+    figures = bench.Figures()
+    bench.measure_cpus(figures)
+    figures.print()
+    name, _, figure = capsys.readouterr().out.splitlines()[-1].partition(": ")
+    assert name == "ratio two busy processes, one after the other / two busy processes, at once"
+    assert float(figure.split()[0]) > 0
+    monkeypatch.setattr(bench, "_BUSILY", "raise SystemExit(3)")
+    with pytest.raises(HarnessError, match=r"failed \(3\)"):
+        bench.measure_cpus(figures)
