@@ -75,7 +75,9 @@ class Agent:
         self._unread: list[str] = []  # lines of it that were read, and not for who asked
         self._kmemleak = kmemleak or Kmemleak()
         self._listener: Listener | None = None
-        self._taint = kernel.taint()
+        self._tainted = kernel.Taint()
+        self._taint = self._tainted.bits()
+        self._mistakes: list[str] = []  # that the module makes now; to tell it takes as long as a short program
         self._loaded: dict[str, str] = {}
         self._loading: list[str] = []  # kernel log
         self._doings: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
@@ -101,7 +103,7 @@ class Agent:
         kernel.watch_races()
         self._kmemleak.start()
         self._loading = self._log.lines()
-        self._taint = kernel.taint()
+        self._taint = self._tainted.bits()
         self._system_calls = features(self._executor.path)
         self._executor.start()
 
@@ -116,7 +118,7 @@ class Agent:
         """What there is: `bindings` are those that programs can use, `info` says why others are missing."""
         return {
             "release": os.uname().release,
-            "taint": kernel.taint(),
+            "taint": self._tainted.bits(),
             "bindings": [name for name, node in _NODES.items() if os.path.exists(node)],
             "info": {
                 "modules": self._loaded,
@@ -172,7 +174,7 @@ class Agent:
         results: list[dict[str, Any]] = []
         responses = []
         error: dict[str, Any] = {}
-        kernel.make_mistakes(wrong)
+        self._make_mistakes(wrong)
         try:
             start = 0
             for index, length in enumerate(lengths):
@@ -190,8 +192,14 @@ class Agent:
                     break
                 start += length
         finally:
-            kernel.make_mistakes([])
+            self._make_mistakes([])
         return {"results": results, **error}, b"".join(responses)
+
+    def _make_mistakes(self, names: list[str]) -> None:
+        if names != self._mistakes:
+            self._mistakes = ["some, perhaps"]
+            kernel.make_mistakes(names)
+            self._mistakes = names
 
     def _listen(self) -> Listener:
         if self._listener is None:
@@ -228,7 +236,7 @@ class Agent:
             if listener is not None:
                 heard += listener.end()
         log += self._log.lines()
-        before, self._taint = self._taint, kernel.taint()
+        before, self._taint = self._taint, self._tainted.bits()
         result = {
             "number": number,
             "length": len(response.data),
@@ -247,7 +255,7 @@ class Agent:
         kernel.load_module(f"{self._modules}/{name}.ko", parameters)
         self._loaded[name] = "loaded"
         self._make_nodes()
-        self._taint = kernel.taint()
+        self._taint = self._tainted.bits()
         return {}, b""
 
     def _unload(self, request: dict[str, Any], _body: bytes) -> Answer:

@@ -29,6 +29,7 @@ _TAKERS = (
     ("test_hmm", "spm_addr_dev0={} spm_addr_dev1={}", 256 << 20),
 )
 _TAINTED = "/proc/sys/kernel/tainted"
+_TAINT_BYTES = 32
 _HUGE = "/sys/kernel/mm/transparent_hugepage"
 _HUGE_SETTINGS = (("use_zero_page", "1"), ("defrag", "madvise"), ("enabled", "madvise"))  # defaults of larger systems
 _HUGE_ROOM = 4 << 20  # bytes; never touched
@@ -154,9 +155,15 @@ def unload_module(name: str) -> None:
         raise AgentError(f"the kernel does not unload {name}: {error.strerror}") from error
 
 
-def taint() -> int:
-    """The taint bits; Documentation/admin-guide/tainted-kernels.rst."""
-    return int(_read(_TAINTED))
+class Taint:
+    """The taint bits; Documentation/admin-guide/tainted-kernels.rst. Stays open: it is read after each program."""
+
+    def __init__(self) -> None:
+        self._fd = os.open(_TAINTED, os.O_RDONLY | os.O_CLOEXEC)
+
+    def bits(self) -> int:
+        """As they are now."""
+        return int(os.pread(self._fd, _TAINT_BYTES, 0))
 
 
 def features() -> list[str]:

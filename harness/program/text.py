@@ -51,6 +51,14 @@ class ProgramSyntaxError(ValueError):
         self.hint = hint
 
 
+# Whether a device can do it, then its verb
+_KINDS: dict[bool, dict[str, type[Operation]]] = {
+    False: {kind.verb: kind for kind in SUBJECT_OPERATIONS},
+    True: {kind.verb: kind for kind in DEVICE_OPERATIONS},
+}
+_HINTS = {kind: get_type_hints(kind) for kinds in _KINDS.values() for kind in kinds.values()}
+
+
 def parse(text: str, *, file: str, name: str | None = None) -> Program:
     """The program that `text` spells. Raises `ProgramSyntaxError`, with `file` and the line."""
     parser = _Parser(file)
@@ -103,7 +111,7 @@ _FORMS: dict[type, str] = {
 
 
 def _usage(kind: type[Operation], actor: str) -> str:
-    hints = get_type_hints(kind)
+    hints = _HINTS[kind]
     words = []
     for name in _arguments(kind):
         form = hints[name]
@@ -153,9 +161,7 @@ class _Parser:
         raise ProgramSyntaxError(self._file, self._number, message, hint)
 
     def _operation(self, actor: str, verb: str, words: list[str]) -> Operation:
-        kinds: dict[str, type[Operation]] = {
-            kind.verb: kind for kind in (DEVICE_OPERATIONS if actor in DEVICES else SUBJECT_OPERATIONS)
-        }
+        kinds = _KINDS[actor in DEVICES]
         kind = kinds.get(verb)
         if kind is None:
             who = "device" if actor in DEVICES else "subject"
@@ -165,7 +171,7 @@ class _Parser:
         names = _arguments(kind)
         if len(words) != len(names):
             self._fail(f"{verb!r} takes {len(names)} arguments, not {len(words)}", f"write {_usage(kind, actor)}")
-        hints = get_type_hints(kind)
+        hints = _HINTS[kind]
         return kind(actor, *(self._argument(hints[name], word) for name, word in zip(names, words, strict=True)))
 
     def _argument(self, form: type, word: str) -> object:

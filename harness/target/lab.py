@@ -33,7 +33,7 @@ from harness.target.wire import decode, encode
 
 _MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
 _LOADED = "loaded"  # harness/guest/agent.py
-_AT_ONCE = 16  # programs that are sent together: their answers come together, too
+_AT_ONCE = 24  # programs that are sent together: their answers come together, too
 _ANSWER_SECONDS = 30.0  # for an answer, besides what the program may take
 _LEAKS_SECONDS = 180.0  # for three scans of a debug kernel on a loaded machine without KVM
 
