@@ -348,3 +348,24 @@ def test_reports_of_two_callers_are_told_apart(kernel: str) -> None:
         (alone,) = crashes(lines)
         assert found[kind].title == alone.title
         assert found[kind].lines == alone.lines
+
+
+def test_a_cpu_that_is_stuck_is_not_blamed_on_the_interrupt_that_looked() -> None:
+    """The registers may be those of the timer's interrupt, which the NMI came into."""
+    (crash,) = crashes(
+        [
+            "rcu: INFO: rcu_sched self-detected stall on CPU",
+            "rcu: \t0-....: (2999 ticks this GP)",
+            "NMI backtrace for cpu 0",
+            "RIP: 0010:lapic_next_event+0x17/0x20",
+            "Call Trace:",
+            " <IRQ>",
+            " clockevents_program_event+0x7d/0xf0",
+            " </IRQ>",
+            " <TASK>",
+            " asm_sysvec_apic_timer_interrupt+0x16/0x20",
+            "RIP: 0010:stuck_in_here+0x5c/0x80 [crash]",
+            " </TASK>",
+        ]
+    )
+    assert crash.title == "INFO: rcu detected stall in stuck_in_here"

@@ -455,6 +455,7 @@ class _Report:
         """The functions of the first trace, innermost first. For a CPU that is stuck, not those of the interrupt."""
         interrupted: list[str] = []
         usual: list[str] = []
+        registers: list[str] = []
         inside = False
         lines = iter(self.texts)
         if self.kind is CrashClass.LOCKDEP and any(text.startswith("stack backtrace:") for text in self.texts):
@@ -465,12 +466,21 @@ class _Report:
             words = text.strip()
             if words in ("<IRQ>", "<NMI>"):
                 inside = True
+                if self.kind in STALLS:  # the registers that were shown before are of the interrupt, too
+                    interrupted += registers
+                    registers.clear()
             elif words in ("</IRQ>", "</NMI>"):
                 inside = False
-            found = _RIP.search(text) or (None if _MAYBE_FRAME.match(text) else _FRAME.match(text))
-            if found:
-                (interrupted if inside and self.kind in STALLS else usual).append(found[1])
-        return usual + interrupted
+            frame = None if _MAYBE_FRAME.match(text) else _FRAME.match(text)
+            found = _RIP.search(text)
+            if inside and self.kind in STALLS:
+                interrupted += [each[1] for each in (found, frame) if each]
+            elif found:
+                registers.append(found[1])
+            elif frame:
+                usual += [*registers, frame[1]]
+                registers.clear()
+        return usual + registers + interrupted
 
 
 def crashes(log: Sequence[str], taint: int = 0) -> list[Crash]:
