@@ -1001,6 +1001,39 @@ static int report(void)
 	return failures;
 }
 
+/*
+ * A worker's stack and data are ours as well, page by page, until one of us writes
+ * there. What of that was moved to a device is there for us, too: it would count
+ * as in use by nobody. This brings it back, and nothing that anybody else has.
+ */
+static void come_home(int fd)
+{
+	struct hmm_harness_bind bind = { .size = sizeof(bind) };
+	struct hmm_harness_range range;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long start, end;
+	char line[512];
+
+	if (!maps || ioctl(fd, HMM_HARNESS_BIND, &bind)) {
+		perror("ioctl_fuzz: cannot look after our own memory");
+		exit(1);
+	}
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx", &start, &end) != 2)
+			continue;
+		range = (struct hmm_harness_range){
+			.size = sizeof(range),
+			.flags = HMM_HARNESS_MIGRATE_TO_SYSTEM,
+			.addr = start,
+			.npages = (end - start) / PAGE,
+		};
+		/* Of some memory no device can have anything, and it fails. */
+		ioctl(fd, HMM_HARNESS_MIGRATE, &range);
+	}
+	fclose(maps);
+	ioctl(fd, HMM_HARNESS_UNBIND, &bind);
+}
+
 /* What processes that are gone had in use is free after so long. */
 #define RESIDUE_MS 5000
 
@@ -1024,6 +1057,7 @@ static int check_residue(void)
 			}
 			if (!usage.in_use)
 				break;
+			come_home(fd);
 			usleep(100000);
 		}
 		close(fd);
