@@ -232,12 +232,18 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
  * hh_devmem_split() - a large device page becomes several
  * @head: its first page
  * @tail: the first page of another part, which is no part of it any more
+ *
+ * A page with a reference too many cannot be split, so that it is done by the
+ * fault under way, if there is one. That holds on to one part only, and lets go
+ * of the others now: they may be gone when it ends. Where there are large pages,
+ * the kernel keeps other faults away by the page's lock.
  */
 void hh_devmem_split(struct page *head, struct page *tail)
 {
 	struct page *backing = hh_page_data(head);
 	bool live = test_bit(HH_PAGE_LIVE, &page_private(backing));
 
+	clear_bit(HH_PAGE_FAULTING, &page_private(backing));
 	backing += tail - head;
 	set_page_private(backing, live ? BIT(HH_PAGE_LIVE) : 0);
 	hh_set_page_data(tail, backing);
@@ -554,7 +560,6 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 			   struct page *page, unsigned int order)
 {
 	struct hh_devmem *devmem = &device->devmem;
-	unsigned long *state;
 	vm_fault_t ret = 0;
 	int tries = 32;
 	bool refuse;
@@ -575,12 +580,12 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	if (!HH_FAULT_PAGE_HELD)
 		return hh_try_to_ram(device, vma, addr, page, order);
 
-	state = hh_page_state(page);
-	if (test_and_set_bit(HH_PAGE_FAULTING, state))
+	if (test_and_set_bit(HH_PAGE_FAULTING, hh_page_state(page)))
 		return 0;
 	while (!ret && hh_devmem_is_live(page) && tries--)
 		ret = hh_try_to_ram(device, vma, addr, page, order);
-	clear_bit(HH_PAGE_FAULTING, state);
+	/* If a large page was split, the state is not where it was. */
+	clear_bit(HH_PAGE_FAULTING, hh_page_state(page));
 	return ret;
 }
 
