@@ -204,6 +204,12 @@ static inline long compat_ptr_ioctl(struct file *file, unsigned int cmd,
 #define sysfs_emit(buffer, ...) sysfs_emit_at(buffer, 0, __VA_ARGS__)
 #endif
 
+#ifdef HAVE_CLASS_CREATE_NAME
+#define hh_class_create(name) class_create(name)
+#else
+#define hh_class_create(name) class_create(THIS_MODULE, name)
+#endif
+
 #ifndef XA_FLAGS_ACCOUNT
 #define XA_FLAGS_ACCOUNT 0	/* since 5.3 it is charged to a memcg */
 #endif

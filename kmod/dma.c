@@ -68,7 +68,7 @@ struct hh_dma_look {
 
 static struct device *hh_dma_device(struct hh_dma *dma)
 {
-	return dma->device->misc.this_device;
+	return dma->device->node;
 }
 
 static void hh_dma_free(struct kref *refs)
@@ -454,8 +454,7 @@ int hh_dma(struct hh_dmas *dmas, struct hh_mirror *mirror,
  */
 int hh_dma_init(struct hh_device *device)
 {
-	return dma_coerce_mask_and_coherent(device->misc.this_device,
-					    DMA_BIT_MASK(64));
+	return dma_coerce_mask_and_coherent(device->node, DMA_BIT_MASK(64));
 }
 
 #endif

@@ -37,7 +37,6 @@
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/memremap.h>
-#include <linux/miscdevice.h>
 #include <linux/mutex.h>
 #include <linux/page-flags.h>
 #include <linux/rwsem.h>
@@ -57,6 +56,7 @@
 /* Room for the name of a device's node */
 #define HH_NAME_SIZE 16
 
+struct device;
 struct hh_device;
 struct hh_mirror;
 struct hh_migration;
@@ -202,7 +202,7 @@ struct hh_devmem {
  * @binding: how it talks to the kernel
  * @id: number of the device among those of its binding, as in its name
  * @name: name of its node
- * @misc: how user space finds it
+ * @node: how user space finds it
  * @refused: how often there was no memory for what it needed
  * @mirrors_lock: protects @mirrors; taken before hh_mirror.lock
  * @mirrors: all that are bound
@@ -212,7 +212,7 @@ struct hh_device {
 	const struct hh_binding *binding;
 	unsigned int id;
 	char name[HH_NAME_SIZE];
-	struct miscdevice misc;
+	struct device *node;
 	atomic64_t refused;
 	struct mutex mirrors_lock; /* protects mirrors */
 	struct list_head mirrors;

@@ -4,6 +4,8 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cdev.h>
+#include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -34,6 +36,11 @@ static const struct hh_binding * const hh_bindings[] = {
 /* First those of each binding in turn, then those with coherent memory */
 static struct hh_device hh_devices[HH_NR_FIXED + HMM_HARNESS_NR_COHERENT];
 static unsigned int hh_nr_devices;
+
+/* The nodes of all devices, and what opens them: a number for each, in turn */
+static struct class *hh_class;
+static dev_t hh_first_number;
+static struct cdev *hh_nodes;
 
 #ifdef HH_PRIVATE
 #define HH_HAS_PRIVATE "DEVMEM,"
@@ -77,7 +84,7 @@ static int hh_open(struct inode *inode, struct file *filp)
 	file = kzalloc_obj(*file, GFP_KERNEL_ACCOUNT);
 	if (!file)
 		return -ENOMEM;
-	file->device = container_of(filp->private_data, struct hh_device, misc);
+	file->device = &hh_devices[iminor(inode) - MINOR(hh_first_number)];
 	spin_lock_init(&file->lock);
 	filp->private_data = file;
 	return nonseekable_open(inode, filp);
@@ -130,20 +137,83 @@ unsigned int hh_count_devices(const struct hh_binding *binding)
 	return count;
 }
 
-static int __init hh_register(struct hh_device *device)
+static dev_t hh_number(const struct hh_device *device)
+{
+	return hh_first_number + (device - hh_devices);
+}
+
+static void hh_remove_node(struct hh_device *device)
+{
+	device_destroy(hh_class, hh_number(device));
+}
+
+/* The node cannot be opened yet: -ENXIO. */
+static int __init hh_add_node(struct hh_device *device)
 {
 	int ret;
 
-	device->misc.minor = MISC_DYNAMIC_MINOR;
-	device->misc.name = device->name;
-	device->misc.fops = &hh_fops;
-	device->misc.mode = 0600;
-	ret = misc_register(&device->misc);
-	if (ret || !device->binding->dma)
-		return ret;
+	device->node = device_create(hh_class, NULL, hh_number(device), device,
+				     "%s", device->name);
+	if (IS_ERR(device->node))
+		return PTR_ERR(device->node);
+	if (!device->binding->dma)
+		return 0;
 	ret = hh_dma_init(device);
 	if (ret)
-		misc_deregister(&device->misc);
+		hh_remove_node(device);
+	return ret;
+}
+
+static void hh_remove_nodes(void)
+{
+	unsigned int id;
+
+	cdev_del(hh_nodes);
+	for (id = hh_nr_devices; id--;)
+		hh_remove_node(&hh_devices[id]);
+	unregister_chrdev_region(hh_first_number, hh_nr_devices);
+	class_destroy(hh_class);
+}
+
+/*
+ * What is open cannot be undone, and the kernel waits for nobody when a module
+ * does not begin. So all nodes can be opened at once, when nothing can fail any
+ * more.
+ */
+static int __init hh_add_nodes(void)
+{
+	unsigned int added = 0;
+	int ret;
+
+	hh_class = hh_class_create(KBUILD_MODNAME);
+	if (IS_ERR(hh_class))
+		return PTR_ERR(hh_class);
+	ret = alloc_chrdev_region(&hh_first_number, 0, hh_nr_devices,
+				  KBUILD_MODNAME);
+	if (ret)
+		goto destroy;
+	for (; added < hh_nr_devices; added++) {
+		ret = hh_add_node(&hh_devices[added]);
+		if (ret)
+			goto remove;
+	}
+	ret = -ENOMEM;
+	hh_nodes = cdev_alloc();
+	if (!hh_nodes)
+		goto remove;
+	hh_nodes->owner = THIS_MODULE;
+	hh_nodes->ops = &hh_fops;
+	ret = cdev_add(hh_nodes, hh_first_number, hh_nr_devices);
+	if (!ret)
+		return 0;
+	kobject_put(&hh_nodes->kobj);
+
+remove:
+	while (added--)
+		hh_remove_node(&hh_devices[added]);
+	unregister_chrdev_region(hh_first_number, hh_nr_devices);
+destroy:
+	class_destroy(hh_class);
 	return ret;
 }
 
@@ -196,7 +266,7 @@ static unsigned int __init hh_lay_out(void)
 
 static int __init hh_init(void)
 {
-	unsigned int with_memory, registered = 0, id;
+	unsigned int with_memory, id;
 	int ret;
 
 	ret = hh_check_parameters();
@@ -225,14 +295,11 @@ static int __init hh_init(void)
 		}
 	}
 
-	/*
-	 * Last, and only when all memory is there: they can be opened from now
-	 * on, and what is open cannot be undone.
-	 */
-	for (; registered < hh_nr_devices; registered++) {
-		ret = hh_register(&hh_devices[registered]);
-		if (ret)
-			goto undo;
+	/* Last, and only when all memory is there: now they can be opened. */
+	ret = hh_add_nodes();
+	if (ret) {
+		pr_err("no nodes: error %d\n", ret);
+		goto undo;
 	}
 
 	hh_debugfs_init();
@@ -241,8 +308,6 @@ static int __init hh_init(void)
 	return 0;
 
 undo:
-	while (registered--)
-		misc_deregister(&hh_devices[registered].misc);
 	while (with_memory--)
 		hh_devmem_exit(&hh_devices[with_memory]);
 	hh_events_exit();
@@ -254,8 +319,7 @@ static void __exit hh_exit(void)
 	unsigned int id;
 
 	hh_debugfs_exit();
-	for (id = hh_nr_devices; id--;)
-		misc_deregister(&hh_devices[id].misc);
+	hh_remove_nodes();
 	for (id = hh_nr_devices; id--;)
 		hh_devmem_exit(&hh_devices[id]);
 	hh_events_exit();
