@@ -278,11 +278,13 @@ static inline struct page *hh_exclusive_page(pte_t pte)
 #define hh_mapped_of(page) page_folio(page)
 #define hh_is_mapped(page) folio_mapped(page_folio(page))
 #define hh_is_merged(page) folio_test_ksm(page_folio(page))
+#define hh_is_written(page) folio_test_writeback(page_folio(page))
 #else
 #define hh_mapped page
 #define hh_mapped_of(page) (page)
 #define hh_is_mapped(page) page_mapped(page)
 #define hh_is_merged(page) PageKsm(page)
+#define hh_is_written(page) PageWriteback(page)
 #endif
 
 /* The bits of a page's mapping that say what it points to */

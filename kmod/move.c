@@ -39,9 +39,14 @@ static bool hh_is_source(struct hh_device *device,
 	}
 	if (!(sources & HMM_HARNESS_FROM_SYSTEM))
 		return false;
-	/* The pages of files have more to them than what is copied here. */
+	/*
+	 * The pages of files have more to them than what is copied here. Those
+	 * that are just being written to swap are a BUG() of the kernel, which
+	 * moves none of them to a device. None begins to be while it is locked.
+	 */
 	if (!move->to_device)
-		return PageAnon(from) && !hh_is_merged(from);
+		return PageAnon(from) && !hh_is_merged(from) &&
+		       !hh_is_written(from);
 	return !hh_is_merged(from) || device->binding->evict_merged;
 }
 
