@@ -283,13 +283,30 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 }
 
 #ifdef HAVE_MIGRATE_DEVICE_RANGE
+/* Whether @page is in use, and one that KSM merged. */
+static bool hh_is_merged_still(struct page *page)
+{
+	bool merged = false;
+
+	if (!hh_page_get_unless_free(page))
+		return false;
+	if (trylock_page(page)) {
+		merged = hh_devmem_is_live(page) && hh_is_merged(page);
+		unlock_page(page);
+	}
+	put_page(page);
+	return merged;
+}
+
 /**
  * hh_interval_evict_merged() - see struct hh_binding
  * @device: the device
  * @page: its page
  *
  * Pages that KSM merged are not found by an anon_vma of theirs. For them the
- * kernel's own look-up is safe: KSM holds on to what it needs.
+ * kernel's own look-up is safe: KSM holds on to what it needs. It is not for any
+ * other page, see evict.c; so none may come up under the same number before the
+ * kernel has locked it.
  */
 unsigned long hh_interval_evict_merged(struct hh_device *device,
 				       struct page *page)
@@ -301,7 +318,12 @@ unsigned long hh_interval_evict_merged(struct hh_device *device,
 		.dst = &dst,
 	};
 
-	migrate_device_range(&src, page_to_pfn(page), 1);
+	down_write(&device->devmem.reuse);
+	if (hh_is_merged_still(page))
+		migrate_device_range(&src, page_to_pfn(page), 1);
+	up_write(&device->devmem.reuse);
+	if (!src)
+		return 0;
 	hh_migration_copy(device, &move);
 	migrate_device_pages(&src, &dst, 1);
 	hh_migration_settle(device, &move);
