@@ -925,7 +925,7 @@ void hh_devmem_exit(struct hh_device *device)
 	struct hh_evict *evict;
 
 	if (!devmem->npages)
-		return;
+		goto free;
 
 	evict = kmalloc_obj(*evict, GFP_KERNEL | __GFP_NOFAIL);
 	evict->killable = false;
@@ -939,6 +939,7 @@ void hh_devmem_exit(struct hh_device *device)
 	kfree(evict);
 
 	device->binding->remove_memory(device);
+free:
 	bitmap_free(devmem->free);
 	bitmap_free(devmem->lost);
 }
