@@ -128,6 +128,10 @@ static int hh_access_range(struct hh_work *work,
 		access.ahead = min_t(u64, args->npages - args->done, HH_CHUNK);
 		data = u64_to_user_ptr(args->data + (args->done << PAGE_SHIFT));
 
+		/* Where nothing has to be faulted in, nobody else asks. */
+		ret = -EINTR;
+		if (fatal_signal_pending(current))
+			break;
 		ret = -EFAULT;
 		if (write && copy_from_user(access.buffer, data, PAGE_SIZE))
 			break;
