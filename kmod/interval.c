@@ -7,10 +7,12 @@
 
 #ifdef HH_INTERVAL
 
+#include <linux/bitmap.h>
 #include <linux/hmm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched/mm.h>
+#include <linux/uaccess.h>
 
 #include "interval.h"
 
@@ -176,16 +178,40 @@ put:
 	return ret;
 }
 
+/* With no lock held: user memory may take as long as user space likes. */
+static int hh_put_heard(u64 __user *to, const unsigned long *heard,
+			unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		if (put_user(test_bit(i, heard) ? HMM_HARNESS_PAGE_HEARD : 0ULL,
+			     to + i))
+			return -EFAULT;
+	return 0;
+}
+
 static int hh_interval_watched(struct hh_mirror *mirror,
 			       struct hmm_harness_watch *args)
 {
 	struct hh_watches *watches = &hh_of_mirror(mirror)->watches;
-	int ret;
+	unsigned long *heard = NULL;
+	int ret = -EINTR;
 
+	if (args->pages) {
+		heard = bitmap_alloc(args->npages, GFP_KERNEL);
+		if (!heard)
+			return -ENOMEM;
+	}
 	if (mutex_lock_killable(&watches->lock))
-		return -EINTR;
-	ret = hh_watch_tell(watches, args);
+		goto free;
+	ret = hh_watch_tell(watches, args, heard);
 	mutex_unlock(&watches->lock);
+	if (!ret && heard)
+		ret = hh_put_heard(u64_to_user_ptr(args->pages), heard,
+				   args->npages);
+free:
+	bitmap_free(heard);
 	return ret;
 }
 

@@ -42,7 +42,8 @@ int hh_dma(struct hh_dmas *dmas, struct hh_mirror *mirror,
 /* watch.c */
 int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		   const struct hmm_harness_watch *args);
-int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args);
+int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args,
+		  unsigned long *heard);
 int hh_watch_sequence(struct hh_watches *watches,
 		      struct hmm_harness_sequence *args);
 void hh_watch_end_all(struct hh_watches *watches);

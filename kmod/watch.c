@@ -13,7 +13,6 @@
 #include <linux/mmu_notifier.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 
 #include "interval.h"
 
@@ -228,19 +227,19 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 }
 
 /**
- * hh_watch_tell() - HMM_HARNESS_WATCHED
+ * hh_watch_tell() - what a watch was told
  * @watches: of the mirror; its lock is held
  * @args: what the caller asked for
+ * @heard: room for a bit for each page, those that were told of since it was
+ *         last asked; or NULL
  *
- * Return: 0, -ENOENT, -EFAULT
+ * Return: 0, -ENOENT
  */
-int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args)
+int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args,
+		  unsigned long *heard)
 {
-	u64 __user *pages = u64_to_user_ptr(args->pages);
 	struct hh_watch *watch = hh_find_watch(watches, args->addr,
 					       args->npages);
-	unsigned long i;
-	bool heard;
 
 	if (!watch)
 		return -ENOENT;
@@ -248,15 +247,11 @@ int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args)
 	args->calls = watch->calls;
 	args->finished = watch->finished;
 	args->strays = watch->strays;
-	spin_unlock(&watch->lock);
-	/* What is told in between is for the next time, page by page. */
-	for (i = 0; pages && i < watch->npages; i++) {
-		spin_lock(&watch->lock);
-		heard = __test_and_clear_bit(i, watch->heard);
-		spin_unlock(&watch->lock);
-		if (put_user(heard ? HMM_HARNESS_PAGE_HEARD : 0ULL, pages + i))
-			return -EFAULT;
+	if (heard) {
+		bitmap_copy(heard, watch->heard, watch->npages);
+		bitmap_zero(watch->heard, watch->npages);
 	}
+	spin_unlock(&watch->lock);
 	return 0;
 }
 
