@@ -18,6 +18,7 @@ import ctypes, errno, fcntl, mmap, os, socket, struct, sys
 NODE = sys.argv[1]
 PAGE = 4096
 BIND, UNBIND, READ, WRITE = 0xD801, 0xD802, 0xD805, 0xD806
+WATCH, WATCHED = 0xD811, 0xD812
 
 def call(file, number, *rest, form="=II", size=None, flags=0):
     args = bytearray(struct.pack(form, size or struct.calcsize(form), flags, *rest))
@@ -179,3 +180,38 @@ say("read", *access(file, READ, address))
 @pytest.mark.parametrize("node", ["/dev/hmm_harness0", "/dev/hmm_mirror0"])
 def test_bind_takes_the_callers_memory_and_no_others(lab: Lab, node: str) -> None:
     assert said(lab, OTHERS, node) == ["flags EINVAL", "more E2BIG", "no more ok", "read ok mine"]
+
+
+# Results go where the caller says, and that memory may never come: whoever waits for it must not hold up the others.
+AWAITED = """
+import threading, time
+
+SYS_USERFAULTFD, UFFDIO_API, UFFDIO_REGISTER = 323, 0xC018AA3F, 0xC020AA00
+results = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+missing = ctypes.addressof(ctypes.c_char.from_buffer(results))
+faults = ctypes.CDLL(None).syscall(SYS_USERFAULTFD, os.O_CLOEXEC)
+fcntl.ioctl(faults, UFFDIO_API, bytearray(struct.pack("=QQQ", 0xAA, 0, 0)))
+fcntl.ioctl(faults, UFFDIO_REGISTER, bytearray(struct.pack("=QQQQ", missing, PAGE, 1, 0)))
+
+file = os.open(NODE, os.O_RDWR)
+say("bind", call(file, BIND))
+say("watch", call(file, WATCH, address, 1, 0, 0, 0, 0, form="=IIQQQQQQ"))
+
+def watched():
+    say("watched", call(file, WATCHED, address, 1, missing, 0, 0, 0, form="=IIQQQQQQ"))
+
+waits = threading.Thread(target=watched)
+waits.start()
+time.sleep(1)
+say("waits", waits.is_alive())
+unbinds = threading.Thread(target=lambda: say("unbind", call(file, UNBIND)))
+unbinds.start()
+unbinds.join(timeout=20)
+os.close(faults)
+waits.join()
+unbinds.join()
+"""
+
+
+def test_who_waits_for_memory_of_its_own_holds_up_nobody(lab: Lab) -> None:
+    assert said(lab, AWAITED, "/dev/hmm_harness0") == ["bind ok", "watch ok", "waits True", "unbind ok", "watched ok"]
