@@ -160,6 +160,12 @@ struct hh_binding {
  * @private: of the binding
  * @first: number of the first page
  * @npages: how many there are, 0 without device memory
+ * @live: pages that have been migrated to and not yet been migrated from. Each
+ *        counts and stops counting with its lock held, or when nobody has it any
+ *        more
+ * @reuse: held where a free page is taken into use, and for writing where none
+ *         may be; taken after mmap_lock and locked pages, before what the kernel
+ *         holds around invalidation
  * @lock: protects all that follows
  * @free: a bit for each page, set if it is to be had
  * @lost: the same of pages that were not given back, on purpose
@@ -171,11 +177,6 @@ struct hh_binding {
  *              a mirror that is not dead
  * @refusals: how many more shall fail
  * @refused: how many did
- * @live: pages that have been migrated to and not yet been migrated from;
- *        protected by nothing
- * @reuse: held where a free page is taken into use, and for writing where none
- *         may be; taken after mmap_lock and locked pages, before what the kernel
- *         holds around invalidation
  */
 struct hh_devmem {
 	phys_addr_t address;
@@ -183,6 +184,8 @@ struct hh_devmem {
 	void *private;
 	unsigned long first;
 	unsigned long npages;
+	atomic_long_t live;
+	struct rw_semaphore reuse;
 	spinlock_t lock; /* protects all that follows */
 	unsigned long *free;
 	unsigned long *lost;
@@ -193,8 +196,6 @@ struct hh_devmem {
 	const struct mm_struct *refused_to;
 	u64 refusals;
 	u64 refused;
-	atomic_long_t live;
-	struct rw_semaphore reuse;
 };
 
 /**
