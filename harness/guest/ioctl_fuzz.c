@@ -1034,6 +1034,20 @@ static void come_home(int fd)
 	ioctl(fd, HMM_HARNESS_UNBIND, &bind);
 }
 
+/* What the module knows of a device: whether a page that is left was moved to it, or is on its way. */
+static void show_device(const char *path)
+{
+	char line[256];
+	FILE *file;
+
+	snprintf(line, sizeof(line), "/sys/kernel/debug/hmm_harness/%s", strrchr(path, '/') + 1);
+	file = fopen(line, "r");
+	while (file && fgets(line, sizeof(line), file))
+		printf("  %s", line);
+	if (file)
+		fclose(file);
+}
+
 /* What processes that are gone had in use is free after so long. */
 #define RESIDUE_MS 5000
 
@@ -1068,6 +1082,7 @@ static int check_residue(void)
 		if (usage.in_use) {
 			printf("ioctl_fuzz: %s: %llu pages in use by nobody\n",
 			       path, usage.in_use);
+			show_device(path);
 			failures++;
 		}
 	}
