@@ -18,7 +18,10 @@ from harness.program.text import parse
 from harness.progress import Progress
 from harness.run import Plan, run
 from harness.target.cache import Cache
+from harness.target.events import messages
 from harness.target.lab import Lab, prepare
+from harness.target.wire import encode
+from tests.test_events import SPEC
 
 pytestmark = pytest.mark.vm
 
@@ -186,3 +189,50 @@ def test_tracepoints_tell_the_same(lab: Lab) -> None:
     assert f"{buf[:-4]}2000\n" in trace, "the CPU's touch"
     assert f"{buf}-{buf[:-4]}4000 unmap owner=none" in trace
     assert "page_free: hmm_harness0" in trace
+
+
+EACH_KIND = """
+a: map buf anon 8 rw
+a: write buf 10
+a: fork b
+d0: bind a
+d1: bind b
+d0: to-device buf[0:4]
+d0: to-system buf[0]
+a: read buf[1]
+a: unmap buf[2]
+b: exit
+d0: events
+d1: events
+"""
+_BYTES = {"flag": 0, "u32": 4, "u64": 8}
+_AT_TIMES = {"sequence", "blockable", "refused"}  # a flag is there or not, a sequence where the kernel gives one
+
+
+@pytest.mark.parametrize("binding", ["interval", "mirror"])
+def test_what_is_told_has_the_form_of_the_description(lab: Lab, binding: str) -> None:
+    """Each message has the attributes of its kind, no more and no fewer, in the form that the YAML gives them."""
+    program = parse(EACH_KIND, file="each-kind", name="each-kind")
+    if "DEVMEM" not in lab.features():
+        pytest.skip("needs device-private memory")
+    request = encode(program, binding, 60)
+    header = {"do": "run", "wrong": [], "programs": [len(request)], "events": True}
+    answer, body = lab.vm().call(header, request, timeout=90)
+    told = list(messages(body[answer["results"][0]["length"] :]))
+    forms = {each["name"]: each for each in SPEC["attribute-sets"][0]["attributes"]}
+    entries = {each["name"]: each["entries"] for each in SPEC["definitions"]}
+    kinds = {
+        each["name"]: each["event"] if "event" in each else each["do"]["reply"] for each in SPEC["operations"]["list"]
+    }
+    for command, attributes in told:
+        described = set(kinds[command]["attributes"])
+        assert described - _AT_TIMES <= set(attributes) <= described, command
+        for name, value in attributes.items():
+            form = forms[name]
+            if form["type"] == "string":
+                assert value.endswith(b"\0") and len(value) > 1, name
+                continue
+            assert len(value) == _BYTES[form["type"]], f"{command}: {name}"
+            if "enum" in form:
+                assert int.from_bytes(value, "little") < len(entries[form["enum"]]), f"{command}: {name}"
+    assert {command for command, _ in told} == kinds.keys() - {"state"}

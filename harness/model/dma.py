@@ -7,12 +7,13 @@ import errno
 from dataclasses import replace
 
 from harness.model.allowed import NOTHING, OK, Entries, Expectation, Shape
+from harness.model.along import refused_along
 from harness.model.memory import Pte
 from harness.model.state import DmaView, Handlers, State
 from harness.model.views import entries_of
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Mark, Observation
-from harness.program.operations import COHERENT, Access, DmaMap, DmaTable, DmaUnmap, Owner, other_device
+from harness.program.operations import COHERENT, Access, Asked, DmaMap, DmaTable, DmaUnmap, Owner, other_device
 
 
 class Dma:
@@ -33,6 +34,10 @@ class Dma:
         write = step.access is Access.WRITE
         allowed: list[Entries] = []
         numbers = tuple(self._state.pages(step.span))
+        asked = Asked.BOTH if write else Asked.FAULT
+        refused = refused_along(self._state, walk, [(number, asked) for number in numbers], observed)
+        if refused is not None:
+            return refused
         for index, number in enumerate(numbers):
             seen = observed.elements[index] if index < len(observed.elements) else None
             if write and walk.is_own_readonly(number):
@@ -63,7 +68,9 @@ class Dma:
                 continue
             page, write = dma.entries[number]
             pte = mirror.space.ptes.get(number)
-            entered = Pte(page, write, or_zero=pte is not None and pte.or_zero)
+            # Of a huge page in a device's memory, what was mapped may be `OWN_HUGE_SHIFTED`.
+            huge = pte is not None and pte.page is page and pte.huge
+            entered = Pte(page, write, huge=huge, or_zero=pte is not None and pte.or_zero)
             looks = step.actor if page.home in COHERENT else dma.owner or ""
             entries = entries_of(entered, looks, huge=True, missing=True)
             if page.home not in (None, step.actor):

@@ -99,7 +99,7 @@ def read_stream(data: bytes, program: Program) -> Stream:
     """
     heard: list[Heard] = []
     ends: list[int] = []
-    for command, attributes in _messages(data):
+    for command, attributes in messages(data):
         if command in ("subscribe", "unsubscribe"):
             ends.append(_number(attributes, "number"))
         else:
@@ -113,7 +113,8 @@ def read_stream(data: bytes, program: Program) -> Stream:
     return Stream(tuple(heard), len(missing))
 
 
-def _messages(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
+def messages(data: bytes) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The command and the attributes of each message in `data`, by their names. Raises `GuestError` if it is none."""
     commands = _names("HMM_HARNESS_CMD_")
     kinds = _names("HMM_HARNESS_A_EVENT_")
     at = 0
