@@ -408,6 +408,29 @@ static inline bool hh_page_get_unless_free(struct page *page)
 #endif
 }
 
+/*
+ * References to a device page in use, or to the large page that it is a part of,
+ * without the one that a free page has on some kernels; and how often that is
+ * mapped.
+ */
+static inline unsigned int hh_page_refs(struct page *page)
+{
+#if defined(HAVE_HMM_MIRROR) || defined(HAVE_DEVICE_PAGE_EXTRA_REF)
+	return page_ref_count(page) - 1;
+#else
+	return page_ref_count(hh_page_head(page));
+#endif
+}
+
+static inline unsigned int hh_page_mapped(struct page *page)
+{
+#ifdef HH_COMPOUND
+	return folio_mapcount(page_folio(page));
+#else
+	return atomic_read(&page->_mapcount) + 1;
+#endif
+}
+
 /* Where a page shall migrate to: @page is locked. */
 static inline unsigned long hh_migrate_dst(struct page *page)
 {

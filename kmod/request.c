@@ -11,6 +11,20 @@
 
 #define HH_ASKS (HMM_HARNESS_ASK_FAULT | HMM_HARNESS_ASK_WRITE)
 
+/* What HMM_HARNESS_REQUEST tells of the users of a page */
+static u64 hh_count(unsigned long cpu)
+{
+#ifdef HH_DEVMEM
+	struct page *page = pfn_to_page(cpu >> HH_CPU_PFN_SHIFT);
+
+	return hh_page_refs(page) |
+	       (u64)hh_page_mapped(page) << HMM_HARNESS_COUNT_MAPPED_SHIFT;
+#else
+	return 0;
+#endif
+}
+
+/* What was asked of each page is not needed any more: its place is. */
 static int hh_act_tell(struct hh_work *work, unsigned long start,
 		       unsigned long npages, u64 *pages, bool unchecked)
 {
@@ -20,6 +34,10 @@ static int hh_act_tell(struct hh_work *work, unsigned long start,
 		pages[i] = hh_describe(work->mirror->device, work->cpu[i]);
 		if (!pages[i] && work->src[i])
 			pages[i] = HMM_HARNESS_PAGE_RESIDUE;
+		work->dst[i] = 0;
+		if (pages[i] & (HMM_HARNESS_PAGE_LOCAL |
+				HMM_HARNESS_PAGE_REMOTE))
+			work->dst[i] = hh_count(work->cpu[i]);
 	}
 	return 0;
 }
@@ -128,6 +146,8 @@ int hh_request(struct hh_file *file, struct hmm_harness_request *args)
 		ret = hh_put_numbers(args->pages, work->pages, args->npages);
 	if (!ret)
 		ret = hh_put_numbers(args->raw, work->src, args->npages);
+	if (!ret)
+		ret = hh_put_numbers(args->counts, work->dst, args->npages);
 	hh_work_end(work);
 	return ret;
 }

@@ -38,3 +38,37 @@ def test_a_module_in_use_does_not_go(lab: Lab) -> None:
     _, output = lab.vm().exec(command, timeout=60)
     assert "status 0" not in output
     assert "in use" in output or "busy" in output.lower() or "unavailable" in output.lower(), output
+
+
+# Of a page in device memory: how often it is mapped, and references; alone, with a child, and alone again
+_COUNTS = """
+import ctypes, fcntl, mmap, os, struct
+page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+page[:4] = b"kept"
+address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+device = os.open("/dev/hmm_harness0", os.O_RDWR)
+fcntl.ioctl(device, 0xD801, struct.pack("=II", 8, 0))
+fcntl.ioctl(device, 0xD807, struct.pack("=IIQQQQQQ", 56, 1, address, 1, 0, 0, 0, 0))
+def count():
+    seen = (ctypes.c_uint64 * 1)()
+    form = "=IIQQIIII11Q"
+    args = struct.pack(form, struct.calcsize(form), 0, address, 1, 0, 0, 0, 0, *[0] * 10, ctypes.addressof(seen))
+    fcntl.ioctl(device, 0xD810, args)
+    print(seen[0] >> 32, seen[0] & 0xffffffff, flush=True)
+count()
+if os.fork() == 0:
+    count()
+    os._exit(0)
+os.wait()
+count()
+page[:4] = b"home"
+count()
+"""
+
+
+def test_references_to_device_memory_can_be_seen(lab: Lab) -> None:
+    if "DEVMEM" not in lab.features():
+        pytest.skip("needs device-private memory")
+    status, output = lab.vm().exec(f"python3 - <<'END'\n{_COUNTS}\nEND", timeout=60)
+    assert status == 0, output
+    assert output.splitlines() == ["1 1", "2 2", "1 1", "0 0"]

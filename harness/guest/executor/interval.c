@@ -79,10 +79,24 @@ static bool agree(const struct hmm_harness_request *request, uint64_t raw, uint6
 		       order >> HMM_HARNESS_PAGE_ORDER_SHIFT;
 }
 
+/* Each mapping of a device page has a reference; of private memory, nobody has one besides. */
+static bool counts_agree(uint64_t page, uint64_t count, bool private)
+{
+	uint32_t mapped = count >> HMM_HARNESS_COUNT_MAPPED_SHIFT;
+	uint32_t references = count;
+
+	if (!(page & (HMM_HARNESS_PAGE_LOCAL | HMM_HARNESS_PAGE_REMOTE)))
+		return !count;
+	if (!mapped)
+		return false;
+	return private && page & HMM_HARNESS_PAGE_LOCAL ? references == mapped : references >= mapped;
+}
+
 static void put_request(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 			uint64_t *elements, uint64_t *raw)
 {
 	uint8_t asked[HMM_HARNESS_REQUEST_MAX_PAGES];
+	uint64_t *counts = raw + HMM_HARNESS_REQUEST_MAX_PAGES;
 	uint64_t length = operation->value >> WIRE_REQUEST_LENGTH_SHIFT;
 	struct hmm_harness_request request = {
 		.size = sizeof(request),
@@ -95,7 +109,9 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 		.asked = (uintptr_t)asked,
 		.pages = (uintptr_t)elements,
 		.raw = (uintptr_t)raw,
+		.counts = (uintptr_t)counts,
 	};
+	bool private;
 
 	for (uint64_t i = 0; i < operation->npages; i++)
 		asked[i] = operation->value >> 2 * (i % length) & 3;
@@ -105,8 +121,9 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 	if (seen->error)
 		return;
 	seen->count = operation->npages;
+	private = !can(fd, HMM_HARNESS_CAP_COHERENT);
 	for (uint64_t i = 0; i < operation->npages; i++) {
-		if (!agree(&request, raw[i], elements[i]))
+		if (!agree(&request, raw[i], elements[i]) || !counts_agree(elements[i], counts[i], private))
 			seen->error = EPROTO;
 	}
 }

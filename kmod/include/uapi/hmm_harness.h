@@ -251,6 +251,9 @@ struct hmm_harness_range {
 
 /**
  * struct hmm_harness_request - HMM_HARNESS_REQUEST
+/* Of hmm_harness_request.counts: how often it is mapped; below that, references */
+#define HMM_HARNESS_COUNT_MAPPED_SHIFT 32
+
  * @size: sizeof(struct hmm_harness_request)
  * @flags: HMM_HARNESS_REQUEST_*
  * @addr: first address
@@ -274,6 +277,10 @@ struct hmm_harness_range {
  * @raw_pfn: (out) mask of the page's number
  *
  * One call of hmm_range_fault(), with every choice that it leaves to a driver.
+ * @counts: user pointer to @npages __u64, filled with the references to each
+ *          page of a device, or to the large page that it is a part of, and with
+ *          how often that is mapped, see HMM_HARNESS_COUNT_MAPPED_SHIFT; 0 of
+ *          any other page. 0 if not wanted
  * Nothing is entered into the device's page table, and a call that fails fills
  * nothing in. STALE: with a sequence number that an invalidation has made
  * void, so that -EBUSY is what has to come of it. UNLOCKED:
@@ -281,6 +288,9 @@ struct hmm_harness_range {
  * itself; -EOPNOTSUPP where there is none.
  */
 struct hmm_harness_request {
+ *
+ * @counts are of the moment when what is told was known to be true. Each mapping
+ * has a reference, and of private memory, nobody else has one for long.
 	__u32 size;
 	__u32 flags;
 	__aligned_u64 addr;
@@ -301,6 +311,7 @@ struct hmm_harness_request {
 	__aligned_u64 raw_pfn;
 };
 
+	__aligned_u64 counts;
 /* hmm_harness_watch.flags of HMM_HARNESS_WATCH */
 #define HMM_HARNESS_WATCH_TWO_PASS 0x1
 #define HMM_HARNESS_WATCH_EMPTY 0x2
