@@ -16,9 +16,10 @@
  * that most of them act on the memory of somebody else.
  *
  * Exit status: 0 when every command that the devices of a binding are capable of
- * succeeded there at least once, somebody listened and heard something, nobody
- * is stuck, and no device page is left when all are gone; 1 otherwise, with the
- * reason; 2 for a wrong command line or a missing device.
+ * succeeded there at least once, somebody listened and heard something, there
+ * was hugetlb memory where the kernel has that, nobody is stuck, and no device
+ * page is left when all are gone; 1 otherwise, with the reason; 2 for a wrong
+ * command line or a missing device.
  * Whether the kernel had something to say is for the caller to look up in its
  * log.
  */
@@ -62,6 +63,10 @@
 /* All workers map memory at the same place: addresses of one suit the others. */
 #define POOL ((char *)0x100000000000UL)
 #define POOL_PAGES 2048UL
+/* What of it hugetlb memory takes the place of: a page of that, and its kind */
+#define HUGE_PAGES 512UL
+#define MAP_HUGE_2MB_PAGES (MAP_HUGETLB | 21 << 26)
+#define NR_HUGEPAGES "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 #define MAX_WORKERS 64
 #define CALLERS 2
 #define SHARED_FILES 6	/* one of each device that there can be */
@@ -159,10 +164,12 @@ struct board {
 	uint64_t said;		/* netlink messages that were taken */
 	uint64_t subscribed;
 	uint64_t heard;		/* ... and that came */
+	uint64_t huge;		/* hugetlb mappings that there were */
 };
 
 static struct board *board;
 static bool use_faults;
+static bool has_huge;
 static uint16_t family;	/* of netlink */
 static const char *devices[ARRAY_SIZE(nodes)];
 static unsigned int binding_of[ARRAY_SIZE(nodes)];	/* of devices */
@@ -386,6 +393,7 @@ static void fill_request(struct hmm_harness_request *args,
 	args->asked = some_pointer(false);
 	args->pages = some_pointer(false);
 	args->raw = some_pointer(false);
+	args->counts = some_pointer(false);
 	if (one_in(40))
 		args->reserved = rnd();
 }
@@ -650,6 +658,28 @@ static void spawn_child(void)
 	_exit(0);
 }
 
+static char *huge_of(char *at)
+{
+	return POOL + (at - POOL) / (HUGE_PAGES * PAGE) * HUGE_PAGES * PAGE;
+}
+
+/*
+ * Memory out of the kernel's pool of huge pages, which has fewer than are
+ * asked for, with or without a claim to one.
+ */
+static void map_huge(char *at)
+{
+	int protection = one_in(4) ? (int)below(8) : PROT_READ | PROT_WRITE;
+	int flags = MAP_FIXED | MAP_ANONYMOUS | MAP_HUGE_2MB_PAGES |
+		    (one_in(4) ? MAP_SHARED : MAP_PRIVATE) |
+		    (one_in(2) ? MAP_NORESERVE : 0);
+
+	if (mmap(at, HUGE_PAGES * PAGE, protection, flags, -1, 0) == MAP_FAILED)
+		return;
+	count(&board->huge);
+	touch(at + below(HUGE_PAGES) * PAGE, one_in(2));
+}
+
 static void map_something(char *at, uint64_t npages)
 {
 	int protection = one_in(4) ? (int)below(8) : PROT_READ | PROT_WRITE;
@@ -673,6 +703,11 @@ static void map_something(char *at, uint64_t npages)
 		break;
 	default:
 		break;
+	}
+	/* Hugetlb memory goes as a whole, or not at all. */
+	if (one_in(8)) {
+		at = huge_of(at);
+		npages = HUGE_PAGES;
 	}
 	mmap(at, npages * PAGE, protection, flags, fd, 0);
 }
@@ -719,6 +754,8 @@ static void change_memory(void)
 	case 9:
 		if (one_in(8))
 			spawn_child();
+		else if (has_huge && one_in(8))
+			map_huge(huge_of(at));
 		break;
 	case 10:
 		/* May fail for lack of memory, which is as good. */
@@ -925,7 +962,7 @@ static void kill_one(pid_t worker)
 
 static void switch_mistakes(char *names)
 {
-	char text[512] = "\n";
+	char text[2048] = "\n";
 	char *copy, *name, *rest;
 
 	if (one_in(2)) {
@@ -964,6 +1001,11 @@ static int check_reach(void)
 	       board->said, board->subscribed, board->heard);
 	if (!board->subscribed || !board->heard) {
 		printf("ioctl_fuzz: nobody heard anything\n");
+		failures++;
+	}
+	printf("hugetlb   %9lu mappings\n", board->huge);
+	if (has_huge && !board->huge) {
+		printf("ioctl_fuzz: there was never any hugetlb memory\n");
 		failures++;
 	}
 	return failures;
@@ -1177,6 +1219,7 @@ int main(int argc, char **argv)
 		close(fd);
 	}
 
+	has_huge = put(NR_HUGEPAGES, "8\n");
 	if (prctl(PR_SET_CHILD_SUBREAPER, 1)) {
 		perror("ioctl_fuzz: PR_SET_CHILD_SUBREAPER");
 		return 1;
@@ -1202,6 +1245,8 @@ int main(int argc, char **argv)
 		failures++;
 	for (i = 0; i < SHARED_FILES; i++)
 		close(shared_files[i]);
+	if (has_huge && !put(NR_HUGEPAGES, "0\n"))
+		failures++;
 	failures += report();
 	failures += check_reach();
 	failures += check_residue();
