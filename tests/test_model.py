@@ -619,3 +619,78 @@ def test_a_huge_page_moves_whole_in_pieces_or_not_at_all() -> None:
             assert _huge_move(choice, entry) is expected, f"{choice}: {entry}"
     assert _huge_move("m", whole, small) is Verdict.FAIL, "a part of a huge page"
     assert _huge_move("m", small, whole) is Verdict.FAIL
+
+
+def test_what_was_seen_to_be_a_huge_page_moves_as_one() -> None:
+    stayed = Entry(RW | Mark.COLLECTED | Mark.COMPOUND)
+    pieces = Entry(stayed.marks | Mark.MOVED)
+    whole = Entry(pieces.marks | Mark.WHOLE)
+    for order, may in ((9, set[Entry]()), (0, {MOVED})):
+        look = (("d0: snapshot buf", Entry(RW, order)),)
+        for entry in (whole, pieces, MOVED, stayed, STAYED):
+            expected = Verdict.PASS if entry in may | {whole} else Verdict.FAIL
+            assert _huge_move("m", entry, between=look) is expected, f"order {order}: {entry}"
+        assert _huge_move("m", pieces, whole, between=look) is Verdict.FAIL
+    huge = ("d0: snapshot buf", Entry(RW, 9))
+    assert _huge_move("p", pieces, between=(huge,)) is Verdict.PASS
+    assert _huge_move("p", MOVED, between=(huge,)) is Verdict.FAIL, "the kernel was not to split it, the driver was"
+    assert _huge_move(".", STAYED, between=(huge,)) is Verdict.FAIL
+    entered = ("d0: table buf", Entry(NO_MARKS))
+    assert _huge_move("m", MOVED, between=(huge, entered)) is Verdict.FAIL
+    fault = ("d0: fault buf read", Entry(RW, 9))
+    assert _huge_move("m", MOVED, between=(huge, fault)) is Verdict.PASS, "that was then"
+
+
+def test_a_device_that_is_half_full_need_not_have_room_in_one_piece() -> None:
+    text = (
+        "a: map fill anon 8 rw\na: map buf anon 512 rw\na: advise buf hugepage\na: write buf 10\nd0: bind a\n"
+        "d0: to-device fill[0:{}]\nd0: snapshot buf\nd0: move buf system device m compound"
+    )
+    here, pieces = Entry(Mark.LOCAL | Mark.MOVED), Entry(RW | Mark.COLLECTED | Mark.COMPOUND | Mark.MOVED)
+    for full, verdict in ((4, Verdict.PASS), (3, Verdict.FAIL)):
+        shown: list[tuple[Element, ...]] = [(), (), (), (0,) * 512, (), (here,) * full]
+        shown += [(Entry(RW, 9),) * 512, (pieces,) * 512]
+        seen = [Observation(Status.DONE, 0, each) for each in shown]
+        rules = rules_for("interval", ("DEVMEM", "FOLIO_SPLIT"))
+        assert compare(_program(text.format(full)), rules, seen).verdict is verdict
+
+
+def _request(last: str, *steps: str, error: int = errno.EFAULT) -> Verdict:
+    """The verdict on a request that fails where d0 gives nothing back: of buf[1] and of buf[2] it has the pages."""
+    text = BUF + "a: write buf[0:3] 7\nd0: to-device buf[1:3]\nd0: returns refused\n"
+    program = _program(text + "".join(step + "\n" for step in steps) + last)
+    here = Entry(Mark.LOCAL | Mark.MOVED)
+    before: list[tuple[Element, ...]] = [(), (), (0,) * 3, (here,) * 2, (0,), *[()] * len(steps)]
+    seen = [Observation(Status.DONE, 0, each) for each in before]
+    rules = rules_for("interval", [*RULES["interval"].features, "HMM_DMA"])
+    return compare(program, rules, [*seen, Observation(Status.DONE, error)]).verdict
+
+
+def test_a_request_that_faults_what_the_device_refuses_fails() -> None:
+    gone = "a: advise buf[0] dontneed"
+    whole = "d0: request buf fault none . own fresh"
+    assert _request("d0: request buf[0:3] fault none . own fresh") is Verdict.FAIL, "all of it is there"
+    assert _request("d0: request buf[0:3] fault none . own fresh", gone) is Verdict.DEVIATION
+    assert _request(whole) is Verdict.FAIL, "the page that is not there is the last"
+    assert _request("d0: dma-map buf[0:3] read own", gone) is Verdict.DEVIATION
+    assert _request("d0: request buf[0:2] none both fb own fresh", gone) is Verdict.DEVIATION
+    assert _request("d0: request buf[0:2] none both f. own fresh", gone) is Verdict.DEVIATION
+    assert _request("d0: request buf[0:2] none both .f own fresh", gone) is Verdict.FAIL
+    assert _request("d0: request buf[0:3] fault none . nobody fresh") is Verdict.PASS, "it asks for them"
+    assert _request("d0: request buf[0:3] fault none . own fresh", gone, error=errno.EPERM) is Verdict.FAIL
+    assert _request("d0: request buf[0:3] fault none . own fresh", gone, "d0: returns allowed") is Verdict.FAIL
+
+
+def test_what_such_a_request_may_have_faulted_need_not_be_there() -> None:
+    text = BUF + "a: write buf[1:3] 7\nd0: to-device buf[1:3]\nd0: returns refused\n"
+    text += "d0: request buf fault none . own fresh\nd0: snapshot buf"
+    local = Entry(RW | Mark.LOCAL)
+    for first in (Entry(R | Mark.ZERO), NOTHING):
+        here = Entry(Mark.LOCAL | Mark.MOVED)
+        shown: list[tuple[Element, ...]] = [(), (), (0,) * 2, (here,) * 2, (0,)]
+        seen = [Observation(Status.DONE, 0, each) for each in shown]
+        seen += [Observation(Status.DONE, errno.EFAULT), Observation(Status.DONE, 0, (first, local, local, NOTHING))]
+        assert compare(_program(text), RULES["interval"], seen).verdict is Verdict.DEVIATION
+    gone = Entry(RW)
+    seen[-1] = Observation(Status.DONE, 0, (NOTHING, gone, local, NOTHING))
+    assert compare(_program(text), RULES["interval"], seen).verdict is Verdict.FAIL, "it was refused"

@@ -7,11 +7,12 @@ import errno
 
 from harness.model import hugetlb
 from harness.model.allowed import FAULTED_ALONG, HUGETLB_FIRST_PAGE, Entries, Expectation
-from harness.model.memory import HUGE_PAGES, AddressSpace, Area, Known, Page, Pte
+from harness.model.along import refused_along, touch_maybe
+from harness.model.memory import HUGE_PAGES, AddressSpace, Area, Known
 from harness.model.state import Handlers, State
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Element, Entry, Mark, Observation
-from harness.program.operations import COHERENT, Asked, Manner, Owner, Request, other_device
+from harness.program.operations import Asked, Manner, Owner, Request, other_device
 
 # The VMAs and 2 MiB of them in which a page needs a fault, and whether for writing.
 _Along = dict[tuple[Area, int], bool]
@@ -35,8 +36,12 @@ class Requests:
         along = self._along(step, walk.space, owner)
         if self._fails_along(walk, step, along, observed):
             return Expectation(frozenset({0}), (), ((errno.EFAULT, FAULTED_ALONG),))
-        failed = bool(observed.error)
         pages = self._state.pages(step.span)
+        wanted = [(number, step.asked(index)) for index, number in enumerate(pages)]
+        refused = refused_along(self._state, walk, wanted, observed)
+        if refused is not None:
+            return refused
+        failed = bool(observed.error)
         asks = [step.asked(index) for index in range(len(pages))]
         wishes = hugetlb.wishes(walk.space, pages, asks, observed.elements, failed=failed)
         overlooked = 0  # the error that there should have been before
@@ -120,7 +125,7 @@ class Requests:
                 return False
         for number in self._state.pages(step.span):
             if number in walk.space.ptes:
-                self._touch_maybe(walk.space, number, write=walk.space.areas[number].prot.writable)
+                touch_maybe(self._state, walk.space, number, write=walk.space.areas[number].prot.writable)
         return True
 
     def _or_along(
@@ -143,7 +148,7 @@ class Requests:
             return expected
         write = along[area, number // HUGE_PAGES] and area.prot.writable
         if failed:
-            self._touch_maybe(space, number, write=write)
+            touch_maybe(self._state, space, number, write=write)
         elif isinstance(seen, Entry) and Mark.VALID in seen.marks and not expected.admits(seen):
             write = write and Mark.WRITE in seen.marks
             if fresh:
@@ -153,27 +158,3 @@ class Requests:
             faulted = walk.view(number, granted=True)
             return Entries(expected.shapes, tuple((FAULTED_ALONG, shape) for shape in faulted.shapes))
         return expected
-
-    def _touch_maybe(self, space: AddressSpace, number: int, *, write: bool) -> None:
-        """A permitted access that may have been made or not."""
-        pte = space.ptes.get(number)
-        if pte is None:
-            self._state.touch(space, number, write=write)
-            pte = space.ptes[number]
-            pte.present = Known.MAYBE
-        elif pte.page.private_home is not None:
-            self._state.stray(pte.page, FAULTED_ALONG)
-        elif pte.exclusive is not Known.NO:
-            pte.exclusive = Known.MAYBE
-            self._state.doubt(space, (number,))
-        elif write and pte.page.home in COHERENT and pte.write is not Known.YES and len(pte.page.mappings) > 1:
-            # It may be a copy of its own now, in system memory.
-            copy = Page(pte.page.tokens, anonymous=True, home=pte.page.home, strayed=FAULTED_ALONG)
-            pte = Pte(copy, Known.MAYBE)
-            space.set(number, pte)
-        if write and pte.page.zero:
-            pte = Pte(Page(frozenset({0}), anonymous=True), Known.MAYBE, pte.present, huge=pte.huge)
-            space.set(number, pte)
-        if write and pte.write is Known.NO:
-            pte.write = Known.MAYBE
-        pte.or_zero = pte.page.anonymous and 0 in pte.page.tokens

@@ -236,8 +236,8 @@ class State:
             if pte is not None and pte.huge and pte.page.home == device and near != number:
                 self.stray(pte.page, WITH_HUGE)
 
-    def refuses(self, space: AddressSpace, number: int) -> bool:
-        """Whether a touch of this page by a CPU is refused by the device in whose memory it lives: clause 93."""
+    def refuser(self, space: AddressSpace, number: int) -> str | None:
+        """The device that would refuse to give this page back if a CPU touched it; None if none does: clause 93."""
         pte = space.ptes.get(number)
         device = pte.page.home if pte is not None else None
         if device not in self.refused or device not in self.mirrors or self.mirrors[device].space is not space:
@@ -245,7 +245,7 @@ class State:
         self.refused[device] += 1
         if device in self.returns:
             self.returns[device] += 1
-        if self.listening and device in self.mirrors:
+        if self.listening:
             self.mirrors[device].hearing.must(self.cause, [(Happening.CPU_FAULT, None)], number)
         return True
 
@@ -269,6 +269,13 @@ class State:
         for near in unit:
             pte = space.ptes.get(near)
             present = pte is not None and pte.present is Known.YES
+            return None
+        return device
+
+    def refuses(self, space: AddressSpace, number: int) -> bool:
+        """Whether a touch of this page by a CPU, which happens now, is refused."""
+        device = self.refuser(space, number)
+        if device is None:
             replaced = space.fault_in(near, write=write)
             if replaced is not None and present:
                 self.must_hear(space, near, Happening.CLEAR)  # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()

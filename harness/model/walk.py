@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 
-from harness.model.allowed import OWN_FAULTED_ALONG, OWN_READONLY_WRITE, REMOTE_REFUSED, Entries
+from harness.model.allowed import OWN_FAULTED_ALONG, OWN_READONLY_WRITE, REMOTE_REFUSED, Entries, Shape
 from harness.model.memory import HUGE_PAGES, Area, Known
 from harness.model.state import State
 from harness.model.views import shapes_of, view
@@ -30,8 +30,8 @@ class Walk:
         """What is shown of a page. `granted`: it was asked for, so that there is an entry."""
         return view(self._state.rules, self.space, number, device=self._device, owner=self._owner, granted=granted)
 
-    def grant(self, number: int, *, write: bool) -> int:
-        """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
+    def forbidden(self, number: int, *, write: bool) -> int:
+        """Why hmm_range_fault() cannot grant a page that is requested, whatever is there; an errno or 0."""
         area = self.space.areas.get(number)
         if area is None:
             return errno.EFAULT  # clause 34
@@ -45,25 +45,42 @@ class Walk:
             return errno.EPERM  # clause 36
         if number in self.space.traps:
             return errno.EFAULT  # clauses 45 and 46
+        return 0
+
+    def is_own(self, number: int) -> bool:
+        """Whether the page is in the owner's private memory for all that is known: never faulted, clause 48."""
         pte = self.space.ptes.get(number)
-        segment = (area, number // HUGE_PAGES)
-        home = None if pte is None else pte.page.private_home
-        if pte is not None and home is not None and home == self._owner:
-            # Clause 48: the owner's own page is never faulted. But see `OWN_FAULTED_ALONG`.
-            if self._faulted == segment and not pte.page.strayed:
-                self._state.stray(pte.page, OWN_FAULTED_ALONG)
-        else:
-            if (
-                pte is None
-                or pte.present is Known.MAYBE
-                or pte.exclusive is not Known.NO
-                or home
-                or (write and pte.write is not Known.YES)
-            ):
-                self._faulted = segment
-            if self._state.refuses(self.space, number):
-                return errno.EFAULT
-            self._state.touch(self.space, number, write=write)
+        return pte is not None and pte.page.private_home is not None and pte.page.home == self._owner
+
+    def needs_fault(self, number: int, *, write: bool) -> bool:
+        """Whether a page that is requested, and can be granted, may have to be faulted for it."""
+        pte = self.space.ptes.get(number)
+        if self.is_own(number):
+            return False
+        return (
+            pte is None
+            or pte.present is Known.MAYBE
+            or pte.exclusive is not Known.NO
+            or pte.page.private_home is not None
+            or (write and pte.write is not Known.YES)
+        )
+
+    def grant(self, number: int, *, write: bool) -> int:
+        """What hmm_range_fault() does for one page that is requested; returns an errno or 0."""
+        error = self.forbidden(number, write=write)
+        if error:
+            return error
+        segment = (self.space.areas[number], number // HUGE_PAGES)
+        if self.is_own(number):
+            page = self.space.ptes[number].page
+            if self._faulted == segment and not page.strayed:
+                self._state.stray(page, OWN_FAULTED_ALONG)
+            return 0
+        if self.needs_fault(number, write=write):
+            self._faulted = segment
+        if self._state.refuses(self.space, number):
+            return errno.EFAULT
+        self._state.touch(self.space, number, write=write)
         return 0
 
     def enter(self, number: int, *, write: bool) -> int:
@@ -133,7 +150,9 @@ class Walk:
     def fault_own_readonly(self, number: int, seen: Element | None) -> Entries | None:
         """A write fault on the owner's own read-only page: write permission, or EPERM (None); clauses 29 and 36."""
         here = tuple(replace(shape, marks=shape.marks & ~Mark.WRITE) for shape in self.view(number).shapes)
-        readonly = ((OWN_READONLY_WRITE, here[0]),)
+        readonly: tuple[tuple[str, Shape], ...] = ((OWN_READONLY_WRITE, here[0]),)
+        if self.space.ptes[number].huge:  # and then it may be `OWN_HUGE_SHIFTED` as well
+            readonly += ((OWN_READONLY_WRITE, replace(here[0], marks=here[0].marks | Mark.SHIFTED)),)
         if not self.space.areas[number].prot.writable:
             return None if seen is None else Entries((), readonly)
         writable = [replace(here[0], marks=here[0].marks | Mark.WRITE)]
