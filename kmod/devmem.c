@@ -125,7 +125,7 @@ static struct page *hh_alloc_backing(unsigned int order)
 	unsigned long i;
 
 	backing = alloc_pages(GFP_HIGHUSER | __GFP_NOWARN |
-			      (order ? __GFP_NORETRY : 0), order);
+			      (order ? __GFP_RETRY_MAYFAIL : 0), order);
 	if (!backing)
 		return NULL;
 	if (order)
@@ -160,9 +160,7 @@ struct page *hh_devmem_alloc(struct hh_device *device, unsigned int order)
 	if (!devmem->address) {
 		backing = hh_alloc_backing(order);
 		if (!backing) {
-			/* There are small ones in place of a large one. */
-			if (!order)
-				atomic64_inc(&device->refused);
+			atomic64_inc(&device->refused);
 			return NULL;
 		}
 	}

@@ -38,11 +38,14 @@ class _Block:
     """2 MiB that may be taken as one, from page `index` of the span on.
 
     `compound`: that is what was seen. `fits`: there is memory for all of it, in one piece or in many.
+    `sure`: it is taken as one; `one`: there is memory for all of it in one piece.
     """
 
     index: int
     compound: bool
     fits: bool
+    sure: bool
+    one: bool
     large: Large = field(default_factory=Large)
 
 
@@ -84,6 +87,8 @@ class _Migration:
             compound = tuple(self._compound(self._block, number))
             if not compound:
                 self._block = None
+            elif self._block.sure:
+                cases = compound
             elif index == self._block.index:
                 cases += compound
             elif self._block.compound:
@@ -99,8 +104,36 @@ class _Migration:
         self._block = None
         fits = number % HUGE_PAGES == 0 and index + HUGE_PAGES <= self._step.span.count
         if self._step.call is Call.COMPOUND and fits:
-            compound = isinstance(seen, Entry) and Mark.COMPOUND in seen.marks
-            self._block = _Block(index, compound, self._room >= HUGE_PAGES)
+            sure = self._is_one(number)
+            compound = sure or (isinstance(seen, Entry) and Mark.COMPOUND in seen.marks)
+            self._block = _Block(index, compound, self._room >= HUGE_PAGES, sure, self._has_one())
+
+    def _is_one(self, first: int) -> bool:
+        """Whether the 2 MiB from this page on are collected as one for sure, if they are at all."""
+        if (self.space, first // HUGE_PAGES) not in self._state.whole:
+            return False
+        ptes = [self.space.ptes.get(number) for number in range(first, first + HUGE_PAGES)]
+        # Who else has it, or may take it away, may have a reference that makes the kernel split it.
+        return all(
+            pte is not None
+            and pte.huge
+            and (pte.page.zero or len(pte.page.mappings) == 1)
+            and not (pte.page.pinned or pte.page.lazy or pte.page.strayed)
+            and pte.exclusive is Known.NO
+            for pte in ptes
+        )
+
+    def _has_one(self) -> bool:
+        """Whether the device has 2 MiB in one piece for sure: each page in use spoils one such piece at most.
+
+        A page that is given back may be in use for a moment longer, so half of them do not count.
+        """
+        if self._home is None:
+            return False  # the system need not have any
+        residents = self._state.residents(self._home)
+        spoiled = len({page.large for page in residents} - {None}) + sum(page.large is None for page in residents)
+        capacity = self._state.rules.room(self._home)
+        return capacity is not None and spoiled < capacity // HUGE_PAGES // 2
 
     def _cases(self, index: int, number: int) -> Iterator[_Case]:
         moves = self._step.choices.moves(index)
@@ -129,9 +162,8 @@ class _Migration:
             zero = pte is not None
             if not self.space.areas[number].anonymous or (zero and not self._step.sources.system):
                 return
-            cases = iter((self._filled(number, moves=choice != ".", large=large),))
-            if large:
-                cases = iter((*cases, self._filled(number, moves=True)))
+            parts = self._parts(block, large)
+            cases = iter([self._filled(number, moves=choice != ".", large=part) for part in parts])
         elif not pte.huge:
             return
         else:
@@ -140,12 +172,18 @@ class _Migration:
                 case
                 for home in homes
                 if self._is_source(home)
-                for part in ((large, None) if large else (None,))
+                for part in self._parts(block, large)
                 for case in self._collected(number, pte, home, moves=choice != ".", large=part)
             ]
             cases = iter(found)
         for case in cases:
             yield replace(case, shape=replace(case.shape, marks=case.shape.marks | Mark.COMPOUND))
+
+    def _parts(self, block: _Block, large: Large | None) -> tuple[Large | None, ...]:
+        """What a page may become a part of, if it moves."""
+        if large is None:
+            return (None,)
+        return (large,) if block.one else (large, None)
 
     def _hole(self, number: int, *, moves: bool) -> Iterator[_Case]:
         """Clauses 65 and 66: holes are collected whatever sources there are, where a new page can fill them."""
@@ -284,6 +322,7 @@ class Moves:
         migration.hear()
         seen = dict(enumerate(observed.elements))
         allowed = tuple(migration.page(index, number, seen.get(index)) for index, number in enumerate(numbers))
+        self._state.whole -= {(space, number // HUGE_PAGES) for number in numbers}
         return Expectation(errors, allowed)
 
     def _returns(self, step: Returns, _: Observation) -> Expectation:
@@ -294,7 +333,15 @@ class Moves:
 
     def _evict_by(self, step: EvictBy, _: Observation) -> Expectation:
         residents = self._state.residents(step.actor)
-        moved = counted(residents)
-        for page in residents:
+        # Since v6.15 what a device has to itself is mapped, and found: mm/rmap.c try_to_migrate_one().
+        kept = set[Page]().union(*self._state.kept(residents))
+        moved = counted(residents, unsure=len(kept))
+        for page in kept:
+            self._state.stray(page, WITH_HUGE)
+            for space, number in page.mappings:
+                self._state.may_take_back(space, number)
+                self._state.doubt(space, (number,))
+                space.ptes[number].write = Known.MAYBE
+        for page in residents - kept:
             self._state.bring_home(page, by_driver=False)
         return Expectation(elements=(moved, Count(0, 0)))

@@ -12,7 +12,18 @@ from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Pag
 from harness.model.rules import Rules
 from harness.program.observations import Happening
 from harness.program.observations import Owner as Migrator
-from harness.program.operations import FIRST_SUBJECT, PAGE_SIZE, Events, Operation, Span, Watch
+from harness.program.operations import (
+    FIRST_SUBJECT,
+    PAGE_SIZE,
+    Events,
+    Move,
+    Operation,
+    Snapshot,
+    Span,
+    Table,
+    Usage,
+    Watch,
+)
 from harness.program.program import Program
 from harness.program.text import render_step
 
@@ -90,12 +101,16 @@ class State:
         self.refused: dict[str, int] = {}  # device that refuses returns: how many it did for sure
         self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
         self.cause = ""
+        # The 2 MiB of memory that a device has just seen mapped as one, by number: nothing can have split them yet
+        self.whole: set[tuple[AddressSpace, int]] = set()
         self._number = 0
 
     def begin(self, operation: Operation) -> None:
         """`operation` is the next step at hand."""
         if self.listening:
             self._number += 1
+        if not isinstance(operation, Snapshot | Move | Table | Usage | Events):
+            self.whole.clear()
             self.cause = f"{self._number}  {render_step(operation, self.program)}"
 
     def pages(self, span: Span) -> range:

@@ -7,7 +7,7 @@ allows (`World.step`). Sources are named at the rules; clause numbers are those 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from harness.model.advice import Advising
@@ -15,6 +15,7 @@ from harness.model.allowed import Expectation
 from harness.model.devices import Devices
 from harness.model.dma import Dma
 from harness.model.exclusive import Exclusives
+from harness.model.memory import HUGE_PAGES
 from harness.model.migration import Migration
 from harness.model.moves import Moves
 from harness.model.pins import Pins
@@ -25,7 +26,7 @@ from harness.model.rules import Rules
 from harness.model.sequences import Sequences
 from harness.model.state import Handlers, Mirror, State
 from harness.model.subjects import Subjects
-from harness.program.observations import Entry, Mark, Observation
+from harness.program.observations import Element, Entry, Mark, Observation
 from harness.program.operations import (
     Bind,
     DeviceOperation,
@@ -107,9 +108,18 @@ class World:
                     pte.page.fill(element)
         elif isinstance(operation, Snapshot | Fault | Table):
             mirror = state.mirrors[operation.actor]
+            if isinstance(operation, Snapshot):
+                self._learn_whole(mirror, dict(zip(state.pages(span), observed.elements, strict=False)))
             for number, element in shown:
                 if isinstance(element, Entry) and Mark.VALID in element.marks:
                     self._learn_home(mirror, number, there=bool(element.marks & (Mark.LOCAL | Mark.REMOTE)))
+
+    def _learn_whole(self, mirror: Mirror, shown: Mapping[int, Element]) -> None:
+        """A huge page that is mapped as one is one: mm/hmm.c map_order."""
+        for first in shown:
+            block = range(first, first + HUGE_PAGES)
+            if first % HUGE_PAGES == 0 and all(_is_huge(shown.get(number)) for number in block):
+                self._state.whole.add((mirror.space, first // HUGE_PAGES))
 
     def _learn_home(self, mirror: Mirror, number: int, *, there: bool) -> None:
         pte = mirror.space.ptes.get(number)
@@ -121,3 +131,7 @@ class World:
             self._state.bring_home(pte.page, now=False)
             if held is not None:
                 mirror.entries[number] = held
+
+
+def _is_huge(element: Element | None) -> bool:
+    return isinstance(element, Entry) and Mark.VALID in element.marks and element.order > 0

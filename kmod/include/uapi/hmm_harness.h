@@ -606,8 +606,8 @@ struct hmm_harness_evict {
  * @invalidations: (out) invalidation callbacks of this file's mirror
  * @entries: (out) entries in this file's device page table
  * @refused: (out) how often the device did without what it needed because
- *           there was no memory: a page that did not move, an access that
- *           failed with -ENOMEM
+ *           there was no memory: a page that did not move, a huge page that
+ *           moved in pieces, an access that failed with -ENOMEM
  *
  * What concerns the mirror is 0 when the file is not bound. Pages are allocated
  * and freed also for migrations that the kernel refuses.
