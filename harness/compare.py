@@ -67,6 +67,7 @@ class Comparison:
 def obstacle(program: Program, rules: Rules) -> str | None:
     """Why `program` cannot run on this kernel, with the step that it is about; None if it can."""
     asked: Counter[str] = Counter()
+    exclusive = False
     for number, step in enumerate(program.steps):
         why = rules.obstacle(step)
         if why is None and isinstance(step, ToDevice):
@@ -74,6 +75,9 @@ def obstacle(program: Program, rules: Rules) -> str | None:
             why = rules.overrun(step.actor, asked[step.actor])
         if why is None and isinstance(step, Poison):
             why = rules.spoils(asked)
+        exclusive = exclusive or isinstance(step, Exclusive)
+        if why is None and exclusive and isinstance(step, Evict) and asked[step.actor]:
+            why = rules.strands(step.actor)
         if why is not None:
             return f"step {number + 1}: {why}"
     return None

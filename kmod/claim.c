@@ -21,6 +21,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
 #include "interval.h"
@@ -87,6 +88,9 @@ static int hh_claim_end(struct hh_mirror *mirror, struct hh_claim *claim,
 
 	mutex_lock(&mirror->lock);
 	list_del(&claim->link);
+	for (i = 0; i < count; i++)
+		if (granted[i] && is_device_coherent_page(granted[i]))
+			mirror->holds_coherent = true;
 	if (mirror->dead)
 		ret = -ENXIO;
 	else if (claim->lost)
@@ -166,50 +170,6 @@ static long hh_claim_some(struct hh_work *work,
 	}
 }
 
-/**
- * hh_claim() - see hh_binding.exclude
- * @work: the operation
- * @notifier: of the mirror
- * @claims: of the mirror
- * @start: first address
- * @npages: how many
- * @done: (out) how many were done
- *
- * A page that the kernel does not grant, and says no more of, may be one that
- * somebody had locked at that moment. So it is asked for again, a little later.
- */
-int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
-	     struct list_head *claims, unsigned long start,
-	     unsigned long npages, unsigned long *done)
-{
-	unsigned long i, missing = npages;
-	unsigned int round;
-	long count = 0;
-
-	for (*done = 0; *done < npages; *done += count) {
-		count = hh_claim_some(work, notifier, claims,
-				      start + (*done << PAGE_SHIFT),
-				      npages - *done, work->pages + *done);
-		if (count < 0)
-			break;
-	}
-
-	for (round = 0; missing && round < HH_ASK_AGAIN; round++) {
-		missing = 0;
-		for (i = 0; i < *done; i++) {
-			if (work->pages[i])
-				continue;
-			if (!missing++)
-				usleep_range(500, 1000);
-			if (hh_claim_some(work, notifier, claims,
-					  start + (i << PAGE_SHIFT), 1,
-					  work->pages + i) == -EINTR)
-				return -EINTR;
-		}
-	}
-	return min(count, 0L);
-}
-
 /* The CPU's entry for @addr, or NULL where there can be none. */
 static pte_t *hh_find_entry(struct mm_struct *mm, unsigned long addr,
 			    pmd_t *table)
@@ -261,6 +221,125 @@ void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 			found[i] = HH_CPU_EXCLUSIVE |
 				   page_to_pfn(page) << HH_CPU_PFN_SHIFT;
 	}
+}
+
+/* The first address from @addr on of which there can be an entry, or @end. */
+static unsigned long hh_next_entry(struct mm_struct *mm, unsigned long addr,
+				   unsigned long end)
+{
+	pgd_t *pgd;
+	p4d_t *p4d;
+	pud_t *pud;
+	pmd_t table;
+
+	while (addr < end) {
+		pgd = pgd_offset(mm, addr);
+		if (pgd_none(*pgd) || pgd_bad(*pgd)) {
+			addr = pgd_addr_end(addr, end);
+			continue;
+		}
+		p4d = p4d_offset(pgd, addr);
+		if (p4d_none(*p4d) || p4d_bad(*p4d)) {
+			addr = p4d_addr_end(addr, end);
+			continue;
+		}
+		pud = pud_offset(p4d, addr);
+		if (pud_none(*pud) || pud_bad(*pud)) {
+			addr = pud_addr_end(addr, end);
+			continue;
+		}
+		table = READ_ONCE(*pmd_offset(pud, addr));
+		if (!pmd_none(table) && !pmd_bad(table))
+			break;
+		addr = pmd_addr_end(addr, end);
+	}
+	return addr;
+}
+
+/**
+ * hh_claims_return() - give back what devices have of coherent memory to
+ *                      themselves
+ * @mirror: a mirror that is dead; all devices of its process are meant
+ *
+ * Nothing of that migrates before a CPU touches it, not even when the memory of
+ * its device has to go. So it must not be forgotten.
+ */
+void hh_claims_return(struct hh_mirror *mirror)
+{
+	struct mm_struct *mm = mirror->mm;
+	struct vm_area_struct *vma;
+	unsigned long addr = 0, pfn;
+
+	if (!READ_ONCE(mirror->holds_coherent) || !mmget_not_zero(mm))
+		return;
+	mmap_read_lock(mm);
+	while ((vma = find_vma(mm, addr))) {
+		addr = max(addr, vma->vm_start);
+		if (!vma->anon_vma)
+			addr = vma->vm_end;
+		while ((addr = hh_next_entry(mm, addr, vma->vm_end)) <
+		       vma->vm_end) {
+			hh_find_exclusive(mm, addr, 1, &pfn);
+			pfn >>= HH_CPU_PFN_SHIFT;
+			if (pfn && is_device_coherent_page(pfn_to_page(pfn)))
+				handle_mm_fault(vma, addr, FAULT_FLAG_REMOTE,
+						NULL);
+			addr += PAGE_SIZE;
+			cond_resched();
+		}
+	}
+	mmap_read_unlock(mm);
+	mmput(mm);
+}
+
+/**
+ * hh_claim() - see hh_binding.exclude
+ * @work: the operation
+ * @notifier: of the mirror
+ * @claims: of the mirror
+ * @start: first address
+ * @npages: how many
+ * @done: (out) how many were done
+ *
+ * A page that the kernel does not grant, and says no more of, may be one that
+ * somebody had locked at that moment. So it is asked for again, a little later.
+ */
+int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
+	     struct list_head *claims, unsigned long start,
+	     unsigned long npages, unsigned long *done)
+{
+	unsigned long i, missing = npages;
+	unsigned int round;
+	long count = 0;
+
+	for (*done = 0; *done < npages; *done += count) {
+		count = hh_claim_some(work, notifier, claims,
+				      start + (*done << PAGE_SHIFT),
+				      npages - *done, work->pages + *done);
+		if (count < 0)
+			break;
+	}
+
+	for (round = 0; missing && round < HH_ASK_AGAIN; round++) {
+		missing = 0;
+		for (i = 0; i < *done; i++) {
+			if (work->pages[i])
+				continue;
+			if (!missing++)
+				usleep_range(500, 1000);
+			if (hh_claim_some(work, notifier, claims,
+					  start + (i << PAGE_SHIFT), 1,
+					  work->pages + i) != -EINTR)
+				continue;
+			count = -EINTR;
+			goto out;
+		}
+	}
+out:
+	/* Whoever unbinds gave back what was there. */
+	if (READ_ONCE(work->mirror->dead))
+		hh_claims_return(work->mirror);
+	return min(count, 0L);
 }
 
 #endif /* HH_EXCLUSIVE */

@@ -238,6 +238,7 @@ struct hh_device {
  * @invalidations: calls of the invalidation callback
  * @refuse_start: first address of what is refused to whoever cannot wait
  * @refuse_end: address behind the last; 0 when nothing is
+ * @holds_coherent: it got coherent memory to itself
  * @dead: unbound, nothing may be entered any more
  */
 struct hh_mirror {
@@ -256,6 +257,7 @@ struct hh_mirror {
 	u64 invalidations;
 	unsigned long refuse_start;
 	unsigned long refuse_end;
+	bool holds_coherent;
 	bool dead;
 };
 

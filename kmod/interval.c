@@ -155,6 +155,7 @@ static void hh_interval_detach(struct hh_mirror *mirror)
 	hh_dma_end_all(&mine->dmas);
 #endif
 	mmu_interval_notifier_remove(&mine->notifier);
+	hh_claims_return(mirror);
 }
 
 static int hh_interval_watch(struct hh_mirror *mirror,

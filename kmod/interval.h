@@ -54,11 +54,16 @@ int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
 	     struct list_head *claims, unsigned long start,
 	     unsigned long npages, unsigned long *done);
 void hh_claims_void(struct list_head *claims, const struct hh_change *change);
+void hh_claims_return(struct hh_mirror *mirror);
 void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 		       unsigned long npages, unsigned long *found);
 #else
 static inline void hh_claims_void(struct list_head *claims,
 				  const struct hh_change *change)
+{
+}
+
+static inline void hh_claims_return(struct hh_mirror *mirror)
 {
 }
 

@@ -7,7 +7,7 @@ import errno
 
 import pytest
 
-from harness.compare import Comparison, Verdict, compare
+from harness.compare import Comparison, Verdict, compare, obstacle
 from harness.model.rules import Rules, rules_for
 from harness.program.observations import (
     NO_MARKS,
@@ -184,3 +184,69 @@ def test_an_eviction_that_does_not_say_what_went_is_no_evidence() -> None:
     program = parse(text + "\na: read buf", file="x.hmm")
     observations.append(Observation(Status.DONE, 0, (10, 11, 12, 13)))
     assert compare(program, rules_for("test_hmm", OLD), observations).verdict is Verdict.PASS
+
+
+COHERENT = (*NEW, "COHERENT", "INTERVAL_COHERENT", "TEST_HMM_COHERENT")
+OWN_LOCAL, OWN_REMOTE = Entry(OWN.marks | Mark.LOCAL), Entry(OWN.marks | Mark.REMOTE)
+LOCAL = Entry(RW.marks | Mark.LOCAL)
+IN_COHERENT = "a: map buf anon 2 rw\na: write buf 10\nc0: bind a\nd0: bind a\nc0: to-device buf\n"
+MOVED_IN = Entry(Mark.MOVED | Mark.LOCAL)
+
+
+def _coherent(steps: str, *shown: Shown, binding: str = "interval") -> bool:
+    """Whether `steps`, after two pages went to c0, may show all that."""
+    program = parse(IN_COHERENT + steps, file="x.hmm")
+    told: list[Shown] = [[], [0, 0], [], [], [MOVED_IN] * 2 if binding == "interval" else []]
+    seen = [Observation(Status.DONE, 0, tuple(each)) for each in (*told, *shown)]
+    return compare(program, rules_for(binding, COHERENT), seen).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("device", "own"), [("c0", OWN_LOCAL), ("d0", OWN_REMOTE)])
+def test_coherent_memory_stays_where_it_is_while_a_device_has_it_to_itself(device: str, own: Entry) -> None:
+    text = f"{device}: exclusive buf\n"
+    assert _coherent(text + f"{device}: held buf", [own] * 2, [own] * 2)
+    assert not _coherent(text + f"{device}: held buf", [OWN] * 2, [own] * 2), "it did not go to system memory"
+    assert not _coherent(text + f"{device}: table buf", [own] * 2, [OWN] * 2)
+    assert _coherent(text + "c0: snapshot buf", [own] * 2, [NOTHING] * 2)
+    assert not _coherent(text + "c0: snapshot buf", [own] * 2, [LOCAL] * 2)
+    assert _coherent(text + "a: read buf[0]\nc0: snapshot buf", [own] * 2, [10], [LOCAL, NOTHING])
+    assert not _coherent(text + "a: read buf[0]\nc0: snapshot buf", [own] * 2, [10], [RW, NOTHING])
+
+
+def test_coherent_memory_that_a_device_has_to_itself_cannot_leave() -> None:
+    text = "d0: exclusive buf[0]\n"
+    first: Shown = [OWN_REMOTE]
+    moved = Entry(Mark.MOVED)
+    assert _coherent(text + "c0: to-system buf", first, [NOTHING, moved])
+    assert not _coherent(text + "c0: to-system buf", first, [moved, moved])
+    assert _coherent(text + "c0: evict", first, [1, 1])
+    assert not _coherent(text + "c0: evict", first, [2, 0])
+    assert _coherent(text + "c0: evict\nd0: held buf[0]", first, [1, 1], first)
+    assert _coherent(text + "a: read buf[0]\nc0: evict", first, [10], [2, 0])
+    # By its number the kernel may find it: since v6.15.
+    for left in (0, 1):
+        shown = IN_COHERENT + text + "c0: evict-by range"
+        program = parse(shown, file="x.hmm")
+        told: list[Shown] = [[], [0, 0], [], [], [MOVED_IN] * 2, first, [2 - left, left]]
+        seen = [Observation(Status.DONE, 0, tuple(each)) for each in told]
+        rules = rules_for("interval", (*COHERENT, "MIGRATE_DEVICE_RANGE"))
+        assert compare(program, rules, seen).verdict is Verdict.PASS
+
+
+def test_who_unbinds_gives_back_coherent_memory_and_no_other() -> None:
+    text = "d0: exclusive buf[0]\nd0: unbind\nc0: snapshot buf"
+    assert _coherent(text, [OWN_REMOTE], [], [LOCAL, LOCAL])
+    assert not _coherent(text, [OWN_REMOTE], [], [NOTHING, LOCAL])
+    assert not _passes(START + "d0: unbind\nd0: bind a\nd0: snapshot buf", ([], 0), ([], 0), ([RW] * 4, 0))
+
+
+def test_the_kernel_s_driver_does_not_say_where_it_is() -> None:
+    assert _coherent("c0: exclusive buf", [OWN] * 2, binding="test_hmm")
+    assert not _coherent("c0: exclusive buf", [OWN_LOCAL] * 2, binding="test_hmm")
+
+
+def test_the_kernel_s_driver_is_not_asked_to_evict_what_it_would_wait_for() -> None:
+    for text, skipped in (("c0: exclusive buf\nc0: evict", True), ("c0: evict\nc0: exclusive buf", False)):
+        why = obstacle(parse(IN_COHERENT + text, file="x.hmm"), rules_for("test_hmm", COHERENT))
+        assert ("waits for ever" in (why or "")) is skipped
+        assert obstacle(parse(IN_COHERENT + text, file="x.hmm"), rules_for("interval", COHERENT)) is None

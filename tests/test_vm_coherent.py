@@ -138,8 +138,20 @@ print("kept")
 """
 
 
-def test_a_process_keeps_what_it_had_there_when_the_module_goes(coherent: Lab) -> None:
-    exec(coherent, f"cat > /tmp/holder.py <<'END'\n{_HOLDER}\nEND")
+# ... and has it to itself before
+_EXCLUSIVE = """
+fcntl.ioctl(device, 0xD813, struct.pack("=IIQQQQQQ", 56, 0, address, 1, ctypes.addressof(seen), 0, 0, 0))
+assert seen[0] == 0x8013, seen[0]
+"""
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_process_keeps_what_it_had_there_when_the_module_goes(coherent: Lab, exclusive: bool) -> None:
+    """Also what the device had to itself, and gave back to the process when it was closed."""
+    if exclusive and not {"MAKE_DEVICE_EXCLUSIVE", "MAKE_DEVICE_EXCLUSIVE_RANGE"} & set(coherent.features()):
+        pytest.skip("needs make_device_exclusive()")
+    holder = _HOLDER.replace("os.close(", _EXCLUSIVE + "os.close(") if exclusive else _HOLDER
+    exec(coherent, f"cat > /tmp/holder.py <<'END'\n{holder}\nEND")
     wait = "while [ ! -e /tmp/moved ]; do kill -0 $! || exit 1; done"
     output = exec(
         coherent,

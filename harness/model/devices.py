@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 
 from harness.model.allowed import NOTHING, OK, Count, Entries, Expectation, Shape
-from harness.model.exclusive import also_exclusive
-from harness.model.memory import Pte
+from harness.model.exclusive import also_exclusive, shown_exclusive
+from harness.model.memory import Known, Pte
 from harness.model.state import Ear, Handlers, Mirror, State
 from harness.model.views import counted, entries_of
 from harness.program.observations import Mark, Observation
@@ -34,7 +34,11 @@ class Devices:
         return OK
 
     def _unbind(self, step: Unbind, _: Observation) -> Expectation:
-        del self._state.mirrors[step.actor]
+        mirror = self._state.mirrors.pop(step.actor)
+        if mirror.held_coherent:  # kmod/claim.c hh_claims_return()
+            for number, pte in mirror.space.ptes.items():
+                if pte.page.home in COHERENT and pte.exclusive is not Known.NO:
+                    self._state.take_back(mirror.space, number, pte)
         self._state.refused.pop(step.actor, None)
         return OK
 
@@ -49,9 +53,10 @@ class Devices:
                 entered = Pte(page, write, or_zero=pte is not None and pte.or_zero)
                 # An entry may always be missing; the order that it was entered with is not told.
                 entry = entries_of(entered, step.actor, huge=True, missing=True)
-                allowed.append(
-                    entry if number not in mirror.held else also_exclusive(entry, sure=mirror.held[number])
-                )
+                if number in mirror.held:
+                    exclusive = shown_exclusive(self._state.rules, page, step.actor)
+                    entry = also_exclusive(entry, exclusive, sure=mirror.held[number])
+                allowed.append(entry)
             else:
                 allowed.append(Entries((NOTHING,)))
         return Expectation(elements=tuple(allowed))

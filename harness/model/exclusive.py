@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Exclusive access: pages that a device has to itself, until a CPU touches them.
 
-The page stays where it is in memory. What the CPU's page table has in its place lets no CPU access it, and is shown
-to devices as nothing: clauses 51 and 108, mm/rmap.c make_device_exclusive() and, before v6.15,
-make_device_exclusive_range().
+The page stays where it is in memory, be that coherent memory of a device. What the CPU's page table has in its place
+lets no CPU access it, and is shown to devices as nothing: clauses 51 and 108, mm/rmap.c make_device_exclusive() and,
+before v6.15, make_device_exclusive_range().
 """
 
 from __future__ import annotations
@@ -11,17 +11,28 @@ from __future__ import annotations
 import errno
 
 from harness.model.allowed import NOTHING, Entries, Expectation, Shape
-from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Pte
+from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
+from harness.model.rules import Rules
 from harness.model.state import Handlers, State
 from harness.program.observations import Element, Entry, Happening, Mark, Observation
-from harness.program.operations import Exclusive, Held
-
-_EXCLUSIVE = Shape(Mark.VALID | Mark.WRITE | Mark.EXCLUSIVE)
+from harness.program.operations import COHERENT, Exclusive, Held
 
 
-def also_exclusive(entry: Entries, *, sure: bool) -> Entries:
+def shown_exclusive(rules: Rules, page: Page, device: str) -> tuple[Shape, ...]:
+    """What `device` shows of a page that it has to itself: kmod/table.c hh_table_store_exclusive().
+
+    It stays in coherent memory if it is there, of whichever device: mm/rmap.c make_device_exclusive() does not ask.
+    """
+    marks = Mark.VALID | Mark.WRITE | Mark.EXCLUSIVE
+    here = Mark.LOCAL if page.home == device else Mark.REMOTE
+    if page.home not in COHERENT or not rules.exclusive_home:
+        return (Shape(marks),)
+    return (Shape(marks | here), Shape(marks)) if page.strayed else (Shape(marks | here),)
+
+
+def also_exclusive(entry: Entries, exclusive: tuple[Shape, ...], *, sure: bool) -> Entries:
     """What the device's table may show of a page that it has to itself. Unless that is `sure`, `entry` as well."""
-    return Entries((NOTHING, _EXCLUSIVE) if sure else (*entry.shapes, _EXCLUSIVE), entry.deviating)
+    return Entries((NOTHING, *exclusive) if sure else (*entry.shapes, *exclusive), entry.deviating)
 
 
 class Own:
@@ -63,11 +74,13 @@ class Exclusives:
         return {Exclusive: self._exclusive, Held: self._held}
 
     def _held(self, step: Held, _: Observation) -> Expectation:
-        held = self._state.mirrors[step.actor].held
-        shapes = {None: (NOTHING,), False: (NOTHING, _EXCLUSIVE), True: (_EXCLUSIVE,)}
-        return Expectation(
-            elements=tuple(Entries(shapes[held.get(number)]) for number in self._state.pages(step.span))
-        )
+        mirror = self._state.mirrors[step.actor]
+        allowed: list[Entries] = []
+        for number in self._state.pages(step.span):
+            held = mirror.held.get(number)
+            shapes = () if held is None else shown_exclusive(self._state.rules, mirror.entries[number][0], step.actor)
+            allowed.append(Entries(shapes if held else (NOTHING, *shapes)))
+        return Expectation(elements=tuple(allowed))
 
     def _exclusive(self, step: Exclusive, observed: Observation) -> Expectation:
         space = self._state.mirrors[step.actor].space
@@ -86,12 +99,13 @@ class Exclusives:
                 if failed and len(observed.elements) == index:
                     self._take_behind(step, number, observed)
                     return Expectation(frozenset({0, failed}), tuple(allowed))
+            shapes = shown_exclusive(self._state.rules, pte.page, step.actor)
             if self._is_tail(pte, seen):
                 pte.exclusive = Known.MAYBE
-                allowed.append(Entries((NOTHING, _EXCLUSIVE)))
+                allowed.append(Entries((NOTHING, *shapes)))
                 continue
             self._take(step.actor, space, number)
-            allowed.append(Entries((_EXCLUSIVE, NOTHING) if self._tails(pte) else (_EXCLUSIVE,)))
+            allowed.append(Entries((*shapes, NOTHING) if self._tails(pte) else shapes))
         return Expectation(elements=tuple(allowed))
 
     def _ask(self, space: AddressSpace, number: int, observed: Observation, *, shown: int) -> int:
@@ -127,6 +141,7 @@ class Exclusives:
         pte.exclusive = Known.YES
         mirror.entries[number] = (pte.page, Known.YES)
         mirror.held[number] = self._state.rules.exclusive_kept
+        mirror.held_coherent = mirror.held_coherent or pte.page.home in COHERENT
 
     def _take_behind(self, step: Exclusive, failed: int, observed: Observation) -> None:
         """It may have got any page behind the one that failed: all are asked for at once before each is by itself.

@@ -180,17 +180,21 @@ class Migration:
             other.ptes[at].huge = other.ptes[at].huge and huge
             other.ptes[at].or_zero = False
 
-    def _to_system(self, step: ToSystem, _: Observation) -> Expectation:
+    def _to_system(self, step: ToSystem, observed: Observation) -> Expectation:
         space = self._state.mirrors[step.actor].space
         allowed: list[Entries] = []
-        for number in self._state.pages(step.span):
+        for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
             if area is None or area.hugetlb or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
-            self._state.doubt(space, (number,))
+            unsure = self._settle_exclusive(space, number, observed.elements[index : index + 1])
             pte = space.ptes.get(number)
-            if pte is None or pte.page.home != step.actor:
+            if pte is None or pte.page.home != step.actor or pte.exclusive is Known.YES:
+                allowed.append(Entries((Shape(NO_MARKS),)))
+                continue
+            if unsure:
+                self._state.stray(pte.page, WITH_HUGE)
                 allowed.append(Entries((Shape(NO_MARKS),)))
                 continue
             moved, stayed = Shape(Mark.MOVED), Shape(NO_MARKS)
@@ -203,14 +207,19 @@ class Migration:
 
     def _evict(self, step: Evict, _: Observation) -> Expectation:
         residents = self._state.residents(step.actor)
-        moved = counted(residents)
+        kept, maybe = self._state.kept(residents)
+        residents -= kept
+        moved = counted(residents, unsure=len(maybe))
+        for page in maybe:
+            self._state.stray(page, WITH_HUGE)
         for space in {space for page in residents for space, _ in page.mappings}:
             # from a page to the end of its VMA
             self._state.may_migrate(space, space.areas, step.actor, Happening.TO_SYSTEM)
             self._state.doubt(space, space.areas)
-        for page in residents:
+        for page in residents - maybe:
             self._state.bring_home(page)
-        return Expectation(elements=(moved, Count(0, 0)) if self._state.rules.shows_moves else ())
+        left = Count(len(kept), len(kept) + len(maybe))
+        return Expectation(elements=(moved, left) if self._state.rules.shows_moves else ())
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._state.rules.shows_moves else ()

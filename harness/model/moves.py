@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from harness.model.allowed import NOTHING, Count, Entries, Expectation, Shape
-from harness.model.memory import HUGE_PAGES, Known, Large, Page, Pte
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, Known, Large, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.views import counted
 from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation
@@ -344,4 +344,4 @@ class Moves:
                 space.ptes[number].write = Known.MAYBE
         for page in residents - kept:
             self._state.bring_home(page, by_driver=False)
-        return Expectation(elements=(moved, Count(0, 0)))
+        return Expectation(elements=(moved, Count(0, len(kept))))

@@ -52,6 +52,7 @@ class Rules:
     coherent_pages: int  # memory of each of these, in pages
     full_warns: bool  # its driver makes the kernel warn when these are not enough
     failure_oopses: bool  # ... and oops when a page of these fails
+    eviction_waits: bool  # what does not leave it when it is evicted is waited for
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
     asks_for_huge: bool  # it migrates huge pages whole where the kernel can
     tells_leaks: bool  # of each device, how much of its memory is in use
@@ -63,6 +64,7 @@ class Rules:
     selects: bool = True  # the kernel is told which pages to collect for a migration
     traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
     exclusive_kept: bool = True  # what the device has to itself it loses only when it is told of that very page
+    exclusive_home: bool = True  # it shows in whose memory it is what it has to itself
     exclusive_writes: bool = True  # it writes to what it has to itself; else it faults, as if it had nothing
     exclusive_refusal: int | None = None  # before v6.15, what becomes of every page that it does not get
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
@@ -148,6 +150,15 @@ class Rules:
             "one of a file and oopses (mm/memory-failure.c mf_generic_kill_procs())"
         )
 
+    def strands(self, device: str) -> str | None:
+        """Why `device` must not be evicted where pages of it may be some device's to itself; None if it may."""
+        if not self.eviction_waits or device not in COHERENT:
+            return None
+        return (
+            f"{self.binding} waits for ever for coherent memory that a device has to itself "
+            "(lib/test_hmm.c dmirror_device_remove_chunks(), memunmap_pages())"
+        )
+
     def room(self, device: str) -> int | None:
         """How many pages the memory of `device` has; None if it grows."""
         return self.coherent_pages if device in COHERENT else self.device_pages
@@ -204,6 +215,7 @@ _BINDINGS = {
             coherent_pages=4096,  # kmod/main.c devmem_mb
             full_warns=False,
             failure_oopses=False,
+            eviction_waits=False,
             cannot={"move": "the kernel has no huge pages (CONFIG_TRANSPARENT_HUGEPAGE)"},
             asks_for_huge=False,  # kmod/interval_devmem.c hh_interval_migrate()
             tells_leaks=True,
@@ -218,6 +230,7 @@ _BINDINGS = {
             coherent_pages=0,
             full_warns=False,
             failure_oopses=False,
+            eviction_waits=False,
             cannot={
                 "request": "v4.20 has neither default_flags, nor a mask, nor an owner",
                 "watch": "a mirror of v4.20 hears of all addresses",
@@ -250,6 +263,7 @@ _BINDINGS = {
             coherent_pages=65536,  # lib/test_hmm.c: one chunk, DEVMEM_CHUNK_SIZE
             full_warns=True,  # dmirror_allocate_chunk(): "Conflicting mapping in same section"
             failure_oopses=True,  # dmirror_devmem_ops has no memory_failure()
+            eviction_waits=True,  # dmirror_device_remove_chunks()
             # lib/test_hmm.c. What its table has lost it finds again as the page of the device itself, not as the
             # one behind it that holds the data: dmirror_do_fault(), dmirror_do_read().
             cannot={
@@ -272,6 +286,7 @@ _BINDINGS = {
             },
             asks_for_huge=True,  # MIGRATE_VMA_SELECT_COMPOUND in dmirror_migrate_to_device()
             tells_leaks=False,
+            exclusive_home=False,  # dmirror_check_atomic() says no more than that it has the page
             exclusive_kept=False,  # dmirror_do_update() removes the entry behind the range, too
             exclusive_writes=False,  # dmirror_do_write() wants DPT_XA_TAG_WRITE
             exclusive_refusal=errno.EBUSY,  # dmirror_exclusive()

@@ -64,6 +64,7 @@ class Mirror:
 
     `refuses`: pages of which it hears nothing that must not sleep.
     `held`: which of these are of pages that it has to itself; False where it may have lost that.
+    `held_coherent`: whether some were in coherent memory.
     """
 
     space: AddressSpace
@@ -73,6 +74,7 @@ class Mirror:
     dma: dict[Span, DmaView] = field(default_factory=dict)
     refuses: frozenset[int] = frozenset()
     held: dict[int, bool] = field(default_factory=dict)
+    held_coherent: bool = False
 
     def forget(self, number: int, *, only_writable: bool) -> None:
         """No entry of the page may be left, or none that is writable."""
@@ -99,18 +101,18 @@ class State:
         self.pins: dict[str, set[Page]] = {}  # by subject, what it holds
         self.returns: dict[str, int] = {}  # device: least number of migrate_to_ram() calls, once that is known
         self.refused: dict[str, int] = {}  # device that refuses returns: how many it did for sure
-        self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
-        self.cause = ""
         # The 2 MiB of memory that a device has just seen mapped as one, by number: nothing can have split them yet
         self.whole: set[tuple[AddressSpace, int]] = set()
+        self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
+        self.cause = ""
         self._number = 0
 
     def begin(self, operation: Operation) -> None:
         """`operation` is the next step at hand."""
-        if self.listening:
-            self._number += 1
         if not isinstance(operation, Snapshot | Move | Table | Usage | Events):
             self.whole.clear()
+        if self.listening:
+            self._number += 1
             self.cause = f"{self._number}  {render_step(operation, self.program)}"
 
     def pages(self, span: Span) -> range:
@@ -121,6 +123,17 @@ class State:
     def residents(self, device: str) -> set[Page]:
         """The pages in the memory of `device`."""
         return {pte.page for space in self.spaces.values() for pte in space.ptes.values() if pte.page.home == device}
+
+    def kept(self, pages: Iterable[Page]) -> tuple[set[Page], set[Page]]:
+        """Which of these device pages a device has to itself, and which it may have: they are not collected.
+
+        mm/migrate_device.c migrate_vma_collect_pmd(). Only pages in coherent memory can be such.
+        """
+        found: dict[Known, set[Page]] = {known: set() for known in Known}
+        for page in pages:
+            for space, number in page.mappings:
+                found[space.ptes[number].exclusive].add(page)
+        return found[Known.YES], found[Known.MAYBE]
 
     def new_hearing(self) -> Hearing:
         """Of a device that has heard nothing yet."""
@@ -254,8 +267,15 @@ class State:
     def refuser(self, space: AddressSpace, number: int) -> str | None:
         """The device that would refuse to give this page back if a CPU touched it; None if none does: clause 93."""
         pte = space.ptes.get(number)
-        device = pte.page.home if pte is not None else None
+        device = pte.page.private_home if pte is not None else None
         if device not in self.refused or device not in self.mirrors or self.mirrors[device].space is not space:
+            return None
+        return device
+
+    def refuses(self, space: AddressSpace, number: int) -> bool:
+        """Whether a touch of this page by a CPU, which happens now, is refused."""
+        device = self.refuser(space, number)
+        if device is None:
             return False
         self.refused[device] += 1
         if device in self.returns:
@@ -268,7 +288,7 @@ class State:
         """A permitted access by the CPU, or by a device that asks the CPU's fault handler for it."""
         pte = space.ptes.get(number)
         if pte is not None and pte.exclusive is not Known.NO:
-            self._take_back(space, number, pte)
+            self.take_back(space, number, pte)
         home = None if pte is None else pte.page.private_home
         if pte is not None and home is not None:
             if home in self.returns and not pte.page.strayed:
@@ -284,13 +304,6 @@ class State:
         for near in unit:
             pte = space.ptes.get(near)
             present = pte is not None and pte.present is Known.YES
-            return None
-        return device
-
-    def refuses(self, space: AddressSpace, number: int) -> bool:
-        """Whether a touch of this page by a CPU, which happens now, is refused."""
-        device = self.refuser(space, number)
-        if device is None:
             replaced = space.fault_in(near, write=write)
             if replaced is not None and present:
                 self.must_hear(space, near, Happening.CLEAR)  # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()
@@ -298,7 +311,7 @@ class State:
                 self.invalidate(space, (near,))
         return space.ptes[number]
 
-    def _take_back(self, space: AddressSpace, number: int, pte: Pte) -> None:
+    def take_back(self, space: AddressSpace, number: int, pte: Pte) -> None:
         """mm/memory.c remove_device_exclusive_entry(): a CPU gets a page back that a device has to itself."""
         happening = Happening.CLEAR if self.rules.has("MAKE_DEVICE_EXCLUSIVE") else Happening.EXCLUSIVE
         if pte.exclusive is Known.YES:

@@ -54,7 +54,8 @@ def view(
     home = pte.page.home
     if home in COHERENT:
         # Present, whoever asks: mm/hmm.c hmm_vma_handle_pte() looks at owners of private memory only.
-        return entries_of(pte, device, huge=pte.huge, missing=not granted and pte.present is Known.MAYBE)
+        missing = not granted and Known.MAYBE in (pte.present, pte.exclusive)
+        return entries_of(pte, device, huge=pte.huge, missing=missing)
     if home not in (None, device) and (home == owner or rules.remote_shown):
         return _remote_entry(pte)
     if home not in (None, owner) and not pte.page.strayed:
@@ -120,8 +121,8 @@ def _shifted(shapes: tuple[Shape, ...]) -> tuple[tuple[str, Shape], ...]:
     )
 
 
-def counted(residents: set[Page]) -> Count:
-    """How many pages a device shows that has these `residents`, unless they strayed.
+def counted(residents: set[Page], *, unsure: int = 0) -> Count:
+    """How many pages a device shows that has these `residents`, unless they strayed, or so many of them less.
 
     Those that may have gone with others of a huge page need not be there, and of one of which a part is there, the
     rest may be in use.
@@ -129,7 +130,7 @@ def counted(residents: set[Page]) -> Count:
     larges = {page.large for page in residents if page.large is not None}
     parts = sum(page.large is not None for page in residents)
     high = len(residents) + len(larges) * HUGE_PAGES - parts
-    low = sum(page.strayed != WITH_HUGE for page in residents)
+    low = max(sum(page.strayed != WITH_HUGE for page in residents) - unsure, 0)
     strayed = [page.strayed for page in residents if page.strayed not in (None, WITH_HUGE)]
     deviating = (low - len(strayed), strayed[0]) if strayed and strayed[0] else None
     return Count(low, high, deviating)

@@ -216,7 +216,9 @@ struct hmm_harness_bind {
  * written; -EOPNOTSUPP for memory that is not anonymous, of which the older
  * function says no more than that it was not granted. @pages has
  * HMM_HARNESS_PAGE_EXCLUSIVE, VALID and WRITE of a page that was granted, and 0
- * of one that was not.
+ * of one that was not. Coherent memory stays where it is meanwhile, and can only
+ * leave its device when a CPU has touched it: UNBIND gives it back to the CPUs,
+ * whichever device has it.
  *
  * TABLE reports the device's own page table, and what contradicts the CPU's: an
  * entry is stale when the CPU has another page there, or none, or may not write
@@ -249,11 +251,11 @@ struct hmm_harness_range {
 
 #define HMM_HARNESS_REQUEST_MAX_PAGES 512
 
-/**
- * struct hmm_harness_request - HMM_HARNESS_REQUEST
 /* Of hmm_harness_request.counts: how often it is mapped; below that, references */
 #define HMM_HARNESS_COUNT_MAPPED_SHIFT 32
 
+/**
+ * struct hmm_harness_request - HMM_HARNESS_REQUEST
  * @size: sizeof(struct hmm_harness_request)
  * @flags: HMM_HARNESS_REQUEST_*
  * @addr: first address
@@ -275,22 +277,22 @@ struct hmm_harness_range {
  * @raw_error: (out) HMM_PFN_ERROR
  * @raw_order: (out) mask of the order
  * @raw_pfn: (out) mask of the page's number
- *
- * One call of hmm_range_fault(), with every choice that it leaves to a driver.
  * @counts: user pointer to @npages __u64, filled with the references to each
  *          page of a device, or to the large page that it is a part of, and with
  *          how often that is mapped, see HMM_HARNESS_COUNT_MAPPED_SHIFT; 0 of
  *          any other page. 0 if not wanted
+ *
+ * One call of hmm_range_fault(), with every choice that it leaves to a driver.
  * Nothing is entered into the device's page table, and a call that fails fills
  * nothing in. STALE: with a sequence number that an invalidation has made
  * void, so that -EBUSY is what has to come of it. UNLOCKED:
  * hmm_range_fault_unlocked_timeout() in its place, which takes the mmap lock
  * itself; -EOPNOTSUPP where there is none.
- */
-struct hmm_harness_request {
  *
  * @counts are of the moment when what is told was known to be true. Each mapping
  * has a reference, and of private memory, nobody else has one for long.
+ */
+struct hmm_harness_request {
 	__u32 size;
 	__u32 flags;
 	__aligned_u64 addr;
@@ -309,9 +311,9 @@ struct hmm_harness_request {
 	__aligned_u64 raw_error;
 	__aligned_u64 raw_order;
 	__aligned_u64 raw_pfn;
+	__aligned_u64 counts;
 };
 
-	__aligned_u64 counts;
 /* hmm_harness_watch.flags of HMM_HARNESS_WATCH */
 #define HMM_HARNESS_WATCH_TWO_PASS 0x1
 #define HMM_HARNESS_WATCH_EMPTY 0x2
@@ -583,7 +585,7 @@ struct hmm_harness_refuse {
  * @left: (out) pages still in use afterwards
  *
  * A page that somebody has in hand at that moment stays, as does a coherent page
- * that is pinned. RANGE lets the kernel
+ * that is pinned, or that a device has to itself. RANGE lets the kernel
  * find the pages by migrate_device_range(), NUMBERS by migrate_device_pfns();
  * -EOPNOTSUPP where it has no such function. These leave alone as well what a
  * process has that changes its mappings at that moment.
