@@ -5,6 +5,19 @@
 
 #include "internal.h"
 
+/* Tells of @npages pages that they were granted, of which @done were dealt with. */
+static void hh_claim_all(struct hh_work *work, unsigned long done,
+			 unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		if (i >= done || !work->pages[i])
+			work->pages[i] = HMM_HARNESS_PAGE_VALID |
+					 HMM_HARNESS_PAGE_WRITE |
+					 HMM_HARNESS_PAGE_EXCLUSIVE;
+}
+
 /**
  * hh_exclusive() - HMM_HARNESS_EXCLUSIVE
  * @work: the operation
@@ -29,6 +42,11 @@ int hh_exclusive(struct hh_work *work, struct hmm_harness_range *args)
 		start = args->addr + (args->done << PAGE_SHIFT);
 		n = min_t(u64, args->npages - args->done, HH_CHUNK);
 		ret = binding->exclude(work, start, n, &done);
+		if (hh_wrong(HH_EXCLUSIVE_CLAIMS_ALL)) {
+			hh_claim_all(work, done, n);
+			done = n;
+			ret = 0;
+		}
 		told = hh_tell_pages(work, args, done);
 		if (ret || told)
 			return ret ? ret : told;

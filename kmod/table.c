@@ -294,6 +294,14 @@ static bool hh_table_haunt(struct hh_mirror *mirror, unsigned long index)
 	return !hh_put_ghost(mirror, index, entry.data, entry.pfn, entry.flags);
 }
 
+/* Whether a page that the device has to itself is left to it, on purpose */
+static bool hh_table_keeps(struct hh_mirror *mirror, unsigned long index,
+			   const struct hh_change *change)
+{
+	return hh_wrong(HH_KEEP_EXCLUSIVE) && !change->release &&
+	       xa_get_mark(&mirror->table, index, HH_OWN);
+}
+
 /**
  * hh_table_invalidate() - remove what the CPU is about to change
  * @mirror: the mirror, its lock held
@@ -323,7 +331,9 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	for (slot = xa_find(&mirror->table, &index, last, XA_PRESENT);
 	     slot && index <= last;
 	     slot = xa_find_after(&mirror->table, &index, last, XA_PRESENT)) {
-		if (index < haunted || !hh_table_haunt(mirror, index))
+		if ((index < haunted &&
+		     !hh_table_keeps(mirror, index, change)) ||
+		    !hh_table_haunt(mirror, index))
 			hh_table_erase(mirror, index);
 		if (!(++seen % HH_BREATH) && change->blockable)
 			cond_resched();

@@ -84,7 +84,7 @@ void hh_place_whole(struct hh_device *device, struct hh_migration *move,
 	struct page *from = migrate_pfn_to_page(move->src[at]);
 	struct page *to = NULL;
 
-	if (!pieces)
+	if (!pieces && !(move->chosen && hh_wrong(HH_SPLIT_WHOLE)))
 		to = hh_alloc_whole(device, move,
 				    move->start + (at << PAGE_SHIFT));
 	if (to) {

@@ -71,6 +71,12 @@ static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
 		"watches keep their sequence number: who reads it need not retry" },
 	[HH_SKIP_NONBLOCKABLE] = { "skip-nonblockable",
 		"entries outlive an invalidation that must not sleep: STALE" },
+	[HH_KEEP_EXCLUSIVE] = { "keep-exclusive",
+		"what the device has to itself outlives a CPU's touch: STALE" },
+	[HH_EXCLUSIVE_CLAIMS_ALL] = { "exclusive-claims-all",
+		"EXCLUSIVE returns 0 and says of every page that it was granted" },
+	[HH_SPLIT_WHOLE] = { "split-whole",
+		"huge pages that MOVE takes whole move in pieces" },
 };
 
 unsigned long hh_mistakes;

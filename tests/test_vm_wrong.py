@@ -34,6 +34,9 @@ FOUND_BY = {
     "skip-nonblockable": ("reap/anon", "STALE"),
     "dma-skip-unmap": ("dma/invalidated", "STALE"),
     "watch-skip-sequence": ("sequence/invalidated", "sequence: saw"),
+    "keep-exclusive": ("exclusive/cpu-write", "STALE exclusive, allowed is -"),
+    "exclusive-claims-all": ("exclusive/hole", "saw success, allowed is EFAULT"),
+    "split-whole": ("move/whole-for-sure", "collected compound moved, allowed is"),
 }
 # Mistakes that no program on its own can show, and why.
 NOT_YET = {
