@@ -31,3 +31,21 @@ def seed_tree() -> Path:
             return tree
     assert not named, f"${SEED_TREE} names no source tree: {named}"
     pytest.skip(f"needs a source tree of v4.20.1: ${SEED_TREE}")
+
+
+TREES = "HMM_HARNESS_TREES"
+
+
+def source_tree(series: str) -> Path:
+    """A source tree of a kernel of this series ("7.3"): that of v4.20 as above, others in $HMM_HARNESS_TREES.
+
+    Each is there as linux-7.3.4, or as Debian names it, linux-source-7.3, as in /usr/src. Skips the test if there is
+    none.
+    """
+    if series == "4.20":
+        return seed_tree()
+    place = Path(os.environ.get(TREES, "/usr/src")).expanduser()
+    for tree in (*place.glob(f"linux-{series}*"), *place.glob(f"linux-source-{series}*")):
+        if (tree / "mm/mmu_notifier.c").is_file():
+            return tree
+    pytest.skip(f"needs a source tree of {series}: in ${TREES}, or /usr/src")

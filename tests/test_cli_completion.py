@@ -58,6 +58,8 @@ def _bash(surroundings: dict[str, str], line: str) -> list[str]:
         ("hmm-harness run --flavour plain,d", {"plain,debug"}),
         ("hmm-harness run sn", {"snapshot/"}),
         ("hmm-harness run snapshot/ho", {"snapshot/hole"}),
+        ("hmm-harness run --clause RANGE-2", {"RANGE-29"}),
+        ("hmm-harness clauses --area PI", {"PIN"}),
         ("hmm-harness run --wrong skip-inv", {"skip-invalidate"}),
         ("hmm-harness vm shell --flavour p", {"plain"}),
         ("hmm-harness completion ", {"bash", "zsh", "fish"}),

@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from harness.cli import completion, config, kernel, run, tools, vm
+from harness.cli import clauses, completion, config, kernel, run, tools, vm
 from harness.cli.options import Command
 from harness.errors import ExitCode, HarnessError
 from harness.progress import Progress, let_go
@@ -23,7 +23,8 @@ from harness.progress import Progress, let_go
 if TYPE_CHECKING:
     from types import FrameType
 
-_COMMANDS = (run, kernel, vm, tools, config, completion)  # each with `add`, in the order in which --help shows them
+# Each with `add`, in the order in which --help shows them
+_COMMANDS = (run, clauses, kernel, vm, tools, config, completion)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,20 @@ def programs(prefix: str) -> list[str]:
     return found + files(prefix, _SUFFIX)
 
 
+def clauses(prefix: str) -> list[str]:
+    """Ids of clauses, up to the dash."""
+    from harness.conformance.clauses import load
+
+    return _steps(load().clauses, prefix.upper(), "-")
+
+
+def areas(_prefix: str) -> list[str]:
+    """Areas of clauses."""
+    from harness.conformance.clauses import load
+
+    return [area.name for area in load().areas]
+
+
 def kernels(prefix: str) -> list[str]:
     """Kernels whose source is on this machine or whose name was asked for before, and the other forms of names."""
     from harness.target import kernel
@@ -70,12 +84,12 @@ def files(prefix: str, suffix: str) -> list[str]:
     return found
 
 
-def _steps(names: Iterable[str], prefix: str) -> list[str]:
-    """Names cut after the slash that follows `prefix`: a few instead of a hundred."""
+def _steps(names: Iterable[str], prefix: str, separator: str = "/") -> list[str]:
+    """Names cut after the `separator` that follows `prefix`: a few instead of a hundred."""
     cut = []
     for name in names:
         if name.startswith(prefix):
-            end = name.find("/", len(prefix))
+            end = name.find(separator, len(prefix))
             cut.append(name if end < 0 else name[: end + 1])
     return list(dict.fromkeys(cut))
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.cli.options import Commands
+    from harness.conformance.clauses import Clause
     from harness.matrix import Resources
     from harness.program.program import Program
     from harness.report.results import Run, Store
@@ -55,6 +56,7 @@ def add(commands: Commands) -> None:
             ("run", "every program on the default kernel"),
             ("run migrate devmem/own-fault", "those whose name begins with migrate/, and one more"),
             ("run my.hmm", "a program of your own"),
+            ("run --clause RANGE-29", "what proves one clause of the contract: `hmm-harness clauses`"),
             ("run --kernel debian:6.1 --kernel debian:6.12 --flavour plain,debug --reports out", "a matrix in CI"),
             ("run --binding interval --wrong skip-invalidate invalidate", "a driver that is wrong on purpose"),
             ("run --resume", "go on with the last run, which was interrupted"),
@@ -72,6 +74,15 @@ def add(commands: Commands) -> None:
     command.set_defaults(run_command=_run)
     programs = command.add_argument("program", nargs="*", help="a file, a name, or a pattern of names (default: all)")
     completed(programs, candidates.programs)
+    clause = command.add_argument(
+        "--clause",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="the programs that prove this clause (`hmm-harness clauses`); may be repeated",
+    )
+    completed(clause, candidates.clauses)
+    command.add_argument("--all-clauses", action="store_true", help="the programs of all clauses")
     kernel = command.add_argument(
         "--kernel",
         action="append",
@@ -275,6 +286,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
     from importlib.metadata import version
 
     from harness.conformance import catalogue
+    from harness.conformance.clauses import programs_of
     from harness.program.text import render
     from harness.report import runs
     from harness.report.results import Run, Source
@@ -297,7 +309,14 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
     )
     for kernel, flavour in kernels:  # before hours are spent on the others
         check(kernel, flavour)
-    programs = catalogue.select(options.program)
+    clauses = _contract(options)
+    names = programs_of(clauses)
+    if clauses and not names and not options.program:
+        raise UsageError(
+            f"no program proves {', '.join(clause.id for clause in clauses)}",
+            hint="`hmm-harness clauses ID` tells why",
+        )
+    programs = catalogue.select([*options.program, *names])
     run = Run(
         started=runs.now(),
         command=(*own_command(), *sys.argv[1:]),
@@ -305,10 +324,23 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
         programs={program.name: Source(program.title, render(program)) for program in programs},
         bindings=tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))),
         kernels=kernels,
+        clauses=tuple(clause.id for clause in clauses),
         wrong=wrong,
         timeout=options.timeout or DEFAULT_TIMEOUT,
     )
     return run, programs
+
+
+def _contract(options: argparse.Namespace) -> list[Clause]:
+    """The clauses that the options name, each once."""
+    if not options.clause and not options.all_clauses:
+        return []
+    from harness.conformance.clauses import load
+
+    contract = load()
+    if options.all_clauses:
+        return list(contract.clauses.values())
+    return list(dict.fromkeys(map(contract.find, options.clause)))
 
 
 def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program]]:
@@ -316,8 +348,8 @@ def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program
     from harness.conformance import catalogue
     from harness.report import runs
 
-    for name in ("program", "kernel", "flavour", "binding", "wrong", "timeout", "json"):
-        if getattr(options, name):
+    for name in ("program", "clause", "all-clauses", "kernel", "flavour", "binding", "wrong", "timeout", "json"):
+        if getattr(options, name.replace("-", "_")):
             raise UsageError(
                 f"a resumed run keeps its plan: --resume does not go with {'--' * (name != 'program')}{name}",
                 hint="leave it away, or begin another run",

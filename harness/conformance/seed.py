@@ -52,7 +52,7 @@ class Row:
     `name`: of a field `STRUCT.FIELD`; of a rule what it is about. `says`: a rule's words. Exercised by `programs`; by
     `tests`, FILE::FUNCTION under tests/, where no program can; or `unreachable` says why by nothing. `inside`: why
     the driver does not name it, and how programs reach it all the same. `lacks`: what of it no program shows, and
-    why. `only`: with `why`.
+    why. `only`: with `why`. `deviations`: those of deviations.toml that break it.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Row:
     lacks: str = ""
     only: Only | None = None
     why: str = ""
+    deviations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Run:
     """All of a run: what was planned, and what came of it as far as it is known.
 
     `started`: UTC, ISO 8601. `command`: as it was typed. `kernels`: (kernel, flavour) in the order of the plan.
+    `clauses`: ids of those that the programs were chosen for.
     """
 
     started: str
@@ -137,6 +138,7 @@ class Run:
     programs: Mapping[str, Source]
     bindings: tuple[str, ...]
     kernels: tuple[tuple[str, str], ...]
+    clauses: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     timeout: float = 0.0
     targets: list[Target] = field(default_factory=list)
@@ -324,8 +326,8 @@ def _take(run: Run | None, record: dict[str, Any]) -> Run:
             raise ValueError("another format")
         record["programs"] = {name: Source(**source) for name, source in record["programs"].items()}
         record["kernels"] = tuple((kernel, flavour) for kernel, flavour in record["kernels"])
-        for name in ("command", "bindings", "wrong"):
-            record[name] = tuple(record[name])
+        for name in ("command", "bindings", "clauses", "wrong"):
+            record[name] = tuple(record.get(name, ()))
         return Run(**record)
     if run is None:
         raise ValueError("it does not begin with what was planned")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.compare import Verdict
 from harness.errors import HarnessError, UsageError
-from harness.report.results import Run, read
+from harness.report.results import Run, Target, read
 
 _KEPT = 20  # runs; older ones are removed when another begins
 # The others are no verdict on the kernel: what was late may have had no CPU. JUnit calls them errors, too.
@@ -54,6 +54,19 @@ def last() -> Path:
     if not kept:
         raise UsageError("there is no run yet", hint="`hmm-harness run` makes one")
     return kept[-1].resolve()
+
+
+def last_target(kernel: str) -> Target | None:
+    """What the last kept run that reached `kernel` knows of it, in whatever flavour."""
+    for path in reversed(_all()):
+        try:
+            run = read(path)
+        except UsageError:  # of another version, or not one at all
+            continue
+        for target in run.targets:
+            if target.kernel == kernel and not target.error:
+                return target
+    return None
 
 
 def resumed(path: Path) -> Run:
