@@ -30,7 +30,7 @@ from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from harness.cli.options import Commands
     from harness.conformance.clauses import Clause
@@ -133,11 +133,20 @@ def add(commands: Commands) -> None:
         examples=(
             ("report --html last.html", "of the last run"),
             ("report results.jsonl --junit junit.xml --ktap -", "of one that was kept; KTAP on standard output"),
+            ("report --clauses", "what became of each clause of the contract, on the terminal"),
+            ("report --changed debian:6.12 debian:7.3", "which clauses stand differently on the second kernel"),
+            ("report old.jsonl new.jsonl --changed debian:6.1 tree:linux", "likewise, of two runs"),
         ),
         files=(("$XDG_STATE_HOME/hmm-harness/runs", "results of the last runs (default: ~/.local/state/...)"),),
     )
     command.set_defaults(run_command=_report)
-    command.add_argument("results", nargs="?", type=Path, help="what --json wrote (default: the last run)")
+    command.add_argument(
+        "results", nargs="*", type=Path, help="what --json wrote (default: the last run); several for --changed"
+    )
+    command.add_argument("--clauses", action="store_true", help="print what became of the clauses")
+    command.add_argument(
+        "--changed", nargs=2, metavar="KERNEL", help="print the clauses that stand differently on the second kernel"
+    )
     _add_forms(command)
 
 
@@ -147,6 +156,7 @@ def _add_forms(command: argparse.ArgumentParser) -> None:
     group.add_argument("--ktap", type=Path, metavar="FILE", help="KTAP, as the kernel's own tests print it")
     group.add_argument("--junit", type=Path, metavar="FILE", help="JUnit XML, which every CI system reads")
     group.add_argument("--html", type=Path, metavar="FILE", help="one page that needs nothing else, to look at")
+    group.add_argument("--conformance", type=Path, metavar="FILE", help="what became of each clause, Markdown")
     group.add_argument("--reports", type=Path, metavar="DIR", help="all of them, in this directory")
 
 
@@ -360,21 +370,51 @@ def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:
     from harness.report import runs
+    from harness.report.files import STDOUT
     from harness.report.results import read
 
-    path = options.results or runs.last()
-    run = read(path)
+    paths = options.results or [runs.last()]
+    path, run = paths[0], read(paths[0])
     reports = _chosen(options, path)
     if options.json is not None:
         reports["json"] = options.json
-    if not reports:
+    if not (reports or options.clauses or options.changed):
         raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
     _try(reports)
+    if len(paths) > 1 and reports:
+        raise UsageError(f"a report is of one run, not of {len(paths)}", hint="--clauses and --changed take several")
+    lines = _standings([run, *map(read, paths[1:])], options)
+    if lines and STDOUT in reports.values():
+        raise UsageError("two reports on standard output would be mixed", hint="name a file for the other")
+    for line in lines:
+        print(line)
     failures = _write(run, reports)
     _tell(failures, progress)
     missing = f", {run.planned - len(run.results)} were not run" if len(run.results) < run.planned else ""
     progress.say(f"{len(run.results)} results of {path}{missing}")
     return _with(failures, run.exit_code)
+
+
+def _standings(stored: Sequence[Run], options: argparse.Namespace) -> list[str]:
+    """What --clauses and --changed print."""
+    if not (options.clauses or options.changed):
+        return []
+    from harness.conformance.clauses import load
+    from harness.report import standings
+    from harness.report.conformance import changes, conformance
+
+    contract = load()
+    found = [each for run in stored for each in conformance(run, contract)]
+    lines = list(standings.summary(found)) if options.clauses else []
+    if options.changed:
+        before, after = options.changed
+        kernels = list(dict.fromkeys(each.kernel for each in found))
+        for kernel in (before, after):
+            if kernel not in kernels:
+                raise UsageError(f"there is no kernel {kernel!r} in it", hint=f"there is: {', '.join(kernels)}")
+        lines += [""] if lines else []
+        lines += standings.changed(changes(found, before, after), before, after)
+    return lines
 
 
 def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
@@ -395,7 +435,7 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
         chosen = {name: options.reports / form.file for name, form in ALL.items()}
         if chosen["json"].resolve() == store.resolve():
             del chosen["json"]
-    for name in ("ktap", "junit", "html"):
+    for name in ("ktap", "junit", "html", "conformance"):
         path = getattr(options, name)
         if path is not None:
             chosen[name] = path

@@ -75,7 +75,7 @@ def markdown(contract: Contract, chosen: Collection[Clause], titles: Mapping[str
             yield ""
             yield f"### {clause.id}"
             yield ""
-            yield _escaped(clause.says)
+            yield escaped(clause.says)
             yield ""
             yield from _details(clause, titles)
 
@@ -84,27 +84,27 @@ def _details(clause: Clause, titles: Mapping[str, str]) -> Iterator[str]:
     if clause.duty:
         yield "- a duty of the driver"
     for source in clause.source:
-        yield f"- source: `{source.file}` {_escaped(source.where)}, Linux {source.kernels}"
+        yield f"- source: `{source.file}` {escaped(source.where)}, Linux {source.kernels}"
     where = [f"holds on {', '.join(clause.bindings)}"]
     if clause.since:
         where.append(f"since Linux {clause.since}")
-    where += [_escaped(_need(need)) for need in clause.needs]
+    where += [escaped(_need(need)) for need in clause.needs]
     yield f"- {'; '.join(where)}"
     for name in clause.programs:
-        yield f"- program `{name}`: {_escaped(titles.get(name, ''))}"
+        yield f"- program `{name}`: {escaped(titles.get(name, ''))}"
     for name in clause.tests:
         yield f"- test `{name}`"
     for name in clause.deviations:
-        yield f"- deviation `{name}`: {_escaped(RECORDED[name].summary)}"
+        yield f"- deviation `{name}`: {escaped(RECORDED[name].summary)}"
     if clause.wrong:
         yield f"- broken on purpose by {', '.join(f'`--wrong {name}`' for name in clause.wrong)}"
     if clause.lacks:
-        yield f"- not shown: {_escaped(clause.lacks)}"
+        yield f"- not shown: {escaped(clause.lacks)}"
     if clause.unproven:
-        yield f"- no program: {_escaped(clause.unproven)}"
+        yield f"- no program: {escaped(clause.unproven)}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` as Markdown that means itself."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|" else letter for letter in text)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report import files, html, jsonlines, junit, ktap
+from harness.report import files, html, jsonlines, junit, ktap, standings
 from harness.report.results import Run
 
 
@@ -24,6 +24,7 @@ FORMS = {
     "ktap": Form(ktap.render, "results.ktap"),
     "junit": Form(junit.render, "junit.xml"),
     "html": Form(html.render, "report.html"),
+    "conformance": Form(standings.render, "conformance.md"),
 }
 
 

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from harness.compare import Verdict
+from harness.conformance import clauses
 from harness.printable import one_line
 from harness.progress import Progress
+from harness.report.conformance import conformance
 from harness.report.results import Result, Run, Target
+from harness.report.standings import summary
 
 _COLOURS = {Verdict.PASS: "32", Verdict.SKIP: "2", Verdict.DEVIATION: "36"}
 _BAD = "31"
@@ -90,6 +93,10 @@ class Table:
         if left_out:
             self._say("")
             self._say(f"{left_out} queries were left out, where the binding does not have them")
+        if self._run.clauses:
+            self._say("")
+            for line in summary(conformance(self._run, clauses.load())):
+                self._say(line)
         words = self._count(Counter(result.status for result in results))
         if len(results) < self._run.planned:
             words += f"{', ' if words else ''}{self._run.planned - len(results)} NOT RUN"
