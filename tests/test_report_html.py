@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,11 +19,13 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from harness.compare import Verdict
+from harness.conformance import clauses
+from harness.model.allowed import RECORDED
 from harness.report import files, html
-from harness.report.results import Result, Run
+from harness.report.results import Result, Run, Source
 from tests.sample_runs import FLAVOURS, HOSTILE, KERNELS, interrupted_run, sample_run
 
 _PATIENCE = 60.0  # seconds: for machines that do much else
@@ -386,6 +389,78 @@ def test_ten_thousand_results_can_be_used(browser: webdriver.Chrome, tmp_path: P
     ActionChains(browser).key_down(Keys.CONTROL).send_keys(Keys.END).key_up(Keys.CONTROL).perform()
     assert len(page.shown()) == 10_000
     assert page.errors() == []
+
+
+def _contract_run() -> Run:
+    """Two kernels; a clause is broken on the first, one deviates on both, one has nothing to run."""
+    run = sample_run(kernels=KERNELS[1:3], bindings=("interval", "mirror"), programs=1)
+    contract = clauses.load()
+    run.clauses = ("RANGE-30", "RANGE-132", "DMA-216", "MIRROR-4")
+    names = clauses.programs_of(map(contract.find, run.clauses))
+    run.programs = {name: Source("", "a: map buf anon 4 rw\n") for name in names}
+    guard = RECORDED["guard-faultable"]
+    told = {
+        "request/write-alone": (Verdict.PASS, ""),
+        "trap/guard-snapshot": (Verdict.DEVIATION, f"{guard.name}: {guard.summary}"),
+        "dma/again": (Verdict.SKIP, "needs hmm_dma_map_pfn(), which this kernel does not have"),
+    }
+    run.results = [
+        Result(name, kernel, flavour, binding, verdict, reason, 0.1, "replay")
+        for kernel, flavour in run.kernels
+        for name, (verdict, reason) in told.items()
+        for binding in run.bindings
+    ]
+    first = run.results[0]
+    run.results[0] = replace(first, status=Verdict.FAIL, reason=HOSTILE[0])
+    return run
+
+
+def test_the_contract_says_where_each_clause_stands(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, _contract_run(), tmp_path / "report.html")
+    page.until(lambda: page.all("#contract td a"))
+    old, new = (f"{kernel} {flavour}" for kernel, flavour in page.run.kernels)
+    labels = {each.get_attribute("aria-label") for each in page.all("#contract td a")}
+    assert labels >= {
+        f"broken RANGE-30, {old}, interval", f"proven RANGE-30, {new}, interval",
+        f"not applicable RANGE-30, {old}, mirror", f"deviating RANGE-132, {new}, mirror",
+        f"not applicable DMA-216, {old}, interval", f"no program MIRROR-4, {new}, interval",
+    }  # fmt: skip
+    page.one('[data-standing="broken"]').click()
+    assert [each.text for each in page.all("#contract tbody tr:not(.room) th")] == ["RANGE-30"]
+    # One click to the clause, one more to the evidence.
+    page.one(f'#contract a[aria-label="broken RANGE-30, {old}, interval"]').click()
+    page.until(lambda: page.one("#panel").is_displayed())
+    panel = page.one("#panel").text
+    assert "HMM_PFN_REQ_WRITE without HMM_PFN_REQ_FAULT faults nothing." in panel
+    assert "mm/hmm.c hmm_pte_need_fault(), 7.3" in panel
+    assert f"request/write-alone: FAIL: {HOSTILE[0]}" in panel
+    page.one("#panel .evidence a.FAIL").click()
+    page.until(lambda: page.one("#panel-title").text == "request/write-alone")
+    assert [each.text.split()[-1] for each in page.all('#panel a[href^="#clause/"]')] == ["RANGE-30"]
+    assert page.errors() == []
+
+
+def test_what_changed_between_two_kernels_is_shown(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, _contract_run(), tmp_path / "report.html")
+    page.until(lambda: page.all("#contract td a"))
+    assert len(page.all("#contract tbody tr:not(.room)")) == 4
+    for which, place in (("from", 0), ("to", 1)):
+        Select(page.one(f"#clauses-{which}")).select_by_value(str(place))
+    assert [each.text for each in page.all("#contract tbody tr:not(.room) th")] == ["RANGE-30"]
+    assert page.one("#clauses-shown").text == "1 of 4 stand differently"
+    Select(page.one("#clauses-to")).select_by_value("0")
+    assert len(page.all("#contract tbody tr:not(.room)")) == 4
+    assert page.errors() == []
+
+
+def test_a_run_that_says_nothing_of_a_clause_has_no_contract(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    run = sample_run(programs=1)
+    run.programs = {"mine.hmm": Source("", "a: map buf anon 4 rw\n")}
+    run.results = [replace(result, program="mine.hmm") for result in run.results]
+    page = Page(browser, run, tmp_path / "report.html")
+    assert not page.one("#clauses").is_displayed()
+    page.open("#clause/RANGE-30")
+    assert not page.one("#panel").is_displayed()
 
 
 def test_it_says_what_matters_without_javascript(browser: webdriver.Chrome, page: Page) -> None:

@@ -20,7 +20,9 @@ from importlib import resources
 from typing import Any
 
 from harness.compare import Verdict
+from harness.conformance import clauses
 from harness.errors import ExitCode
+from harness.report.conformance import conformance
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Run
 
@@ -116,7 +118,37 @@ def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
             for name in programs
         ],
         "results": [[writer.case(column.cases[row]) for column in found] for row in range(len(programs))],
+        **_contract(run),
     }
+
+
+def _contract(run: Run) -> dict[str, Any]:
+    """The clauses that the run can say something of, each with a standing and the place of its reason per column."""
+    found = conformance(run, clauses.load())
+    judged = found[0].findings if found else {}
+    reasons: dict[str, int] = {}
+    shown = []
+    for name, finding in judged.items():
+        clause = finding.clause
+        if not run.clauses and not run.programs.keys() >= set(clause.programs):
+            continue
+        entry = {
+            "id": clause.id,
+            "says": clause.says,
+            "duty": clause.duty,
+            "source": [str(source) for source in clause.source],
+            "programs": clause.programs,
+            "lacks": clause.lacks,
+            "unproven": clause.unproven,
+            "stands": [
+                [str(each.findings[name].standing), reasons.setdefault(each.findings[name].reason, len(reasons))]
+                for each in found
+            ],
+        }
+        shown.append({key: value for key, value in entry.items() if value})
+    if not any("programs" in clause for clause in shown):
+        shown = []
+    return {"clauses": shown, "reasons": list(reasons), "asked": list(run.clauses)}
 
 
 class _Writer:

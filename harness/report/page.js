@@ -3,6 +3,7 @@
 // The page of a run. The fragment of the address says what is open:
 //   #/KERNEL/FLAVOUR                    a target
 //   #/KERNEL/FLAVOUR/BINDING/PROGRAM    a result
+//   #clause/ID                          a clause of the contract
 // Every text of the run becomes a text node; nothing of it is ever parsed as HTML.
 "use strict";
 (() => {
@@ -47,6 +48,7 @@ const nameOf = (column) => {
   return `${target.kernel} ${target.flavour}, ${run.columns[column].binding}`;
 };
 const addressOf = (...words) => "#/" + words.map(encodeURIComponent).join("/");
+const addressOfClause = (clause) => `#clause/${encodeURIComponent(clause.id)}`;
 const addressOfCell = (row, column) => {
   const target = placeOf(column);
   return addressOf(target.kernel, target.flavour, run.columns[column].binding, run.programs[row].name);
@@ -156,6 +158,124 @@ function attention() {
     h("summary", {}, "Needs attention ", h("span", {}, `${count(sorted.length, "finding")}, alike ones together`)),
     h("ul", {}, list)));
   $("attention").hidden = false;
+}
+
+// ---- clauses of the contract
+
+const STANDINGS = { // the worst first; each with a letter, and the status whose colour it has
+  "broken": ["B", "FAIL"],
+  "no verdict": ["?", "ERROR"],
+  "deviating": ["D", "DEVIATION"],
+  "not run": ["\u00b7", "NOT-RUN"],
+  "no program": ["0", "NOT-RUN"],
+  "not applicable": ["\u2013", "SKIP"],
+  "proven": ["\u2713", "PASS"],
+};
+const standingMark = (standing) => h("span", {class: "mark", "aria-hidden": "true"}, STANDINGS[standing][0]);
+const areaOf = (clause) => clause.id.slice(0, clause.id.indexOf("-"));
+const chosen = {standings: new Set(), from: null, to: null}; // of clauses; kernels by their place in run.targets
+
+/** The columns of `to` beside which `from` has one of the same binding: pairs of columns. */
+const pairs = () => run.columns.flatMap((each, after) => each.target !== chosen.to ? [] : run.columns
+  .map((other, column) => [column, after]).filter(([column]) =>
+    run.columns[column].target === chosen.from && run.columns[column].binding === each.binding));
+const comparing = () => chosen.from !== null && chosen.to !== null && chosen.from !== chosen.to;
+
+function contract() {
+  if (!run.clauses.length) return;
+  const counts = {};
+  for (const clause of run.clauses) for (const [standing] of clause.stands) counts[standing] = (counts[standing] || 0) + 1;
+  const words = Object.keys(STANDINGS).filter((standing) => counts[standing]).map((standing) => `${counts[standing]} ${standing}`);
+  const details = h("details", {ontoggle: () => { if (details.open && !$("contract")) contractTools(details, counts); }},
+    h("summary", {}, "Contract ", h("span", {}, `${count(run.clauses.length, "clause")}: ${words.join(", ")}`)));
+  $("clauses").append(details);
+  $("clauses").hidden = false;
+  if (run.asked.length) details.open = true;
+}
+
+function contractTools(details, counts) {
+  const standings = Object.keys(STANDINGS).filter((standing) => counts[standing]).map((standing) => h("button", {
+    type: "button", class: "chip", "aria-pressed": "false", "data-standing": standing,
+    onclick: () => {
+      if (!chosen.standings.delete(standing)) chosen.standings.add(standing);
+      showContract();
+    },
+  }, standing));
+  const kernel = (which, title) => h("select", {id: `clauses-${which}`, "aria-label": title, onchange: (event) => {
+    chosen[which] = event.target.value === "" ? null : Number(event.target.value);
+    showContract();
+  }}, h("option", {value: ""}, title), run.targets.map((target, place) =>
+    h("option", {value: place}, `${target.kernel} ${target.flavour}`)));
+  details.append(h("div", {class: "tools"},
+    h("div", {class: "facet", role: "group", "aria-label": "Standings"}, standings),
+    run.targets.length > 1 && h("div", {class: "facet"}, h("span", {}, "What changed "), kernel("from", "from ..."), kernel("to", "to ...")),
+    h("p", {class: "shown", id: "clauses-shown", role: "status"})),
+  h("div", {class: "matrix contract", id: "contract"}));
+  showContract();
+}
+
+function showContract() {
+  for (const button of document.querySelectorAll("[data-standing]"))
+    button.setAttribute("aria-pressed", chosen.standings.has(button.dataset.standing));
+  const compared = comparing() ? pairs() : [];
+  const columns = comparing() ? [...new Set([...compared.map(([column]) => column), ...compared.map(([, column]) => column)])]
+    : run.columns.map((_, column) => column);
+  const found = run.clauses.filter((clause) =>
+    (!chosen.standings.size || columns.some((column) => chosen.standings.has(clause.stands[column][0]))) &&
+    (!comparing() || compared.some(([one, other]) => clause.stands[one][0] !== clause.stands[other][0])));
+  $("clauses-shown").textContent = comparing() ? `${found.length} of ${run.clauses.length} stand differently`
+    : `${found.length} of ${run.clauses.length}`;
+  let area = null;
+  const lines = [];
+  for (const clause of found) {
+    if (areaOf(clause) !== area) {
+      area = areaOf(clause);
+      lines.push(h("tr", {class: "room"}, h("th", {scope: "rowgroup", colspan: columns.length + 2}, area)));
+    }
+    lines.push(h("tr", {}, h("th", {scope: "row"}, h("a", {href: addressOfClause(clause)}, clause.id)),
+      columns.map((column) => {
+        const [standing, reason] = clause.stands[column];
+        return h("td", {class: STANDINGS[standing][1], title: run.reasons[reason] || standing},
+          h("a", {href: addressOfClause(clause), "aria-label": `${standing} ${clause.id}, ${nameOf(column)}`}, standingMark(standing)));
+      }), h("td", {class: "promise", title: clause.says}, clause.says)));
+  }
+  $("contract").replaceChildren(found.length ? h("table", {},
+    h("thead", {}, h("tr", {}, h("th", {scope: "col"}, "Clause"), columns.map((column) => {
+      const target = placeOf(column);
+      return h("th", {scope: "col", title: nameOf(column)}, `${target.kernel} ${target.flavour}`, h("small", {}, run.columns[column].binding));
+    }), h("th", {scope: "col", class: "promise"}, "Promise"))),
+    h("tbody", {}, lines)) : h("p", {class: "empty"}, comparing() ? "Every clause stands alike on both." : "No clause stands like that."));
+}
+
+/** Where a clause stands, and what shows it: each program on each column, a link to its result. */
+function clausePanel(clause) {
+  const worst = Object.keys(STANDINGS).find((standing) => clause.stands.some(([each]) => each === standing));
+  const evidence = (clause.programs || []).map((name) => {
+    const row = run.programs.findIndex((program) => program.name === name);
+    return h("li", {}, h("b", {}, name), row < 0 ? h("span", {}, " was not chosen") : [
+      run.programs[row].title && h("p", {class: "note"}, run.programs[row].title),
+      h("div", {class: "across"}, run.columns.map((_, column) => {
+        const status = run.results[row][column].status;
+        return h("a", {class: toneOf(status), href: addressOfCell(row, column)},
+          mark(status), h("span", {class: "hidden"}, status), nameOf(column));
+      }))]);
+  });
+  return [
+    barTop(h("span", {class: `badge ${STANDINGS[worst][1]}`}, standingMark(worst), worst)),
+    h("div", {class: `body ${STANDINGS[worst][1]}`},
+      h("h2", {id: "panel-title", tabindex: -1}, clause.id),
+      h("p", {class: "promise"}, clause.says),
+      clause.duty && h("p", {class: "where"}, "A duty of the driver"),
+      section("Source", null, ...clause.source.map((each) => h("p", {class: "mono"}, each))),
+      section("Where it stands", null, h("ul", {class: "stands"}, run.columns.map((_, column) => {
+        const [standing, reason] = clause.stands[column];
+        return h("li", {class: STANDINGS[standing][1]}, standingMark(standing), h("span", {}, nameOf(column), ": ", h("b", {}, standing),
+          run.reasons[reason] && h("span", {class: "note"}, ` ${run.reasons[reason]}`)));
+      }))),
+      clause.lacks && section("Not shown", null, h("p", {}, clause.lacks)),
+      clause.unproven && section("No program", null, h("p", {}, clause.unproven)),
+      evidence.length ? section("What shows it", count(evidence.length, "program"), h("ul", {class: "evidence"}, evidence)) : null),
+  ];
 }
 
 // ---- filters
@@ -367,7 +487,7 @@ function keyed(event) {
 
 // ---- the panel
 
-let open = null; // {row, column} or {target}
+let open = null; // {row, column}, {target} or {clause}
 let before = null; // what had the focus when the panel opened
 const narrow = matchMedia("(max-width: 900px)"); // the panel covers the page, as in page.css
 const cover = () => { $("page").inert = open !== null && narrow.matches; };
@@ -379,6 +499,10 @@ function wanted() {
     words = location.hash.slice(2).split("/").map(decodeURIComponent);
   } catch {
     return null;
+  }
+  if (location.hash.startsWith("#clause/")) {
+    const clause = run.clauses.find((each) => each.id === words[1]);
+    return clause ? {clause} : null;
   }
   const target = run.targets.findIndex((each) => each.kernel === words[0] && each.flavour === words[1]);
   if (target < 0) return null;
@@ -395,7 +519,8 @@ function follow() {
   cover();
   if (next) {
     if (!was) before = document.activeElement;
-    $("panel").replaceChildren(...(next.row === undefined ? targetPanel(next.target) : resultPanel(next.row, next.column)));
+    $("panel").replaceChildren(...(next.clause ? clausePanel(next.clause)
+      : next.row === undefined ? targetPanel(next.target) : resultPanel(next.row, next.column)));
     $("panel").hidden = false;
     $("panel").scrollTop = 0;
     $("page").classList.add("beside");
@@ -483,6 +608,12 @@ function resultPanel(row, column) {
     const status = run.results[row][other].status;
     return h("a", {class: toneOf(status), href: addressOfCell(row, other), "aria-current": other === column ? "true" : null},
       mark(status), h("span", {class: "hidden"}, status), nameOf(other));
+  }))));
+  const proves = run.clauses.filter((clause) => (clause.programs || []).includes(program.name));
+  if (proves.length) parts.push(...section("Clauses that it proves", null, h("div", {class: "across"}, proves.map((clause) => {
+    const [standing] = clause.stands[column];
+    return h("a", {class: STANDINGS[standing][1], href: addressOfClause(clause), title: clause.says},
+      standingMark(standing), h("span", {class: "hidden"}, standing), clause.id);
   }))));
   parts.push(...section("Kernel and machine", null, provenance(target)));
   return [
@@ -650,6 +781,7 @@ setTheme(kept);
 $("page").hidden = false;
 head();
 attention();
+contract();
 facets();
 show();
 follow();
