@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ from harness.conformance import clauses
 from harness.conformance.clauses import Area, Clause, Contract
 from harness.errors import ExitCode
 from harness.model.allowed import RECORDED
+from harness.progress import Progress
 from harness.report import forms, standings
 from harness.report.conformance import Conformance, Standing, changes, conformance
 from harness.report.results import End, Result, Run, Source, Target, read
+from harness.report.terminal import Table
 from tests.sample_runs import HOSTILE, interrupted_run, sample_run
 
 OLD, NEW = ("debian:6.12", "plain"), ("debian:7.3", "plain")
@@ -139,6 +142,15 @@ def test_few_clauses_have_a_line_each_and_many_are_counted() -> None:
     for each in found:
         assert sum(each.counts.values()) == len(each.findings)
     assert not list(standings.summary([]))
+
+
+def test_a_run_for_clauses_ends_with_how_they_stand() -> None:
+    run = _run({"request/write-alone": PASS})
+    for names, wanted in (((), False), (("RANGE-30",), True)):
+        run.clauses = names
+        out = io.StringIO()
+        Table(run, Progress(io.StringIO()), out=out, colour=False).foot(1.0)
+        assert ("debian:7.3 plain, interval: proven by request/write-alone" in out.getvalue()) == wanted
 
 
 def test_the_page_has_every_clause_and_what_is_not_well(tmp_path: Path) -> None:

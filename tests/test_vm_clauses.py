@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs prove their clauses: each deliberate mistake that breaks a clause turns one of them red."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.compare import Verdict
+from harness.conformance import catalogue, clauses
+from harness.conformance.clauses import Clause
+from harness.run import Plan, run
+from harness.target.lab import Lab
+from tests.test_vm_wrong import NOT_YET
+
+pytestmark = pytest.mark.vm
+
+BROKEN = [
+    (clause, mistake)
+    for clause in clauses.load().clauses.values()
+    for mistake in clause.wrong
+    if clause.programs and mistake not in NOT_YET
+]
+
+
+@pytest.mark.parametrize(("clause", "mistake"), BROKEN, ids=[f"{clause.id}-{mistake}" for clause, mistake in BROKEN])
+def test_a_mistake_that_breaks_a_clause_is_seen_by_its_programs(lab: Lab, clause: Clause, mistake: str) -> None:
+    seen = []
+    for name in clause.programs:
+        (wrong,) = run(Plan(catalogue.select([name]), ["interval"], wrong=[mistake]), lab)
+        if wrong.status is Verdict.FAIL:
+            return
+        seen.append(wrong.status)
+    if set(seen) == {Verdict.SKIP}:
+        pytest.skip("this kernel runs none of its programs")
+    pytest.fail(f"--wrong {mistake} does not turn red any of {', '.join(clause.programs)}: {seen}")
