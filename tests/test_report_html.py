@@ -398,6 +398,7 @@ def _contract_run() -> Run:
     run.clauses = ("RANGE-30", "RANGE-132", "DMA-216", "MIRROR-4")
     names = clauses.programs_of(map(contract.find, run.clauses))
     run.programs = {name: Source("", "a: map buf anon 4 rw\n") for name in names}
+    run.targets = [replace(target, features=("GUARD",)) for target in run.targets]
     guard = RECORDED["guard-faultable"]
     told = {
         "request/write-alone": (Verdict.PASS, ""),

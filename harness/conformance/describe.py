@@ -40,7 +40,7 @@ def explained(clause: Clause, titles: Mapping[str, str], *, command: str) -> Ite
     yield f"    holds on: {', '.join(clause.bindings)}"
     if clause.since:
         yield f"    since: Linux {clause.since}"
-    yield from _entry("needs", list(map(_need, clause.needs)))
+    yield from _entry("needs", list(map(spelt_out, clause.needs)))
     yield from _entry("programs", [f"{name:28}  {titles.get(name, '')}".rstrip() for name in clause.programs])
     yield from _entry("tests", list(clause.tests))
     yield from _entry("deviations", [f"{name}: {RECORDED[name].summary}" for name in clause.deviations])
@@ -53,8 +53,9 @@ def explained(clause: Clause, titles: Mapping[str, str], *, command: str) -> Ite
         yield f"    run: {command} run --clause {clause.id}"
 
 
-def _need(need: str) -> str:
-    return ", or ".join(FEATURES[name] for name in alternatives(need))
+def spelt_out(need: str) -> str:
+    """One of `Clause.needs` in words."""
+    return " or ".join(FEATURES[name] for name in alternatives(need))
 
 
 def _entry(head: str, lines: Sequence[str]) -> Iterator[str]:
@@ -88,7 +89,7 @@ def _details(clause: Clause, titles: Mapping[str, str]) -> Iterator[str]:
     where = [f"holds on {', '.join(clause.bindings)}"]
     if clause.since:
         where.append(f"since Linux {clause.since}")
-    where += [escaped(_need(need)) for need in clause.needs]
+    where += [escaped(spelt_out(need)) for need in clause.needs]
     yield f"- {'; '.join(where)}"
     for name in clause.programs:
         yield f"- program `{name}`: {escaped(titles.get(name, ''))}"

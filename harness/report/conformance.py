@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.compare import Verdict
-from harness.conformance.clauses import Clause, Contract
+from harness.conformance.clauses import Clause, Contract, alternatives
+from harness.conformance.describe import spelt_out
 from harness.model.allowed import RECORDED
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Run
@@ -72,6 +73,10 @@ def conformance(run: Run, contract: Contract) -> list[Conformance]:
 def _find(clause: Clause, column: Column) -> Finding:
     if column.binding not in clause.bindings:
         return Finding(clause, Standing.NOT_APPLICABLE, f"it is about {' and '.join(clause.bindings)}")
+    if column.target is not None and column.target.features:
+        for need in clause.needs:
+            if not set(alternatives(need)) & set(column.target.features):
+                return Finding(clause, Standing.NOT_APPLICABLE, f"it needs: {spelt_out(need)}")
     if not clause.programs:
         return Finding(clause, Standing.UNPROVEN, clause.unproven)
     there = {case.program: case for case in column.cases}

@@ -72,20 +72,34 @@ def _to_look_at(found: Sequence[Conformance]) -> Iterator[tuple[Standing, Findin
 
 
 def changed(changes: Sequence[Change], before: str, after: str) -> Iterator[str]:
-    """What changed from the kernel `before` to the kernel `after`."""
-    yield f"from {before} to {after}: {len(changes)} changes" if changes else f"from {before} to {after}: no change"
-    places = dict.fromkeys((change.flavour, change.binding) for change in changes)
-    for flavour, binding in places:
+    """What changed from the kernel `before` to the kernel `after`: what changed alike is together."""
+    count = len({change.before.clause.id for change in changes})
+    yield f"from {before} to {after}: {count} {'clause stands' if count == 1 else 'clauses stand'} differently"
+    one_flavour = len({change.flavour for change in changes}) == 1
+    groups: dict[tuple[str, ...], dict[str, list[Change]]] = {}
+    ranks = list(Standing)
+    for change in sorted(
+        changes, key=lambda each: (ranks.index(each.after.standing), ranks.index(each.before.standing))
+    ):
+        was, now = change.before, change.after
+        group = groups.setdefault((was.standing, _bare(was), now.standing, _bare(now)), {})
+        group.setdefault(was.clause.id, []).append(change)
+    for (was_standing, was_reason, now_standing, now_reason), found in groups.items():
         yield ""
-        yield f"{flavour}, {binding}:"
-        for change in changes:
-            if (change.flavour, change.binding) != (flavour, binding):
-                continue
-            clause = change.before.clause
-            yield f"  {clause.id:14}{clause.says}"
-            for kernel, finding in ((before, change.before), (after, change.after)):
-                why = f": {one_line(finding.reason)}" if finding.reason else ""
-                yield f"  {'':14}{kernel}: {finding.standing}{why}"
+        yield f"{was_standing} -> {now_standing}"
+        for kernel, reason in ((before, was_reason), (after, now_reason)):
+            if reason:
+                yield f"    {kernel}: {reason}"
+        for name, mine in found.items():
+            places = dict.fromkeys(each.binding if one_flavour else f"{each.flavour} {each.binding}" for each in mine)
+            yield f"    {name:14}{mine[0].before.clause.says} ({', '.join(places)})"
+
+
+def _bare(finding: Finding) -> str:
+    """The reason without the program that it is of: others have the same one."""
+    programs = {case.program for case in finding.cases}
+    program, _, rest = one_line(finding.reason).partition(": ")
+    return rest if program in programs else one_line(finding.reason)
 
 
 def render(run: Run) -> str:
