@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.compare import Verdict
 from harness.conformance import clauses
 from harness.conformance.describe import escaped
 from harness.printable import one_line
@@ -40,8 +41,8 @@ def summary(found: Sequence[Conformance]) -> Iterator[str]:
 
 
 def _programs(finding: Finding) -> str:
-    count = len(finding.cases)
-    return f"{count} programs" if count != 1 else finding.cases[0].program
+    ran = [case.program for case in finding.cases if case.result and case.result.status is not Verdict.SKIP]
+    return f"{len(ran)} programs" if len(ran) != 1 else ran[0]
 
 
 def _place(each: Conformance) -> str:
