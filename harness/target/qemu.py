@@ -86,6 +86,7 @@ def command_line(machine: Machine) -> str:
         "nokaslr",              # addresses in logs can be compared between runs
         "mitigations=off",      # nothing to protect here, and each kernel entry is cheaper
         "tsc=reliable",         # all vCPUs share one clock; the check fails under TCG and HPET reads are slow
+        "no_timer_check",       # the check takes a busy host for a broken timer, and panics. KVM guests do without it
         "random.trust_cpu=on",  # KVM: no waiting for entropy. TCG has virtio-rng instead
         "transparent_hugepage=madvise",  # programs ask for huge pages, others must not get them by chance
         # Emulated CPUs on a busy host are starved for seconds: more patience than the defaults, so that what
