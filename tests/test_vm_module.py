@@ -52,7 +52,8 @@ fcntl.ioctl(device, 0xD807, struct.pack("=IIQQQQQQ", 56, 1, address, 1, 0, 0, 0,
 def count():
     seen = (ctypes.c_uint64 * 1)()
     form = "=IIQQIIII11Q"
-    args = struct.pack(form, struct.calcsize(form), 0, address, 1, 0, 0, 0, 0, *[0] * 10, ctypes.addressof(seen))
+    rest = [0, 0, 0, ctypes.addressof(seen), *[0] * 7]
+    args = struct.pack(form, struct.calcsize(form), 0, address, 1, 0, 0, 0, 0, *rest)
     fcntl.ioctl(device, 0xD810, args)
     print(seen[0] >> 32, seen[0] & 0xffffffff, flush=True)
 count()

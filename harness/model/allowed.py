@@ -217,7 +217,7 @@ RECORDED = {
             OWN_HUGE_SHIFTED,
             "a look at a part of the owner's huge device-private page numbers its pages from the start of the huge "
             "page, not from where the look begins",
-            "mm/hmm.c hmm_vma_handle_absent_pmd() against hmm_vma_handle_pmd(), which adds the offset; 7.3",
+            "mm/hmm.c hmm_vma_handle_absent_pmd() against hmm_vma_handle_pmd(), which adds the offset; 7.2, 7.3",
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

@@ -270,6 +270,10 @@ struct hmm_harness_range {
  *         not wanted
  * @raw: user pointer to @npages __u64, filled with hmm_range.hmm_pfns as they
  *       are; 0 if not wanted
+ * @counts: user pointer to @npages __u64, filled with the references to each
+ *          page of a device, or to the large page that it is a part of, and with
+ *          how often that is mapped, see HMM_HARNESS_COUNT_MAPPED_SHIFT; 0 of
+ *          any other page. 0 if not wanted
  * @retries: (out) how often an invalidation made it start over
  * @sequence: (out) of the notifier, as mmu_interval_read_begin() gave it
  * @raw_valid: (out) HMM_PFN_VALID of this kernel
@@ -277,10 +281,6 @@ struct hmm_harness_range {
  * @raw_error: (out) HMM_PFN_ERROR
  * @raw_order: (out) mask of the order
  * @raw_pfn: (out) mask of the page's number
- * @counts: user pointer to @npages __u64, filled with the references to each
- *          page of a device, or to the large page that it is a part of, and with
- *          how often that is mapped, see HMM_HARNESS_COUNT_MAPPED_SHIFT; 0 of
- *          any other page. 0 if not wanted
  *
  * One call of hmm_range_fault(), with every choice that it leaves to a driver.
  * Nothing is entered into the device's page table, and a call that fails fills
@@ -304,6 +304,7 @@ struct hmm_harness_request {
 	__aligned_u64 asked;
 	__aligned_u64 pages;
 	__aligned_u64 raw;
+	__aligned_u64 counts;
 	__aligned_u64 retries;
 	__aligned_u64 sequence;
 	__aligned_u64 raw_valid;
@@ -311,7 +312,6 @@ struct hmm_harness_request {
 	__aligned_u64 raw_error;
 	__aligned_u64 raw_order;
 	__aligned_u64 raw_pfn;
-	__aligned_u64 counts;
 };
 
 /* hmm_harness_watch.flags of HMM_HARNESS_WATCH */
