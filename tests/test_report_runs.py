@@ -106,7 +106,7 @@ def test_a_report_of_a_run_that_is_over(tmp_path: Path) -> None:
     _write(path)
     ended = _command("report", str(path), "--reports", str(tmp_path / "all"))
     assert ended.returncode == ExitCode.CRASH, ended.stderr  # as the run itself
-    assert {each.suffix for each in (tmp_path / "all").iterdir()} == {".html", ".xml", ".ktap", ".jsonl"}
+    assert {each.suffix for each in (tmp_path / "all").iterdir()} == {".html", ".xml", ".ktap", ".jsonl", ".md"}
     again = tmp_path / "all/results.jsonl"
     before = again.read_bytes()
     assert _command("report", str(again), "--reports", str(tmp_path / "all")).returncode == ExitCode.CRASH
