@@ -216,7 +216,7 @@ def test_what_is_told_has_the_form_of_the_description(lab: Lab, binding: str) ->
     if "DEVMEM" not in lab.features():
         pytest.skip("needs device-private memory")
     request = encode(program, binding, 60)
-    header = {"do": "run", "wrong": [], "programs": [len(request)], "events": True}
+    header = {"do": "run", "wrong": [], "programs": [len(request)], "events": [0]}
     answer, body = lab.vm().call(header, request, timeout=90)
     told = list(messages(body[answer["results"][0]["length"] :]))
     forms = {each["name"]: each for each in SPEC["attribute-sets"][0]["attributes"]}
