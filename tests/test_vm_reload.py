@@ -46,7 +46,7 @@ AGENT = """
 import json, os, random, signal, socket, struct, subprocess, sys, time
 
 request = open("/tmp/program", "rb").read()
-head = json.dumps({"do": "run", "programs": [len(request)], "events": True}).encode()
+head = json.dumps({"do": "run", "programs": [len(request)], "events": [0]}).encode()
 for number in range(int(sys.argv[1])):
     ready = f"/tmp/ready{number}"
     port = 7800 + number
