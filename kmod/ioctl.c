@@ -25,7 +25,7 @@
  * @dma: of HMM_HARNESS_DMA
  * @refuse: of HMM_HARNESS_REFUSE
  * @move: of HMM_HARNESS_MOVE
- * @returns: of HMM_HARNESS_RETURNS
+ * @refuse_returns: of HMM_HARNESS_RETURNS
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
@@ -44,7 +44,7 @@ union hh_args {
 	struct hmm_harness_dma dma;
 	struct hmm_harness_refuse refuse;
 	struct hmm_harness_move move;
-	struct hmm_harness_returns returns;
+	struct hmm_harness_returns refuse_returns;
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
@@ -260,7 +260,7 @@ static int hh_ioctl_move(struct hh_file *file, union hh_args *args)
 
 static int hh_ioctl_returns(struct hh_file *file, union hh_args *args)
 {
-	return hh_refuse_returns(file, &args->returns);
+	return hh_refuse_returns(file, &args->refuse_returns);
 }
 
 static int hh_ioctl_evict(struct hh_file *file, union hh_args *args)
