@@ -64,6 +64,19 @@ class FakeArchive:
             f"Checksums-Sha256:\n {'0' * 64} 5 linux_{version}.dsc\n {digest} {len(data)} {target.name}\n"
         )
 
+    def source(self, suite: str, name: str, version: str, original: bytes) -> None:
+        """Adds a source package whose original tarball, packed by gzip, is `original`."""
+        upstream = version.rpartition("-")[0]
+        files = {f"{name}_{version}.dsc": b"of no account", f"{name}_{upstream}.orig.tar.gz": original}
+        lines = ""
+        for path, data in files.items():
+            (self._pool() / path).write_bytes(data)
+            lines += f" {hashlib.sha256(data).hexdigest()} {len(data)} {path}\n"
+        self._suite(suite).sources.append(
+            f"Package: {name}\nBinary: {name}\nVersion: {version}\nArchitecture: any\nFormat: 3.0 (quilt)\n"
+            f"Directory: pool\nChecksums-Sha256:\n{lines}"
+        )
+
     def publish(self) -> None:
         """Writes the indices and signs them."""
         for name, suite in self._suites.items():

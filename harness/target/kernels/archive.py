@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The Debian archive that this machine's apt uses: which kernels its suites hold, and their files.
+"""The Debian archive that this machine's apt uses: which kernels its suites hold, their files, and sources of tools.
 
 All is fetched and verified by apt itself, with its proxies and keyrings, but with indices of our own: the machine's
 are not changed, and no root rights are needed. What an index says of kernels is kept in the cache until somebody
@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cmp_to_key
@@ -103,8 +104,14 @@ def suite_lines(where: Bases, suite: str, *, sources: bool = False) -> str:
     # target: neither translations nor what other programs have told apt to fetch along
     lines = f"deb [arch=amd64 target=Packages{signed}] {where.of(suite)} {suite} main\n"
     if sources:
-        lines += f"deb-src [target=Sources{signed}] {where.of(suite)} {suite} main\n"
+        lines += source_line(where, suite)
     return lines
+
+
+def source_line(where: Bases, suite: str) -> str:
+    """The line of a sources.list that names the source packages of `suite`."""
+    signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
+    return f"deb-src [target=Sources{signed}] {where.of(suite)} {suite} main\n"
 
 
 class Archive:
@@ -218,6 +225,22 @@ class Archive:
             target.unlink()
             shutil.copyfile(original, target)
 
+    def source(self, package: str, suite: str, out: Path) -> None:
+        """Fetches the files of the newest source package `package` of `suite` into `out`, an empty directory.
+
+        Raises HarnessError if they cannot be had or their signature cannot be verified.
+        """
+        with tempfile.TemporaryDirectory(prefix="hmm-harness-") as scratch:
+            directory = Path(scratch)
+            (directory / "sources.list").write_text(source_line(self.where, suite))
+            apt = _private_apt(directory)
+            _update(apt, suite)
+            run(
+                ["env", f"--chdir={out}", "apt-get", *apt, "--quiet", "--download-only", "source", package],
+                what=f"fetching the source of {package} in {suite}",
+                env=environment(),
+            )
+
     def _key(self, suite: str) -> str:
         return digest_of(_FORMAT, self.where.of(suite), suite)
 
@@ -226,13 +249,7 @@ class Archive:
             sources = out / "sources.list"
             sources.write_text(suite_lines(self.where, suite, sources=True))
             apt = _private_apt(out)
-            run(
-                ["apt-get", *apt, "update"],
-                what=f"reading the index of {suite}",
-                env=environment(),
-                hint="where apt lacks a suite's key: apt-get install --only-upgrade debian-archive-keyring; "
-                "the check is never left out",
-            )
+            _update(apt, suite)
             names = run(
                 ["apt-get", *apt, "indextargets", "--format", "$(CREATED_BY) $(FILENAME)"],
                 what="asking apt for its indices",
@@ -272,6 +289,16 @@ def _private_apt(directory: Path) -> list[str]:
     }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
     return ["-c", str(config), *options, *_OPTIONS]
+
+
+def _update(apt: list[str], suite: str) -> None:
+    run(
+        ["apt-get", *apt, "update"],
+        what=f"reading the index of {suite}",
+        env=environment(),
+        hint="where apt lacks a suite's key: apt-get install --only-upgrade debian-archive-keyring; "
+        "the check is never left out",
+    )
 
 
 def _paragraphs(text: str) -> Iterator[dict[str, str]]:
