@@ -296,7 +296,8 @@ class VM:
         """Why the connection broke; evidence may come a little later than the break."""
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
-            failure = self._trouble() or trouble_on_console(self.console)
+            console = self.console
+            failure = self._trouble() or trouble_on_console(console[: console.rfind("\n") + 1])  # whole lines
             if failure is not None:
                 return failure
             self._qemu.wait_change(0.2)
