@@ -198,3 +198,13 @@ def test_a_machine_that_runs_is_no_trouble_and_one_that_panicked_has() -> None:
     failure = trouble_of_qemu(_running("internal-error", "[    1.0] Kernel panic - not syncing: wanted\n"))
     assert failure is not None
     assert failure.kind is Trouble.PANIC
+
+
+def test_memory_that_was_lost_is_no_reason_to_give_a_vm_up() -> None:
+    """It is on the console when somebody has it looked for, who is told what it is."""
+    line = "kmemleak: 8 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
+    assert trouble_on_console(f"[   61.0] {line}\n") is None
+    assert complaints([line], 0) == [line]
+    failure = trouble_on_console(f"[   61.0] {line}\n[   61.1] Kernel panic - not syncing: wanted by a test\n")
+    assert failure is not None
+    assert failure.kind is Trouble.PANIC
