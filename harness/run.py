@@ -22,7 +22,7 @@ from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
 from harness.target.bugs import with_bug
 from harness.target.cache import digest_of
-from harness.target.crashes import Crash, CrashClass, crashes
+from harness.target.crashes import Crash, crashes, damage
 from harness.target.lab import Execution, Lab, Leak
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
@@ -217,7 +217,7 @@ def _late_words(lab: Lab) -> Iterator[Result]:
     if not isinstance(lab.memo, _Seen) or lab.is_ahead:  # programs that ran since tell whether it was theirs
         return
     # That memory was lost is on the console when it is looked for, and is told by `leaks`.
-    found = [crash for crash in crashes(lab.vm().console.splitlines()) if crash.kind is not CrashClass.LEAK]
+    found = damage(lab.vm().console.splitlines())
     if found:
         yield from _end(lab, _LateWordsError(lab.memo.last, found).result)
 

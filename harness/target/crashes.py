@@ -6,6 +6,7 @@ each in the file that the table names. Lines may carry a time stamp and a caller
 /dev/kmsg and a console show them.
 
     crashes(log, taint)   the independent crashes, the first one first, each with the reports that followed from it
+    damage(log)           the same without lost memory
     begins(line)          whether a line is one by which a report is known
 """
 
@@ -496,6 +497,11 @@ def crashes(log: Sequence[str], taint: int = 0) -> list[Crash]:
             words = f"the kernel is tainted now: {TAINTS.get(bit, f'bit {bit}')}"
             primary.append(Crash(CrashClass.TAINT, words, words, len(log), len(log), ()))
     return primary
+
+
+def damage(log: Sequence[str]) -> list[Crash]:
+    """`crashes` but for lost memory: that is there for whoever had it looked for, and harms nobody at once."""
+    return [crash for crash in crashes(log) if crash.kind is not CrashClass.LEAK]
 
 
 def begins(line: str) -> bool:

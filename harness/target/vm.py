@@ -147,7 +147,7 @@ class VM:
 
     def heard(self) -> None:
         """What the console shows by now is known: only what comes later ends the waiting for an answer."""
-        self._searched = self.console.rfind("\n") + 1
+        self._searched = len(_whole_lines(self.console))
         self._reported = None
 
     def call(self, request: dict[str, Any], body: bytes = b"", *, timeout: float) -> tuple[dict[str, Any], bytes]:
@@ -268,10 +268,9 @@ class VM:
 
     def _search(self, while_booting: bool) -> float | None:
         """Looks through the console's new lines: the time now if there is trouble in them."""
-        console = self.console
-        end = console.rfind("\n") + 1
-        found = trouble_on_console(console[self._searched : end])
-        self._searched = end
+        console = _whole_lines(self.console)
+        found = trouble_on_console(console[self._searched :])
+        self._searched = len(console)
         # What is said while booting and does not stop it is judged by whoever started the VM.
         if found is None or (while_booting and found.kind is Trouble.OOPS):
             return None
@@ -296,8 +295,7 @@ class VM:
         """Why the connection broke; evidence may come a little later than the break."""
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
-            console = self.console
-            failure = self._trouble() or trouble_on_console(console[: console.rfind("\n") + 1])  # whole lines
+            failure = self._trouble() or trouble_on_console(_whole_lines(self.console))
             if failure is not None:
                 return failure
             self._qemu.wait_change(0.2)
@@ -314,6 +312,11 @@ class VM:
             return f"{self._console_end()}\n[hmm-harness: where the CPUs are is unknown: {error.message}]"
         positions = cpu_positions(registers, read_symbols(self.machine.kernel.build / "System.map"))
         return "\n".join([self._console_end(), *(f"[hmm-harness: {position}]" for position in positions)])
+
+
+def _whole_lines(console: str) -> str:
+    """Without the line that is not at its end yet."""
+    return console[: console.rfind("\n") + 1]
 
 
 @contextmanager

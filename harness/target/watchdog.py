@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from harness.errors import ExitCode, GuestError
-from harness.target.crashes import STALLS, Crash, CrashClass, crashes
+from harness.target.crashes import STALLS, Crash, CrashClass, crashes, damage
 from harness.target.qemu import Qemu
 from harness.target.qmp import QmpError, QmpGoneError, QmpTimeoutError
 
@@ -81,10 +81,9 @@ _AGENT_GONE = re.compile(r"hmm-init: (?:(?:agent|dropbear) (?:ended|was killed)|
 def find_trouble(log: Sequence[str]) -> tuple[Trouble, Crash] | None:
     """What became of a kernel by its log, and the crash that says so; None if none does.
 
-    Of several the first; but a panic outranks all, and so does the crash that a panic followed from. Memory that was
-    lost harms nobody at once: whoever had it looked for is told.
+    Of several the first; but a panic outranks all, and so does the crash that a panic followed from.
     """
-    found = [crash for crash in crashes(log) if crash.kind is not CrashClass.LEAK]
+    found = damage(log)
     for crash in found:
         if CrashClass.PANIC in (crash.kind, *(each.kind for each in crash.consequences)):
             return Trouble.PANIC, crash
