@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -75,8 +76,10 @@ def test_native_and_compat_agree_but_for_what_is_listed(
             shown.append(_shown(lab, programs))
     found = seed.disagreements(programs, shown[0], shown[1], seed.load(), features)
     assert not found, "\n".join(found)
-    passed = [name for name, one in shown[0].items() if one.verdict is Verdict.PASS]
-    assert len(passed) > len(programs) / 2
+    verdicts = Counter(one.verdict for one in shown[0].values())
+    ran = len(programs) - verdicts[Verdict.SKIP]
+    assert ran > len(programs) / 3, verdicts  # the others are of what came after v4.20
+    assert verdicts[Verdict.PASS] > ran * 0.9, verdicts
 
 
 MEMORY = re.compile(r"hmm_harness: (hmm_mirror\d): memory of (hmm_device\d+)")

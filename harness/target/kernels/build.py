@@ -263,7 +263,7 @@ def compile_image(source: Path, tree: Path, words: Sequence[str], *, log: Path, 
 
 
 def _make(source: Path, tree: Path, words: Sequence[str]) -> list[str]:
-    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={cpus()}", *words]
+    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={cpus() + 1}", *words]  # one more: some wait for the disk
 
 
 def _make_movable(makefile: Path) -> None:
