@@ -20,6 +20,23 @@ SUBPAGE = """\
 [    5.780729]  hh_seed_migrate+0x3e/0x40 [hmm_harness]
 [    5.789897] ---[ end trace f8ea3235ac2a59ee ]---
 """
+# As 6.1.192 with lockdep says it of any part of a hugetlb mapping that becomes a mapping of its own
+SPLIT = """\
+[  122.268359] ------------[ cut here ]------------
+[  122.269440] WARNING: CPU: 0 PID: 260 at include/linux/fs.h:509 hugetlb_split+0x1d2/0x270
+[  122.275819] RIP: 0010:hugetlb_split+0x1d2/0x270
+[  122.284889] Call Trace:
+[  122.287162]  __vma_adjust+0xf85/0x1af0
+[  122.288746]  __split_vma+0x398/0x480
+[  122.289066]  do_madvise.part.0+0x1409/0x4920
+[  122.310000] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def test_a_lock_that_is_taken_too_late_is_known() -> None:
+    bug = known_bug(crashes(SPLIT.splitlines())[0])
+    assert bug is not None
+    assert "__vma_adjust()" in bug.source
 
 
 def test_a_known_bug_is_named_with_its_source() -> None:

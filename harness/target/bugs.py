@@ -28,6 +28,12 @@ KNOWN = (
         'in try_to_unmap_one"',
         ("page_remove_rmap", "migrate_vma"),
     ),
+    Bug(
+        "a hugetlb VMA is split before the lock is taken that keeps others out of its page tables",
+        "mm/mmap.c __vma_adjust() of v6.1.y calls hugetlb_split(), which wants the file's i_mmap_rwsem for writing, "
+        "before i_mmap_lock_write(): seen by lockdep on 6.1.192",
+        ("hugetlb_split", "__vma_adjust"),
+    ),
 )
 
 
