@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
+from harness.model.state import State
 from harness.model.world import World
 from harness.program.observations import EVICTED, REFUSED, SEQUENCE, USAGE, Observation, Status
 from harness.program.operations import (
@@ -29,6 +30,8 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
+
+Notice = Callable[[State, Operation], None]
 
 
 class Verdict(StrEnum):
@@ -83,8 +86,13 @@ def obstacle(program: Program, rules: Rules) -> str | None:
     return None
 
 
-def compare(program: Program, rules: Rules, observations: Sequence[Observation]) -> Comparison:
-    """Replays `program` in the model beside `observations`, one for each step, up to the first divergence."""
+def compare(
+    program: Program, rules: Rules, observations: Sequence[Observation], notice: Notice | None = None
+) -> Comparison:
+    """Replays `program` in the model beside `observations`, one for each step, up to the first divergence.
+
+    `notice` is shown the model's state before each step.
+    """
     if len(observations) != len(program.steps):
         return Comparison(
             Verdict.ERROR, f"{len(observations)} observations for {len(program.steps)} steps: answers were lost"
@@ -101,6 +109,8 @@ def compare(program: Program, rules: Rules, observations: Sequence[Observation])
                 left_out.append(number)
                 continue
             return _not_done(number, step, observation, rules)
+        if notice is not None:
+            notice(world.state, step)
         expectation = world.step(step, observation)
         details, found = _judge(step, expectation, observation)
         if details:

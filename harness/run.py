@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.compare import Comparison, Verdict, compare, obstacle
+from harness.compare import Comparison, Notice, Verdict, compare, obstacle
 from harness.defaults import DEFAULT_TIMEOUT
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
@@ -50,7 +50,8 @@ class Plan:
     """What is to be run: every program on every binding.
 
     `wrong`: deliberate driver mistakes to switch on. `timeout`: seconds for one program in the guest. `command`:
-    how this program is started, for the replay commands.
+    how this program is started, for the replay commands. `notice` is shown the model's states; `harness.compare`.
+    `tables`: a program that diverged runs once more, for the page tables right after the step.
     """
 
     programs: Sequence[Program]
@@ -58,6 +59,8 @@ class Plan:
     wrong: Sequence[str] = ()
     timeout: float = DEFAULT_TIMEOUT
     command: Sequence[str] = ("hmm-harness",)
+    notice: Notice | None = None
+    tables: bool = True
 
 
 def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
@@ -117,11 +120,15 @@ def expect(tasks: Sequence[Task], lab: Lab, missing: Mapping[str, str]) -> None:
 def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
     """A result for each binding. A program that did not pass may have damaged its VM: the next gets a clean one.
 
+    So does one after a program that leaves something behind on purpose, unless it does so itself.
     What the kernel says of a program after it has ended is heard before, or when, the next one runs in its VM. Then
     there is another result of that program, which is the last word on it, and the next one is run in a clean VM.
     """
     for binding in task.bindings:
         yield from _late_words(lab)
+        if isinstance(lab.memo, _Seen) and lab.memo.spoilt and not task.program.spoils:
+            yield from leaks(lab)
+            lab.discard()
         try:
             result = yield from _run_one(task.program, binding, plan, lab, missing.get(binding))
         except _LateWordsError as late:
@@ -154,11 +161,15 @@ def leaks(lab: Lab) -> Iterator[Result]:
         yield from _blame(lab.memo, lab.leaks())
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
-    """What ran in a VM so far: the results by the number that the programs have there, in order."""
+    """What ran in a VM so far: the results by the number that the programs have there, in order.
+
+    `spoilt`: one of them left something behind that others may run into.
+    """
 
     results: dict[int, Result] = field(default_factory=dict)
+    spoilt: bool = False
 
     @property
     def last(self) -> Result:
@@ -174,10 +185,11 @@ class _Seen:
         return before[-1] if before else next(iter(self.results))
 
 
-def _remember(lab: Lab, number: int, result: Result) -> None:
+def _remember(lab: Lab, number: int, program: Program, result: Result) -> None:
     if not isinstance(lab.memo, _Seen):
         lab.memo = _Seen()
     lab.memo.results[number] = result
+    lab.memo.spoilt |= program.spoils
 
 
 def _blame(seen: _Seen, found: Sequence[Leak]) -> Iterator[Result]:
@@ -349,29 +361,30 @@ def _run_one(
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
     if execution.earlier and isinstance(lab.memo, _Seen):
         raise _LateWordsError(lab.memo.last, execution.earlier)
-    comparison = _judge(program, rules, execution)
+    comparison = _judge(program, rules, execution, plan.notice)
     tables: list[PageTables] = []
     remark = ""
     own: list[Crash] = []
-    if comparison.verdict is Verdict.FAIL and comparison.divergence is not None:
+    divergence = comparison.divergence if comparison.verdict is Verdict.FAIL and plan.tables else None
+    if divergence is not None:
         lost = lab.leaks()
         own = [leak.crash for leak in lost if execution.number in leak.programs or not isinstance(lab.memo, _Seen)]
         if isinstance(lab.memo, _Seen):
             yield from _blame(lab.memo, [leak for leak in lost if execution.number not in leak.programs])
         try:
-            tables = _tables(program, rules, comparison.divergence.step, plan, lab)
+            tables = _tables(program, rules, divergence.step, plan, lab)
         except GuestError as failure:
             remark = f"page tables: the VM did not survive the second look ({failure.message})"
     reports = reports_of((*execution.earlier, *execution.crashes))
     done = result(comparison, execution.log, execution.seconds, tables=tables, remark=remark, reports=reports)
-    if comparison.verdict is not Verdict.FAIL or comparison.divergence is None:  # else it is another VM by now
-        _remember(lab, execution.number, done)
+    if divergence is None:  # else it is another VM by now
+        _remember(lab, execution.number, program, done)
     return _with_leaks(done, own) if own else done
 
 
-def _judge(program: Program, rules: Rules, execution: Execution) -> Comparison:
+def _judge(program: Program, rules: Rules, execution: Execution, notice: Notice | None) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
-    comparison = compare(program, rules, execution.observations)
+    comparison = compare(program, rules, execution.observations, notice)
     if execution.crashes:
         return Comparison(
             Verdict.CRASHED, with_bug(execution.crashes[0].title, execution.crashes), comparison.divergence

@@ -367,6 +367,16 @@ def test_workers_take_handfuls_and_small_ones_at_the_end() -> None:
     assert sum(sizes) == 42
 
 
+def test_what_spoils_a_vm_comes_last() -> None:
+    spoiling = Task(parse("a: map x anon 1 rw\na: poison x", file="s", name="s"), ("interval",))
+    work = pool._Work([spoiling, *_many(20), *_many(1, pages=4096)], workers=1)
+    taken = []
+    while handful := work.take():
+        taken += handful
+        work.give_back([])
+    assert taken[-1] is spoiling
+
+
 def test_what_a_worker_gives_back_is_done_by_one_that_waits() -> None:
     work = pool._Work(_many(1), workers=2)
     (task,) = work.take()

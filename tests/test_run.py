@@ -11,9 +11,11 @@ from typing import Any, cast
 import pytest
 
 from harness.compare import Verdict
+from harness.model.rules import RULES
 from harness.program.observations import Observation, Status
 from harness.program.program import Program
 from harness.program.text import parse
+from harness.pytest_plugin.model import Model
 from harness.report.results import Result, Run
 from harness.run import Plan, run
 from harness.target.crashes import crashes
@@ -149,6 +151,26 @@ def test_a_program_that_was_skipped_is_not_to_blame() -> None:
     results = _run(FakeLab(late="one"), "interval", "test_hmm")
     (crashed,) = (result for result in results if result.status is Verdict.CRASHED)
     assert (crashed.program, crashed.binding) == ("one", "interval")
+
+
+class ObedientLab(FakeLab):
+    """Its kernel does what is allowed."""
+
+    def features(self) -> tuple[str, ...]:
+        return tuple(RULES["interval"].features)
+
+    def execute(self, program: Program, binding: str, *, wrong: Sequence[str], timeout: float) -> Execution:
+        execution = super().execute(program, binding, wrong=wrong, timeout=timeout)
+        return replace(execution, observations=Model(RULES[binding]).obedient(program))
+
+
+def test_a_program_that_leaves_failed_memory_behind_shares_its_vm_with_its_like_only() -> None:
+    """Others would meet it: which programs ran before in a VM must not matter."""
+    lab = ObedientLab()
+    verbs = {"one": "read", "two": "poison", "three": "poison", "four": "read", "five": "read"}
+    programs = [parse(f"a: map x anon 1 rw\na: {verb} x", file=name, name=name) for name, verb in verbs.items()]
+    list(run(Plan(programs, ("interval",)), cast(Lab, cast(Any, lab))))
+    assert lab.ran == ["one", "two", "three", "-", "four", "five"]
 
 
 LOST = (

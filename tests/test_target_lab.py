@@ -182,6 +182,14 @@ def test_what_is_left_out_of_the_expected_is_not_missed(lab: Lab, vms: list[Fake
     assert vms[-1].sent == [8, 5, 1, 4]
 
 
+def test_nothing_is_sent_behind_what_spoils_the_vm_unless_it_does_so_too(lab: Lab, vms: list[FakeVM]) -> None:
+    spoiling = parse("a: map x anon 1 rw\na: poison x", file="spoils", name="spoils")
+    jobs = [JOBS[0], (spoiling, "interval"), (spoiling, "mirror"), JOBS[1], JOBS[2]]
+    lab.expect(jobs)
+    assert [execute(lab, job) for job in jobs] == [0, 1, 2, 3, 4]
+    assert vms[-1].sent == [3, 2]
+
+
 def test_what_was_executed_otherwise_is_no_answer(lab: Lab, vms: list[FakeVM]) -> None:
     lab.expect(JOBS[:2])
     execute(lab, JOBS[0])

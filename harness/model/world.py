@@ -73,6 +73,11 @@ class World:
         for part in _PARTS:
             self._handlers |= part(self._state).handlers()
 
+    @property
+    def state(self) -> State:
+        """To look at."""
+        return self._state
+
     def step(self, operation: Operation, observed: Observation) -> Expectation:
         """What `operation` may show. `observed` chooses where several outcomes are allowed, and only there."""
         state = self._state

@@ -101,6 +101,14 @@ class Program:
         object.__setattr__(self, "regions", checker.regions)
         object.__setattr__(self, "subjects", tuple(checker.subjects))
 
+    @property
+    def spoils(self) -> bool:
+        """Whether it leaves something behind in the kernel that other programs may run into: memory that has failed.
+
+        mm/sparse.c clear_hwpoisoned_pages() of v6.1, for one, looks for it in any memory that is taken away.
+        """
+        return any(isinstance(step, Poison) for step in self.steps)
+
     def address(self, span: Span) -> int:
         """First address of `span`, in bytes."""
         return self.regions[span.region].address + span.start * PAGE_SIZE

@@ -38,10 +38,11 @@ class Model:
         world = World(program, self._rules)
         told = []
         for step in program.steps:
-            # What may be shown of a step may depend on how it ended, so that is found out in a copy.
-            error = min(deepcopy(world).step(step, Observation(Status.DONE)).errors)
-            expectation = world.step(step, Observation(Status.DONE, error))
-            observation = Observation(Status.DONE, error, () if error else _first(step, expectation))
+            # What comes later may depend on what was shown of a step, so that is found out in a copy.
+            expected = deepcopy(world).step(step, Observation(Status.DONE))
+            error = min(expected.errors)
+            observation = Observation(Status.DONE, error, () if error else _first(step, expected))
+            expectation = world.step(step, observation)
             world.learn(step, observation)
             told.append((expectation, observation))
         return told

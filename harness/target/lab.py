@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 from types import TracebackType
 from typing import Any, Self
 
@@ -254,7 +254,10 @@ class Lab:
         while self._expected[0] != job:
             self._expected.popleft()
         dead = [each for each, _ in self._dead]
-        return list(takewhile(lambda each: each not in dead, islice(self._expected, _AT_ONCE)))
+        jobs = list(takewhile(lambda each: each not in dead, islice(self._expected, _AT_ONCE)))
+        # What comes after one that spoils the VM may get another one: harness/run.py decides.
+        ends = [end for end, (one, other) in enumerate(pairwise(jobs), 1) if one[0].spoils and not other[0].spoils]
+        return jobs[: ends[0]] if ends else jobs
 
     def _ask(self, jobs: Sequence[Job], wrong: Sequence[str], timeout: float) -> None:
         """Fills `_answers` with at least the first of `jobs`; or raises that one's failure, or notes another's."""
