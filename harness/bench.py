@@ -138,7 +138,7 @@ def measure_cpus(figures: Figures) -> None:
     """What two VMs could gain if they did nothing but compute: two CPUs may be one core, or a share of it."""
 
     def busy() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", _BUSILY])
+        return spawn([sys.executable, "-c", _BUSILY])
 
     def wait(*processes: subprocess.Popen[bytes]) -> None:
         for process in processes:

@@ -263,7 +263,8 @@ def compile_image(source: Path, tree: Path, words: Sequence[str], *, log: Path, 
 
 
 def _make(source: Path, tree: Path, words: Sequence[str]) -> list[str]:
-    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={cpus() + 1}", *words]  # one more: some wait for the disk
+    jobs = cpus() + 1  # some wait for the disk
+    return ["make", f"--directory={source}", f"O={tree}", f"--jobs={jobs}", *words]
 
 
 def _make_movable(makefile: Path) -> None:
