@@ -118,6 +118,25 @@ def seconds(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """A time such as 90s, 10m or 8h, in seconds; at most a week."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        value = float(text[:-1]) * units[text[-1:]]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 1 <= value <= 7 * 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 90s, 10m or 8h")
+    return value
+
+
+def count(text: str) -> int:
+    """A number from 0 to 2^32 - 1."""
+    if not (text.isdecimal() and int(text) < 1 << 32):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to {(1 << 32) - 1}")
+    return int(text)
+
+
 def number(text: str) -> int:
     """A number from 1 to 1000."""
     try:

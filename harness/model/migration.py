@@ -55,6 +55,8 @@ class Migration:
             if moves and not whole and short is Known.NO and self._stays_huge(space, number, seen):
                 allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
+            if short is Known.YES and room > 0 and (taken := self._taken_in_vain(space, number)) is not Known.NO:
+                short = Known.NO if taken is Known.YES else Known.MAYBE
             if moves and short is Known.MAYBE:
                 short = Known.NO
                 unsure = True
@@ -97,6 +99,16 @@ class Migration:
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
+
+    def _taken_in_vain(self, space: AddressSpace, number: int) -> Known:
+        """Whether the driver finds memory for the page though it cannot move: clause 76.
+
+        mm/migrate_device.c migrate_vma_collect_pmd() takes pages of files as well, __migrate_device_pages() does not.
+        """
+        pte = space.ptes.get(number)
+        if pte is None or pte.page.anonymous or pte.page.pinned:
+            return Known.NO
+        return pte.present
 
     def _stays_huge(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """Whether a driver says that a part of a huge page did not move.

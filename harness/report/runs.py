@@ -78,10 +78,15 @@ def resumed(path: Path) -> Run:
     return run
 
 
-def _directory() -> Path:
+def state_directory() -> Path:
+    """Where what is found is kept from one run to the next: XDG_STATE_HOME/hmm-harness."""
     configured = os.environ.get("XDG_STATE_HOME", "")
     base = Path(configured) if configured else Path.home() / ".local/state"
-    return base / "hmm-harness" / "runs"
+    return base / "hmm-harness"
+
+
+def _directory() -> Path:
+    return state_directory() / "runs"
 
 
 def _all() -> list[Path]:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`hmm-harness explore`: programs that nobody wrote."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli import candidates
+from harness.cli.options import (
+    CONFIGURED,
+    add_kernel,
+    completed,
+    count,
+    duration,
+    manual,
+    number,
+    open_cache,
+    own_command,
+    seconds,
+    words,
+)
+from harness.defaults import DEFAULT_TIMEOUT
+from harness.progress import Progress
+
+if TYPE_CHECKING:
+    from harness.cli.options import Commands
+
+_BINDINGS = ("interval", "mirror")
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    command = manual(
+        commands,
+        "explore",
+        help="run programs that nobody wrote, and shrink what they find",
+        description="""\
+            Draws programs at random, runs them on the kernel and in the model, many at once, and varies those that
+            meet something new. What diverges, crashes or hangs is run again in clean VMs; what is seen there is made
+            as small as it can be. All of it is kept: the next exploration looks at the findings first, and goes on
+            where this one ended or was killed. The exit status is that of `run`.""",
+        examples=(
+            ("explore", "ten minutes on the default kernel, and ten more the next time"),
+            ("explore --time 8h --flavour debug", "overnight, with KASAN, lockdep and kmemleak"),
+            ("explore --seed 7 --operations 1000000", "that many operations, in all"),
+            ("explore --seed 7 --shard 2/4", "the second of four machines' share"),
+            ("explore --wrong skip-invalidate --time 60s", "does it find a driver that is wrong on purpose?"),
+        ),
+        files=(
+            (
+                "$XDG_STATE_HOME/hmm-harness/explore/KERNEL-FLAVOUR",
+                "what is kept (default: ~/.local/state/...): campaign.jsonl, corpus.jsonl, findings/ID/program.hmm",
+            ),
+        ),
+        environment=CONFIGURED,
+    )
+    command.set_defaults(run_command=_explore)
+    add_kernel(command, "timeout")
+    command.add_argument(
+        "--binding", action="append", choices=_BINDINGS, help="the driver to run on; may be repeated (default: both)"
+    )
+    command.add_argument(
+        "--seed",
+        type=count,
+        help="of the numbers that programs are drawn with (default: as the last time, or a new one)",
+    )
+    limits = command.add_argument_group("how long, whichever ends first")
+    limits.add_argument(
+        "--time", type=duration, metavar="TIME", help="90s, 10m, 8h (default: 10m, if nothing else is said)"
+    )
+    limits.add_argument("--programs", type=count, metavar="N", help="that many programs, in all")
+    limits.add_argument("--operations", type=count, metavar="N", help="that many operations, in all")
+    command.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th part of N of the work")
+    wrong = command.add_argument("--wrong", type=words, metavar="NAME,...", help="deliberate mistakes of our driver")
+    completed(wrong, candidates.mistakes)
+    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
+    command.add_argument("--timeout", type=seconds, help=f"seconds for one program (default: {DEFAULT_TIMEOUT:g})")
+    command.add_argument("--dir", type=Path, metavar="DIR", help="keep findings and the corpus there")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Of I/N, from 1 on: the number of the first unit, and the step from one to the next."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts) <= 10000):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part like 2/4")
+    return int(part) - 1, int(parts)
+
+
+def _explore(options: argparse.Namespace, progress: Progress) -> int:
+    import random
+
+    from harness.explore.campaign import Terms, explore
+    from harness.explore.findings import Store
+    from harness.matrix import Resources
+    from harness.report.runs import state_directory
+    from harness.target.lab import prepare
+
+    wrong = tuple(options.wrong or ())
+    unlimited = options.time is None and options.programs is None and options.operations is None
+    name = "-".join([options.kernel, options.flavour, *wrong]).replace("/", "_").replace(":", "-")
+    place = options.dir or state_directory() / "explore" / name
+    cache = open_cache()
+    machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
+    with Store(place) as store:
+        seed = options.seed
+        if seed is None:
+            seed = next(
+                (unit.seed for unit in reversed(list(store.units()))), random.SystemRandom().randrange(1 << 32)
+            )
+        terms = Terms(
+            seed=seed,
+            bindings=tuple(dict.fromkeys(options.binding or (("interval",) if wrong else _BINDINGS))),
+            wrong=wrong,
+            timeout=options.timeout,
+            seconds=600.0 if unlimited else options.time,
+            programs=options.programs,
+            operations=options.operations,
+            shard=options.shard,
+            command=own_command(),
+        )
+        return explore(terms, machine, Resources(cache, progress, options.vms), store)

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an exploration keeps in its directory, so that it can be killed at any moment and goes on where it was.
+
+    campaign.jsonl       a line for each unit that is done: `UnitDone`
+    corpus.jsonl         programs that met something new, with what that was
+    findings/ID/         finding.json, program.hmm (the smallest that was found), found.hmm (as it was drawn)
+
+A line is written whole or is not there; a finding appears when all of it is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.compare import Verdict
+from harness.errors import UsageError
+from harness.program.program import Program
+from harness.program.text import ProgramSyntaxError, parse, render
+from harness.report.results import Result
+from harness.target.cache import digest_of
+
+_CAMPAIGN, _CORPUS, _FINDINGS = "campaign.jsonl", "corpus.jsonl", "findings"
+_PROGRAM, _FOUND, _FINDING = "program.hmm", "found.hmm", "finding.json"
+_LOCK = "lock"
+_NUMBER = re.compile(r"0x[0-9a-f]+|[1-9]\d*")  # nothing is not just any number
+_PLACE = re.compile(r"^(step \d+: )?\w+(\[[\d:]+\])?: ")
+_ALLOWED = re.compile(r", (allowed is|at most|not) .*")
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a result shows, without what differs from one program to another: pages, tokens, what was allowed."""
+
+    binding: str
+    status: Verdict
+    words: str
+
+    @property
+    def id(self) -> str:
+        """Short, and the same for the same symptom."""
+        return digest_of(self.binding, self.status, self.words)[:10]
+
+    def __str__(self) -> str:
+        return f"{self.status} on {self.binding}: {self.words}"
+
+
+def symptom_of(result: Result, program: Program) -> Symptom | None:
+    """None for what is no news: it passed, deviated as is known, did not run, or said nothing of the kernel."""
+    match result.status:
+        case Verdict.CRASHED:
+            words = result.reports[0].title if result.reports else result.reason
+        case Verdict.FAIL:
+            verb = "" if result.step is None else program.steps[result.step].verb
+            said = _ALLOWED.sub("", _PLACE.sub("", result.details[0] if result.details else result.reason))
+            words = f"{verb}: {said}" if verb else said
+        case Verdict.TIMEOUT:
+            words = result.reason
+        case _:
+            return None
+    return Symptom(result.binding, result.status, _NUMBER.sub("N", words))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A symptom, how many of `runs` in clean VMs by the smallest program showed it, and a result that did.
+
+    `before`: the programs that ran in the VM before, if it was not seen in a clean one.
+    """
+
+    symptom: Symptom
+    kernel: str
+    flavour: str
+    unit: str
+    shown: int
+    runs: int
+    program: Program
+    found: Program
+    explanation: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    seconds: float = 0.0  # from the start of the exploration until it was seen
+    before: tuple[Program, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnitDone:
+    """What came of a unit. `new`: situations that were met in it for the first time, as far as it could know."""
+
+    seed: int
+    number: int
+    binding: str
+    target: str  # hash of kernel, module, guest, and of the deliberate mistakes
+    corpus: str  # hash of the programs that it began with
+    programs: int
+    operations: int
+    seconds: float
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    new: int = 0
+    findings: tuple[str, ...] = ()
+
+
+class Store:
+    """The directory of an exploration, for one process at a time. Used as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Raises `UsageError` if another process explores there."""
+        (self.path / _FINDINGS).mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UsageError(f"another process explores in {self.path}", hint="--dir names another place") from None
+        for left in (self.path / _FINDINGS).glob(".*"):  # of one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def add_unit(self, done: UnitDone) -> None:
+        """It will not be done again."""
+        _append(self.path / _CAMPAIGN, asdict(done))
+
+    def units(self) -> Iterator[UnitDone]:
+        """All that are done."""
+        for line in _lines(self.path / _CAMPAIGN):
+            line["findings"] = tuple(line["findings"])
+            yield UnitDone(**line)
+
+    def add_program(self, program: Program, situations: Sequence[str]) -> None:
+        """It met `situations` for the first time."""
+        _append(self.path / _CORPUS, {"program": render(program), "situations": list(situations)})
+
+    def corpus(self) -> tuple[list[Program], set[str]]:
+        """The programs that met something new, and all that was met. What is no program any more is left out."""
+        programs: list[Program] = []
+        met: set[str] = set()
+        for number, line in enumerate(_lines(self.path / _CORPUS)):
+            try:
+                programs.append(parse(line["program"], file=_CORPUS, name=f"corpus/{number}"))
+            except ProgramSyntaxError:  # the vocabulary has changed
+                continue
+            met.update(line["situations"])
+        return programs, met
+
+    def add_finding(self, finding: Finding) -> Path:
+        """Writes a finding, in place of what was known of that symptom; its directory."""
+        place = self.path / _FINDINGS / finding.symptom.id
+        fresh = place.with_name(f".{place.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        programs = [(_PROGRAM, finding.program), (_FOUND, finding.found)]
+        programs += [(f"before-{number:03}.hmm", each) for number, each in enumerate(finding.before)]
+        for name, program in programs:
+            _write(fresh / name, render(program))
+        told = asdict(finding) | {"steps": len(finding.program.steps)}
+        for key in ("program", "found", "before"):
+            del told[key]
+        _write(fresh / _FINDING, json.dumps(told, indent=2) + "\n")
+        if place.exists():
+            shutil.rmtree(place)
+        fresh.rename(place)
+        return place
+
+    def findings(self) -> Iterator[Finding]:
+        """All that are known, the oldest first. What cannot be read any more is left out."""
+        for place in sorted((self.path / _FINDINGS).glob("[!.]*"), key=lambda each: each.stat().st_mtime):
+            try:
+                told = json.loads((place / _FINDING).read_text(encoding="utf-8"))
+                told |= {
+                    "program": _read(place / _PROGRAM),
+                    "found": _read(place / _FOUND),
+                    "before": tuple(_read(each) for each in sorted(place.glob("before-*.hmm"))),
+                }
+                yield _finding(told)
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+
+    def place(self, symptom: Symptom) -> Path:
+        """Where the smallest program that shows it is, or will be."""
+        return self.path / _FINDINGS / symptom.id / _PROGRAM
+
+
+def _finding(told: dict[str, Any]) -> Finding:
+    del told["steps"]
+    symptom = told.pop("symptom")
+    for name in ("explanation", "wrong"):
+        told[name] = tuple(told[name])
+    return Finding(symptom=Symptom(symptom["binding"], Verdict(symptom["status"]), symptom["words"]), **told)
+
+
+def _read(path: Path) -> Program:
+    return parse(path.read_text(encoding="utf-8"), file=str(path), name=str(path))
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    """Writes a whole line behind the last whole one: of a process that was killed there may be half of one."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        end = os.lseek(file, 0, os.SEEK_END)
+        while end and os.pread(file, 1, end - 1) != b"\n":
+            end -= 1
+        os.ftruncate(file, end)
+        os.pwrite(file, json.dumps(line).encode() + b"\n", end)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
