@@ -42,6 +42,7 @@ _SHORTAGES = {
     "was refused memory": "the guest ran out of memory: use fewer pages",
     "huge pages there are": "the guest has not enough free memory in pieces of 2 MiB for its hugetlb mappings: "
     "use fewer of them",
+    "there is no swap space": "the guest's swap space cannot be used: the kernel's log may have the reason",
 }
 
 

@@ -61,6 +61,7 @@ from harness.program.operations import (
     Snapshot,
     Sources,
     Span,
+    SwapOut,
     Table,
     Target,
     ToDevice,
@@ -110,6 +111,8 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     # Few kernels have coherent memory or pins, and a program that needs them says nothing of the others.
     devices = draw(st.sampled_from((_PRIVATE, _PRIVATE, DEVICES)))
     may_pin = draw(st.sampled_from((False, False, True)))
+    may_swap = draw(st.sampled_from((False, False, True)))
+    paged: set[str] = set()  # regions that may be in the swap cache
     pinner: str | None = None
     pinned: set[str] = set()
     huge: set[str] = set()
@@ -123,7 +126,12 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
             kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
-            kinds += [Poison] if backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned else []
+            kinds += (
+                [Poison]
+                if backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned | paged
+                else []
+            )
+            kinds += [SwapOut] if may_swap else []
             small = backings[region] is not Backing.HUGETLB and region not in huge
             kinds += [Pin] if may_pin and pinner is None and small else []
             kinds += [Unpin] if pinner in alive else []
@@ -172,14 +180,18 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Remap":
                 sizes[name] = span.count
                 backings[name] = backings[region]
-                for regions in (pinned, huge):
+                for regions in (pinned, huge, paged):
                     if region in regions:
                         regions.add(name)
                 steps.append(Remap(actor, span, name))
             case "Advise":
                 advice = draw(st.sampled_from(_ADVICE))
                 huge |= {region} if advice is Advice.HUGEPAGE else set()
+                paged |= {region} if advice is Advice.PAGEOUT and may_swap else set()
                 steps.append(Advise(actor, span, advice))
+            case "SwapOut":
+                paged.add(region)
+                steps.append(SwapOut(actor, span))
             case "Pin":
                 pinner = actor
                 pinned.add(region)

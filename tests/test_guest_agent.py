@@ -402,6 +402,25 @@ def test_each_module_gets_its_part_of_the_reserved_memory(tmp_path: Path) -> Non
     assert given("zram", ours, 548) == ""
 
 
+def test_a_module_says_what_it_needs(tmp_path: Path) -> None:
+    module = tmp_path / "zram.ko"
+    module.write_bytes(b"\x7fELF\0license=GPL\0depends=zsmalloc,lzo-rle\0name=zram\0")
+    assert kernel.needed_modules(str(module)) == ["zsmalloc", "lzo_rle"]
+    module.write_bytes(b"\x7fELF\0softdepends=x\0depends=\0name=zram\0")
+    assert kernel.needed_modules(str(module)) == []
+
+
+def test_modules_are_loaded_behind_those_that_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"zram": "zsmalloc,lzo_compress", "zsmalloc": "", "lzo_compress": "", "lzo_rle": "crypto,lzo_compress"}
+    for name, needed in needs.items():
+        (tmp_path / f"{name}.ko").write_bytes(f"\0depends={needed}\0".encode())
+    loaded: list[str] = []
+    monkeypatch.setattr(kernel, "load_module", lambda path: loaded.append(Path(path).stem))
+    monkeypatch.setattr(kernel, "_SWAP_DEVICE", "no such device")
+    kernel.make_swap_space(str(tmp_path))
+    assert list(dict.fromkeys(loaded)) == ["lzo_compress", "lzo_rle", "zsmalloc", "zram"]
+
+
 @pytest.fixture
 def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the module's parameters look like."""

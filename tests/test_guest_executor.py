@@ -383,6 +383,8 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("FORK", other=16)]), "other out of range"),
         (request([operation("READ", npages=1, other=1)]), "other out of range"),
         (request([operation("READ")]), "npages out of range"),
+        (request([operation("SWAP_OUT")]), "npages out of range"),
+        (request([operation("SWAP_OUT", npages=1, argument=1)]), "an argument where none is meant"),
         (request([operation("PIN")]), "npages out of range"),
         (request([operation("UNPIN", npages=1)]), "a range where none is meant"),
         (request([operation("PIN", npages=1, argument=1)]), "an argument where none is meant"),
@@ -441,6 +443,20 @@ def test_random_requests_are_refused_or_run(executor: Path) -> None:
                 one[generator.randrange(1, 32)] = generator.randrange(256)
         result = run(executor, request([mapped(4), *map(bytes, operations)]))
         assert result.returncode in (0, MALFORMED, NO_DEVICE), result.stderr
+
+
+def test_what_is_in_memory_is_told_where_nothing_can_be_swapped_out(executor: Path) -> None:
+    """A page that was written is there, one that was not touched is not; there is no swap space on this machine."""
+    steps = [mapped(4), operation("WRITE", page=1, npages=2, value=1), operation("SWAP_OUT", npages=4)]
+    result = run(executor, request(steps))
+    assert result.returncode == 0
+    assert result.stderr == b"executor: there is no swap space: No such file or directory\n"
+    (seen,) = split(result.stdout)
+    assert seen[2].elements[0::3] == (1, 1)
+    assert seen[2].status == "DONE"
+    holed = [mapped(4), operation("UNMAP", page=1, npages=1), operation("SWAP_OUT", npages=4)]
+    (seen,) = split(run(executor, request(holed)).stdout)
+    assert seen[2] == Seen("DONE", errno.ENOMEM)
 
 
 def test_pages_are_pinned_and_let_go(executor: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from harness.compare import Verdict, compare, obstacle
 from harness.model import rules as model_rules
-from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Tokens
+from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Tokens, Whereabouts
 from harness.model.rules import rules_for
 from harness.model.world import World
 from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status
@@ -64,7 +64,7 @@ def _peek(program: Program, binding: str, observations: list[Observation], numbe
     return world.step(program.steps[number], Observation(Status.DONE))
 
 
-def _first(allowed: Tokens | Entries | Count | Odd) -> Element:
+def _first(allowed: Tokens | Entries | Count | Odd | Whereabouts) -> Element:
     match allowed:
         case Tokens(values=values):
             return max(values, key=str)
@@ -74,6 +74,8 @@ def _first(allowed: Tokens | Entries | Count | Odd) -> Element:
             return low
         case Odd():
             return allowed.least
+        case Whereabouts(values=values):
+            return max(values)
 
 
 def _last(text: str, binding: str = "interval") -> Expectation:

@@ -129,6 +129,25 @@ def test_every_program_of_the_product_reads_back_and_says_its_promise(name: str)
             "more than 8 mappings of d0",
             None,
         ),
+        (
+            "a: map big anon 4096 rw\na: advise big[0] pageout\na: swap-out big",
+            "x.hmm:3",
+            "more than 4096 pages swapped out, all told",
+            "fewer",
+        ),
+        (
+            "a: map big anon 4096 rw\na: swap-out big\na: advise big[0] pageout",
+            "x.hmm:3",
+            "more than 4096 pages",
+            "fewer",
+        ),
+        (BUF + "a: swap-out buf[0:4]\na: poison buf[7]", "x.hmm:3", "buf may be in the swap cache", "another region"),
+        (
+            BUF + "a: advise buf pageout\na: remap buf new\na: poison new\na: swap-out new[0]",
+            "x.hmm:5",
+            "new may be in the swap cache",
+            "another region",
+        ),
         (BUF + "a: map file file 1 rw\na: poison file", "x.hmm:3", "file is not anonymous", None),
         ("a: map buf hugetlb 8 rw", "x.hmm:1", "8 pages in a hugetlb region", "a multiple of 512"),
         (

@@ -36,13 +36,13 @@ FOUND_BY = {
     "watch-skip-sequence": ("sequence/invalidated", "sequence: saw"),
     "keep-exclusive": ("exclusive/cpu-write", "STALE exclusive, allowed is -"),
     "exclusive-claims-all": ("exclusive/hole", "saw success, allowed is EFAULT"),
+    "skip-dirty": ("swap/given-up", "saw 0, allowed is 50"),
     "split-whole": ("move/whole-for-sure", "collected compound moved, allowed is"),
 }
 # Mistakes that no program on its own can show, and why.
 NOT_YET = {
     "skip-retry": "needs an invalidation between the walk and the commit: a forced race",
     "retry-outside-lock": "needs an invalidation between the check and the lock: a forced race",
-    "skip-dirty": "needs reclaim, and swap to lose the data in",
 }
 # A mistake that leaves nothing to judge by: a program that it makes inconclusive, and what the reason says
 NOTHING_KNOWN = {"lose-events": ("events/unmap", "events of the driver were lost on the way")}

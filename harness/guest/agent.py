@@ -68,6 +68,7 @@ class Agent:
         mark: Callable[[], object] = lambda: None,
     ) -> None:
         self._modules = f"{payload}/modules"
+        self._modules_on_demand = f"{payload}/modules-on-demand"
         self._executor = Executor(f"{payload}/bin/executor")
         self._system_calls: list[str] = []
         self._log = log
@@ -99,6 +100,7 @@ class Agent:
             except AgentError as error:
                 self._loaded[name] = error.message
         self._make_nodes()
+        self._make_swap_space()
         kernel.allow_huge_pages()
         kernel.watch_races()
         self._kmemleak.start()
@@ -106,6 +108,15 @@ class Agent:
         self._taint = self._tainted.bits()
         self._system_calls = features(self._executor.path)
         self._executor.start()
+
+    def _make_swap_space(self) -> None:
+        """Without it, which `hello` tells the reason of, programs that swap pages out are skipped."""
+        try:
+            kernel.make_swap_space(self._modules_on_demand)
+        except AgentError as error:
+            self._loaded["zram"] = error.message
+        except OSError as error:
+            self._loaded["zram"] = f"no swap space: {error}"
 
     def _parameters(self, module: str) -> str:
         """What `module` is loaded with, unless somebody says otherwise."""

@@ -38,6 +38,7 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/features.c",
     "harness/guest/executor/pool.c",
     "harness/guest/executor/pin.c",
+    "harness/guest/executor/swap.c",
     "harness/guest/executor/test_hmm.c",
 )
 EXECUTOR_HEADERS = (

@@ -2,7 +2,7 @@
 """The guest's kernel, as the agent sees it: modules, log, taint, and the deliberate mistakes of our module."""
 
 # pathlib is too slow to import: see agent.py.
-# ruff: noqa: PTH110, PTH119, PTH123
+# ruff: noqa: PTH110, PTH119, PTH123, PTH211
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import stat
+import struct
 import time
 
 _FINIT_MODULE = 313  # arch/x86/entry/syscalls/syscall_64.tbl
@@ -38,6 +39,12 @@ _PROT_READ = 1
 _MAP_PRIVATE_ANONYMOUS = 0x22
 _MADV_HUGEPAGE = 14
 _PARAMETERS = "/sys/module/hmm_harness/parameters"
+
+_SWAP_DEVICE = "zram0"
+_SWAP_MODULES = ("lzo_rle", "zram")  # zram up to v6.11 asks for its compressor by name, as user space has to know
+_SWAP_SPACE = "/run/hmm-harness.swap"  # executor/swap.c
+_SWAP_BYTES = 64 << 20  # several times MAX_SWAPPED of harness/program/operations.py; memory is taken as it is used
+_PAGE = 4096
 
 
 class AgentError(Exception):
@@ -106,6 +113,49 @@ def load_module(path: str, parameters: str = "") -> None:
             ) from error
     finally:
         os.close(fd)
+
+
+def make_swap_space(directory: str) -> None:
+    """Makes a device ready to be used as swap space, if this kernel has zram: built in, or as modules in `directory`.
+
+    Nothing is swapped out to it before the executor says so. Raises `AgentError` if a module does not load, and
+    OSError if the device is not what it should be.
+    """
+    for name in _SWAP_MODULES:
+        _load_with_needed(directory, name)
+    size = f"/sys/block/{_SWAP_DEVICE}/disksize"
+    if not os.path.exists(size):
+        return
+    with open(size, "w") as file:
+        file.write(str(_SWAP_BYTES))
+    # include/linux/swap.h union swap_header: version, last page, number of bad pages; and the word that ends the page
+    header = struct.pack("=1024x3I", 1, _SWAP_BYTES // _PAGE - 1, 0).ljust(_PAGE - 10, b"\0") + b"SWAPSPACE2"
+    device = f"/dev/{_SWAP_DEVICE}"
+    fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, header)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.symlink(device, _SWAP_SPACE)
+
+
+def _load_with_needed(directory: str, name: str) -> None:
+    """Loads the module `name` of `directory` and first, what it depends on. Those that are not there are built in."""
+    path = f"{directory}/{name}.ko"
+    if not os.path.exists(path):
+        return
+    for needed in needed_modules(path):
+        _load_with_needed(directory, needed)
+    load_module(path)
+
+
+def needed_modules(path: str) -> list[str]:
+    """The names of the modules that the module file `path` says it depends on."""
+    with open(path, "rb") as file:
+        _, found, rest = file.read().partition(b"\0depends=")
+    names = rest.partition(b"\0")[0].decode() if found else ""
+    return [name.replace("-", "_") for name in names.split(",") if name]
 
 
 def reserved_memory(command_line: str = "") -> tuple[int, int]:

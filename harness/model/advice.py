@@ -10,6 +10,7 @@ from harness.model.allowed import OK, Expectation
 from harness.model.memory import AddressSpace, Area, Known, Trap
 from harness.model.rules import POPULATE
 from harness.model.state import Handlers, State
+from harness.model.swapping import page_out
 from harness.program.observations import Happening, Observation
 from harness.program.operations import Advice, Advise
 
@@ -88,11 +89,7 @@ class Advising:
             case Advice.FREE:
                 self._free_lazily(space, number)
             case Advice.PAGEOUT:
-                # Without swap nothing of it is written out, but a page of a file may be unmapped.
-                pte = space.ptes.get(number)
-                if pte is not None and not pte.page.anonymous:
-                    for other, at in pte.page.mappings:
-                        other.ptes[at].present = Known.MAYBE
+                page_out(self._state, space, number)
             case Advice.REMOVE:
                 self._punch(area, number - area.origin)
             case Advice.POPULATE_READ:
@@ -111,11 +108,14 @@ class Advising:
         pte = space.ptes.get(number)
         if pte is None or pte.page.zero or (pte.page.home is not None and not pte.page.strayed):
             return  # clause 98: device pages are left alone
+        if pte.swapped is Known.YES:
+            self._state.clear(space, number)  # it is dropped at once
+            return
         self._state.doubt(space, (number,))
         if pte.exclusive is Known.YES:
             return  # and so is what a device has to itself
         self._state.must_hear(space, number, Happening.CLEAR)
-        pte.page.lazy = True
+        pte.page.lazy = pte.page.unbacked = True
         pte.page.tokens |= {0}
         for other, at in pte.page.mappings:
             other.ptes[at].present = Known.MAYBE

@@ -6,25 +6,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.model.hearing import Hearing
-from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Signal, Token
+from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Residence, Signal, Token
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A page's content, or what an access to it raises: one of `values`."""
+    """A page's content, or what an access to it raises: one of `values`. `deviating`: as of `Entries`."""
 
     values: frozenset[Token]
+    deviating: tuple[tuple[str, Token], ...] = ()
+
+    def admits(self, element: Element) -> bool:
+        """Whether `element` is allowed."""
+        return element in self.values
+
+    def deviation(self, element: Element) -> str | None:
+        """The name of the known deviation that `element` is, if it is one."""
+        return next((name for name, value in self.deviating if element == value), None)
+
+    def __str__(self) -> str:
+        return " or ".join(sorted(show_element(value) for value in self.values))
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a page is: one of `values`."""
+
+    values: frozenset[Residence]
 
     def admits(self, element: Element) -> bool:
         """Whether `element` is allowed."""
         return element in self.values
 
     def deviation(self, _element: Element) -> str | None:
-        """No deviation of a kernel is known that changes content."""
+        """No deviation of a kernel is known."""
         return None
 
     def __str__(self) -> str:
-        return " or ".join(sorted(show_element(value) for value in self.values))
+        return " or ".join(sorted(self.values))
 
 
 @dataclass(frozen=True)
@@ -131,7 +150,7 @@ class Odd:
         return f"an odd number after {self.before}" if self.grown else str(self.before)
 
 
-Allowed = Tokens | Entries | Count | Odd
+Allowed = Tokens | Entries | Count | Odd | Whereabouts
 
 
 @dataclass(frozen=True)
@@ -172,6 +191,7 @@ REMOTE_HUGE_ERROR = "remote-huge-error"
 HUGETLB_FIRST_PAGE = "hugetlb-first-page"
 HUGETLB_RESIDUE = "hugetlb-residue"
 OWN_HUGE_SHIFTED = "own-huge-shifted"
+DIRTY_LOST = "dirty-lost"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -230,6 +250,13 @@ RECORDED = {
             "of a hugetlb page, only what is asked of the first page of it counts: others that were asked for are "
             "not there",
             "include/linux/hmm.h (HMM_PFN_REQ_FAULT) against mm/hmm.c hmm_vma_walk_hugetlb_entry(), 5.10 to 7.3",
+        ),
+        Deviation(
+            DIRTY_LOST,
+            "a migration forgets that a page was written after MADV_FREE: reclaim drops it, and it reads as zeros",
+            "include/uapi/asm-generic/mman-common.h (MADV_FREE) against mm/migrate.c migrate_vma_collect_pmd() up to "
+            "5.19, which loses the dirty bit of the page table; mended in 6.0 by "
+            '"mm/migrate_device.c: copy pte dirty bit to page"',
         ),
         Deviation(
             HUGETLB_RESIDUE,

@@ -95,6 +95,8 @@ def touch_maybe(state: State, space: AddressSpace, number: int, *, write: bool) 
     elif pte.exclusive is not Known.NO:
         pte.exclusive = Known.MAYBE
         state.doubt(space, (number,))
+    elif pte.swapped is not Known.NO:
+        state.may_swap_in(space, number)
     elif write and pte.page.home in COHERENT and pte.write is not Known.YES and len(pte.page.mappings) > 1:
         # It may be a copy of its own now, in system memory.
         copy = Page(pte.page.tokens, anonymous=True, home=pte.page.home, strayed=FAULTED_ALONG)

@@ -46,8 +46,16 @@ class Page:
     large: Large | None = None  # what it may be a part of in device memory
     zero: bool = False  # the one shared zero page
     lazy: bool = False  # MADV_FREE: may be dropped at any time until it is written
+    unbacked: bool = False  # it was that once, and is dropped if nothing says that it was written since
+    forgotten: bool = False  # that was lost on the way: `DIRTY_LOST`
+    cached: bool = False  # may be in the swap cache, from where few kernels let it migrate to a device
     pinned: bool = False  # somebody holds it, for long: it stays where it is
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
+
+    @property
+    def swapped(self) -> bool:
+        """Whether some process has it in swap space for sure, be it in memory for another one or not."""
+        return any(space.ptes[number].swapped is Known.YES for space, number in self.mappings)
 
     @property
     def private_home(self) -> str | None:
@@ -58,9 +66,10 @@ class Page:
         return None if self.home in COHERENT else self.home
 
     def fill(self, token: int) -> None:
-        """Somebody wrote it: it holds `token` and nothing else."""
+        """Somebody wrote it, and left a mark: it holds `token` and nothing else."""
         self.tokens = frozenset({token})
         self.lazy = False
+        self.forgotten = False
 
 
 @dataclass(eq=False)
@@ -73,6 +82,12 @@ class Pte:
     huge: bool = False  # may be mapped by a PMD
     or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
     exclusive: Known = Known.NO  # a device has the page to itself: no CPU can access it by this
+    swapped: Known = Known.NO  # it says where in swap space the page is; then `write` says nothing
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it points to memory for sure."""
+        return self.present is Known.YES and self.swapped is Known.NO
 
 
 @dataclass(eq=False)

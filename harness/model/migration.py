@@ -43,6 +43,8 @@ class Migration:
             seen = observed.elements[index : index + 1]
             unsure = self._settle_exclusive(space, number, seen)
             moves = room > 0 and self._migratable(space, number)
+            if number in space.ptes:
+                self._state.collected(space.ptes[number].page)
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_DEVICE)
             if moves and self._is_gone(space, number, () if short is Known.YES else seen):
                 if short is Known.YES:  # it is not there, or it is the one that there is no memory for
@@ -52,6 +54,12 @@ class Migration:
                     allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
             whole = self._is_whole(space, number, step) and number // HUGE_PAGES != split
+            if moves and self._may_stay_cached(space, number):
+                if self._state.rules.shows_moves and not _moved(seen):
+                    short = Known.MAYBE if short is Known.YES else short
+                    allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
+                    continue
+                unsure = unsure or not self._state.rules.shows_moves
             if moves and not whole and short is Known.NO and self._stays_huge(space, number, seen):
                 allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
@@ -80,7 +88,8 @@ class Migration:
             if here and cut:
                 deviating = ((SNAPSHOT_CUT, Shape(marks & ~Mark.LOCAL)),)
             cut = cut or (number in space.traps and self._state.rules.traps_cut_snapshots)
-            if pte is not None and (pte.page.home in (None, step.actor) or pte.page.strayed):
+            gone = pte is not None and pte.swapped is Known.YES
+            if pte is not None and not gone and (pte.page.home in (None, step.actor) or pte.page.strayed):
                 mirror.entries[number] = (pte.page, pte.write)
                 if pte.page.strayed == WITH_HUGE:
                     shapes += (Shape(Mark.MOVED | Mark.LOCAL),)
@@ -96,6 +105,8 @@ class Migration:
         pte = space.ptes.get(number)
         if number in space.traps:
             return False
+        if pte is not None and pte.page.swapped:
+            return False  # clause 72: here, or in swap space for another process
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
@@ -119,7 +130,15 @@ class Migration:
         pte = space.ptes.get(number)
         if pte is None or not pte.huge or pte.page.zero or not self._state.rules.shows_moves or not shown:
             return False
-        return not any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)
+        return not _moved(shown)
+
+    def _may_stay_cached(self, space: AddressSpace, number: int) -> bool:
+        """Whether the page may be swapped out, or in the swap cache, where it may have to stay.
+
+        mm/migrate_device.c __migrate_device_pages(); newer kernels, 6.12 among them, try folio_free_swap() first.
+        """
+        pte = space.ptes.get(number)
+        return pte is not None and (pte.page.cached or pte.swapped is not Known.NO)
 
     def _settle_exclusive(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """A page that a device has to itself does not move: migrate_vma_collect_pmd(). Was it such a page?
@@ -131,8 +150,7 @@ class Migration:
         if pte is None or pte.exclusive is not Known.MAYBE:
             return False
         if self._state.rules.shows_moves:
-            moved = any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)
-            pte.exclusive = Known.NO if moved else Known.YES
+            pte.exclusive = Known.NO if _moved(shown) else Known.YES
             return False
         return True
 
@@ -145,10 +163,14 @@ class Migration:
         """It moves, or it does not, which nobody says."""
         before = space.ptes.get(number)
         shown = before is not None and before.exclusive is Known.NO
+        swapped = before is not None and self._may_stay_cached(space, number)
         self._move_in(space, number, device, huge=False)
         pte = space.ptes[number]
         self._state.stray(pte.page, WITH_HUGE)
         pte.exclusive = Known.NO
+        if swapped:  # it may be where it was
+            pte.page.cached = True
+            pte.swapped = Known.MAYBE
         if not shown:
             pte.present = Known.MAYBE
 
@@ -157,7 +179,7 @@ class Migration:
         pte = space.ptes.get(number)
         if not space.unstable or pte is None or pte.present is Known.YES:
             return False
-        return not any(isinstance(element, Entry) and Mark.MOVED in element.marks for element in seen)
+        return not _moved(seen)
 
     def _is_whole(self, space: AddressSpace, number: int, step: ToDevice | ToDeviceShort) -> bool:
         """Whether the 2 MiB around this page may migrate as one: the step's span and a VMA have all of it."""
@@ -185,6 +207,7 @@ class Migration:
             space.set(number, Pte(page, write, huge=huge))
             return
         pte.page.home = device
+        self._state.moved(pte.page)
         for other, at in pte.page.mappings:
             self._state.must_hear(other, at, Happening.MIGRATE, Happening.CLEAR, by=device)
             self._state.invalidate(other, (at,))
@@ -235,3 +258,8 @@ class Migration:
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._state.rules.shows_moves else ()
+
+
+def _moved(shown: tuple[Element, ...]) -> bool:
+    """Whether a page is shown to have moved."""
+    return any(isinstance(seen, Entry) and Mark.MOVED in seen.marks for seen in shown)

@@ -118,7 +118,7 @@ class _Migration:
             pte is not None
             and pte.huge
             and (pte.page.zero or len(pte.page.mappings) == 1)
-            and not (pte.page.pinned or pte.page.lazy or pte.page.strayed)
+            and not (pte.page.pinned or pte.page.lazy or pte.page.strayed or pte.page.cached)
             and pte.exclusive is Known.NO
             for pte in ptes
         )
@@ -164,7 +164,7 @@ class _Migration:
                 return
             parts = self._parts(block, large)
             cases = iter([self._filled(number, moves=choice != ".", large=part) for part in parts])
-        elif not pte.huge:
+        elif not pte.huge or pte.swapped is Known.YES:
             return
         else:
             homes = {pte.page.home, None} if pte.page.strayed else {pte.page.home}
@@ -223,14 +223,22 @@ class _Migration:
     def _mapped(self, number: int, pte: Pte, *, moves: bool) -> Iterator[_Case]:
         """A page of memory: clauses 67 to 76."""
         page = pte.page
-        if pte.exclusive is Known.YES or page.pinned:
-            yield _Case(NOTHING)  # migrate_vma_collect_pmd(); clause 70
+        if pte.exclusive is Known.YES or page.pinned or pte.swapped is Known.YES:
+            yield _Case(NOTHING)  # migrate_vma_collect_pmd(); clauses 70 and 72
+            return
+        if page.swapped and self._home is not None:  # for another process: it cannot leave the swap cache
+            yield from self._collected(number, pte, page.home, moves=False)
+            yield _Case(NOTHING)
             return
         if page.strayed is not None:  # it may be where it was, or in system memory
             yield from self._collected(number, pte, page.home, moves=moves)
             yield from self._collected(number, pte, None, moves=moves)
         else:
             yield from self._collected(number, pte, page.home, moves=moves)
+        if page.cached:  # migrate_device.c __migrate_device_pages()
+            yield from self._collected(number, pte, None, moves=False)
+        if pte.swapped is Known.MAYBE:
+            yield _Case(NOTHING)
 
     def _is_source(self, home: str | None) -> bool:
         sources = self._step.sources
@@ -259,6 +267,7 @@ class _Migration:
 
             def stay() -> None:
                 self._must_hear(number)
+                self._state.collected(pte.page)
 
             yield _Case(Shape(marks, optional), stay)
             return
@@ -282,6 +291,9 @@ class _Migration:
     def _move(self, number: int, page: Page, home: str | None, large: Large | None) -> None:
         """The page goes from `home` to where it is wanted, with all of its mappings; to be a part of `large`."""
         self._must_move(number)
+        self._state.collected(page)
+        if self._home is not None:
+            self._state.moved(page)
         if home in self._state.mirrors and self._state.listening and page.strayed is None:
             self._state.mirrors[home].hearing.freed += 1
         page.home = self._home

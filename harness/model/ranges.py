@@ -9,6 +9,7 @@ from dataclasses import replace
 from harness.model.allowed import NOTHING, OWN_READONLY_WRITE, SNAPSHOT_CUT, Entries, Expectation, Tokens
 from harness.model.exclusive import Own
 from harness.model.state import Handlers, State
+from harness.model.views import content
 from harness.model.walk import REFUSED, Walk
 from harness.program.observations import Entry, Mark, Observation
 from harness.program.operations import Access, DeviceRead, DeviceReadUnlocked, DeviceWrite, Fault, Snapshot
@@ -75,7 +76,7 @@ class Ranges:
         allowed: list[Tokens] = []
         for number in self._state.pages(step.span):
             if own.has(number, observed, shown=len(allowed)):
-                allowed.append(Tokens(walk.space.ptes[number].page.tokens))
+                allowed.append(content(walk.space.ptes[number].page))
                 continue
             if walk.refused(number, observed, shown=len(allowed)):
                 return Expectation(frozenset({0}), tuple(allowed), REFUSED)
@@ -84,7 +85,7 @@ class Ranges:
             error = walk.enter(number, write=False)
             if error:
                 return Expectation(frozenset({error}), tuple(allowed))
-            allowed.append(Tokens(walk.space.ptes[number].page.tokens))
+            allowed.append(content(walk.space.ptes[number].page))
         return Expectation(elements=tuple(allowed))
 
     def _device_write(self, step: DeviceWrite, observed: Observation) -> Expectation:
@@ -119,5 +120,5 @@ class Ranges:
         # Also a write that fails says how many pages it wrote.
         written = len(observed.elements) if observed.error else len(numbers)
         for offset, number in enumerate(numbers[:written]):
-            space.ptes[number].page.fill(step.token + offset)
+            self._state.fill_from_device(space.ptes[number].page, step.token + offset)
         return Expectation(errors, (Tokens(frozenset({0})),) * len(numbers), deviating)

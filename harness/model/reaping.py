@@ -58,7 +58,7 @@ class Reaping:
     def _take(self, space: AddressSpace, mirrors: Sequence[Mirror], pages: range) -> None:
         for number in pages:
             pte = space.ptes.get(number)
-            if self._state.listening and pte is not None and pte.present is Known.YES:
+            if self._state.listening and pte is not None and pte.mapped:
                 for mirror in mirrors:
                     mirror.hearing.reaped[number] = self._state.cause
                     for ear in mirror.watches.values():

@@ -101,7 +101,7 @@ class Requests:
             write = asked is Asked.BOTH
             there = (
                 pte is not None
-                and pte.present is Known.YES
+                and pte.mapped
                 and pte.exclusive is Known.NO
                 and pte.page.private_home in (None, owner)
             )

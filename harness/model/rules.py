@@ -32,6 +32,7 @@ from harness.program.operations import (
     Reap,
     Request,
     Returns,
+    SwapOut,
     ToDevice,
     ToDeviceShort,
     ToSystem,
@@ -66,6 +67,7 @@ class Rules:
     exclusive_kept: bool = True  # what the device has to itself it loses only when it is told of that very page
     exclusive_home: bool = True  # it shows in whose memory it is what it has to itself
     exclusive_writes: bool = True  # it writes to what it has to itself; else it faults, as if it had nothing
+    marks_dirty: bool = True  # what it writes to; else reclaim may drop that
     exclusive_refusal: int | None = None  # before v6.15, what becomes of every page that it does not get
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
@@ -120,6 +122,8 @@ class Rules:
             return "needs interval notifiers of two passes, which this kernel does not have"
         if isinstance(step, Reap) and not self.has("REAP"):
             return "needs process_mrelease(2), which this kernel does not have"
+        if isinstance(step, SwapOut) and not self.has("SWAP"):
+            return "needs swap space (CONFIG_SWAP, and CONFIG_ZRAM to have it in memory) and MADV_PAGEOUT"
         if isinstance(step, DmaMap | DmaTable | DmaUnmap) and not self.has("HMM_DMA"):
             return "needs hmm_dma_map_pfn(), which this kernel does not have"
         return None
@@ -198,6 +202,7 @@ FEATURES = {
     "MAKE_DEVICE_EXCLUSIVE": "a device can have a page to itself (v6.15)",
     "MAKE_DEVICE_EXCLUSIVE_RANGE": "a device can have pages to itself (v5.14 to v6.14)",
     "NOTIFIER_TWO_PASS": "interval notifiers are told in two passes (v7.2)",
+    "SWAP": "pages can be swapped out (CONFIG_SWAP, CONFIG_ZRAM)",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
 
@@ -290,6 +295,7 @@ _BINDINGS = {
             exclusive_kept=False,  # dmirror_do_update() removes the entry behind the range, too
             exclusive_writes=False,  # dmirror_do_write() wants DPT_XA_TAG_WRITE
             exclusive_refusal=errno.EBUSY,  # dmirror_exclusive()
+            marks_dirty=False,  # dmirror_do_write()
         ),
     )
 }
@@ -304,6 +310,6 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 _DEBIAN_6_1 = (
     "COHERENT", "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
     "INTERVAL_COHERENT", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_DEVICE_RANGE", "MIGRATE_FAULT_PAGE", "POISON",
-    "POPULATE", "REAP", "TEST_HMM_COHERENT",
+    "POPULATE", "REAP", "SWAP", "TEST_HMM_COHERENT",
 )  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

@@ -20,6 +20,7 @@ from harness.program.operations import (
     Operation,
     Snapshot,
     Span,
+    SwapOut,
     Table,
     Usage,
     Watch,
@@ -105,6 +106,8 @@ class State:
         self.whole: set[tuple[AddressSpace, int]] = set()
         self.listening = any(isinstance(step, Events | Watch) for step in program.steps)
         self.cause = ""
+        # There is swap space: harness/guest/executor/swap.c
+        self.swaps = any(isinstance(step, SwapOut) for step in program.steps)
         self._number = 0
 
     def begin(self, operation: Operation) -> None:
@@ -160,7 +163,7 @@ class State:
     def must_hear(self, space: AddressSpace, number: int, *happenings: Happening, by: str | None = None) -> None:
         """The devices must hear one of `happenings` of the page if its entry is there for sure. `by`: who does it."""
         pte = space.ptes.get(number)
-        if not self.listening or pte is None or pte.present is not Known.YES:
+        if not self.listening or pte is None or not pte.mapped:
             return
         for device, mirror in self.mirrors.items():
             if mirror.space is space:
@@ -238,6 +241,31 @@ class State:
         self.invalidate(space, (number,))
         return space.clear(number)
 
+    def collected(self, page: Page) -> None:
+        """The page may have been unmapped for a migration, whatever came of it: see `DIRTY_LOST`.
+
+        The other fix is the younger one, of v6.1: who has that has this.
+        """
+        if page.unbacked and not page.lazy and page.home is None and not self.rules.has("MIGRATE_FAULT_PAGE"):
+            page.forgotten = True
+
+    def moved(self, page: Page) -> None:
+        """The page went to a device: it is out of the swap cache."""
+        page.cached = False
+        for space, number in page.mappings:
+            space.ptes[number].swapped = Known.NO
+
+    def fill_from_device(self, page: Page, token: int) -> None:
+        """A device wrote the page. Its driver has to mark it dirty: clause 226."""
+        if self.rules.marks_dirty:
+            page.fill(token)
+            return
+        # What reclaim may leave in its place
+        dropped = {0} if page.lazy or (not page.anonymous and 0 in page.tokens) else set()
+        kept = page.tokens if page.cached else frozenset()
+        page.tokens = frozenset({token}) | dropped | kept
+        page.lazy = page.lazy or len(page.tokens) > 1
+
     def bring_home(self, page: Page, *, now: bool = True, by_driver: bool = True) -> None:
         """The page leaves device memory; every mapping of it changes (clauses 2 and 89).
 
@@ -297,19 +325,49 @@ class State:
                 self._let_go(space, number, home)
             self._hear_of_touch(space, number, pte.page)
             self.bring_home(pte.page)
+        mapped = pte is None or pte.swapped is Known.NO
+        if not mapped:
+            self._swap_in(space, number)
         unit = space.unit(number)
         done = pte is not None and pte.present is Known.YES and (not write or pte.write is Known.YES)
         if len(unit) > 1 and done:
             return space.ptes[number]  # and so it is with all of the hugetlb page
         for near in unit:
             pte = space.ptes.get(near)
-            present = pte is not None and pte.present is Known.YES
+            present = mapped and pte is not None and pte.present is Known.YES
             replaced = space.fault_in(near, write=write)
             if replaced is not None and present:
                 self.must_hear(space, near, Happening.CLEAR)  # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()
             if replaced is not None:
                 self.invalidate(space, (near,))
         return space.ptes[number]
+
+    def _swap_in(self, space: AddressSpace, number: int) -> None:
+        """mm/memory.c do_swap_page(): the page is there, and may be writable at once if it is nobody else's."""
+        pte = space.ptes[number]
+        alone = len(pte.page.mappings) == 1 and space.areas[number].prot.writable
+        pte.write = Known.MAYBE if alone else Known.NO
+        pte.swapped = Known.NO
+
+    def may_swap_in(self, space: AddressSpace, number: int) -> None:
+        """A permitted access may have been made: if the page was swapped out, it may be there."""
+        pte = space.ptes[number]
+        if pte.swapped is not Known.NO:
+            self._swap_in(space, number)
+            pte.swapped = Known.MAYBE
+
+    def swap_out(self, space: AddressSpace, number: int, *, known: Known) -> None:
+        """Anonymous memory leaves memory, or may do so: mm/rmap.c try_to_unmap_one(). It is heard as CLEAR."""
+        pte = space.ptes[number]
+        pte.page.cached = True
+        if known is Known.YES:
+            self.must_hear(space, number, Happening.CLEAR)
+            self.invalidate(space, (number,))
+            pte.or_zero = False
+            pte.swapped = Known.YES
+        elif pte.swapped is Known.NO:
+            self.doubt(space, (number,))
+            pte.swapped = Known.MAYBE
 
     def take_back(self, space: AddressSpace, number: int, pte: Pte) -> None:
         """mm/memory.c remove_device_exclusive_entry(): a CPU gets a page back that a device has to itself."""

@@ -10,6 +10,7 @@ from harness.model import hugetlb
 from harness.model.allowed import OK, Expectation, Tokens
 from harness.model.memory import AddressSpace, Area, File, Known, Page, Pte, Trap
 from harness.model.state import Handlers, State
+from harness.model.views import content
 from harness.program.observations import Happening, Observation, Signal
 from harness.program.operations import Backing, Exit, Fork, Map, Poison, Prot, Protect, Read, Remap, Unmap, Write
 
@@ -129,7 +130,7 @@ class Subjects:
             elif self._state.refuses(space, number):
                 allowed.append(Tokens(frozenset({Signal.BUS})))
             else:
-                allowed.append(Tokens(self._state.touch(space, number, write=False).page.tokens))
+                allowed.append(content(self._state.touch(space, number, write=False).page))
         return Expectation(elements=tuple(allowed))
 
     def _write(self, step: Write, _: Observation) -> Expectation:
@@ -207,7 +208,7 @@ class Subjects:
                 pte.write = Known.NO
                 pte.exclusive = Known.NO  # mm/memory.c copy_nonpresent_pte() gives it back first
                 self._state.invalidate(parent, (number,), only_writable=True)
-            child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero))
+            child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero, swapped=pte.swapped))
         for number, trap in parent.traps.items():
             if not (parent.areas[number].dontfork or parent.areas[number].wipeonfork):
                 child.trap(number, trap)

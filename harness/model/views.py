@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.model import hugetlb
 from harness.model.allowed import (
+    DIRTY_LOST,
     GUARD_FAULTABLE,
     NOTHING,
     OWN_HUGE_SHIFTED,
@@ -15,6 +16,7 @@ from harness.model.allowed import (
     Count,
     Entries,
     Shape,
+    Tokens,
 )
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
 from harness.model.rules import Rules
@@ -49,20 +51,24 @@ def view(
         return _TRAPPED[space.traps[number]]  # clauses 45 and 46
     if pte is None or not area.prot.readable:
         return Entries((NOTHING,))  # clause 32
-    if pte.exclusive is Known.YES:
-        return Entries((NOTHING,))  # clause 51
+    if pte.exclusive is Known.YES or pte.swapped is Known.YES:
+        return Entries((NOTHING,))  # clauses 51 and 42
     home = pte.page.home
     if home in COHERENT:
         # Present, whoever asks: mm/hmm.c hmm_vma_handle_pte() looks at owners of private memory only.
-        missing = not granted and Known.MAYBE in (pte.present, pte.exclusive)
+        missing = not granted and Known.MAYBE in (pte.present, pte.exclusive, pte.swapped)
         return entries_of(pte, device, huge=pte.huge, missing=missing)
     if home not in (None, device) and (home == owner or rules.remote_shown):
         return _remote_entry(pte)
     if home not in (None, owner) and not pte.page.strayed:
         return Entries((NOTHING,), _remote(pte))  # clause 49
-    return entries_of(
-        pte, owner or "", huge=pte.huge, missing=not granted and Known.MAYBE in (pte.present, pte.exclusive)
-    )
+    missing = not granted and Known.MAYBE in (pte.present, pte.exclusive, pte.swapped)
+    return entries_of(pte, owner or "", huge=pte.huge, missing=missing)
+
+
+def content(page: Page) -> Tokens:
+    """What is read of a page."""
+    return Tokens(page.tokens, ((DIRTY_LOST, 0),) if page.forgotten else ())
 
 
 def entries_of(pte: Pte, device: str, *, huge: bool, missing: bool) -> Entries:

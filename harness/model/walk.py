@@ -59,7 +59,7 @@ class Walk:
             return False
         return (
             pte is None
-            or pte.present is Known.MAYBE
+            or not pte.mapped
             or pte.exclusive is not Known.NO
             or pte.page.private_home is not None
             or (write and pte.write is not Known.YES)

@@ -26,6 +26,7 @@ from harness.model.rules import Rules
 from harness.model.sequences import Sequences
 from harness.model.state import Handlers, Mirror, State
 from harness.model.subjects import Subjects
+from harness.model.swapping import Swapping
 from harness.program.observations import Element, Entry, Mark, Observation
 from harness.program.operations import (
     Bind,
@@ -58,6 +59,7 @@ class _Part(Protocol):
 # Each knows of some operations what they do to the state, and no other part.
 _PARTS: tuple[Callable[[State], _Part], ...] = (
     Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Moves, Exclusives, Reaping, Dma, Sequences,
+    Swapping,
 )  # fmt: skip
 
 # What a device does without the memory of its process
@@ -105,6 +107,8 @@ class World:
             )
             for number, element in shown:
                 pte = space.ptes.get(number)
+                if pte is not None and pte.page.forgotten and element == 0:
+                    pte.page.fill(0)  # `DIRTY_LOST`
                 if pte is None or len(pte.page.tokens) == 1 or not isinstance(element, int):
                     continue
                 if element == 0:
@@ -131,7 +135,9 @@ class World:
         if pte is None or not pte.page.strayed:
             return
         pte.page.strayed = None
-        if not there:
+        if there:
+            self._state.moved(pte.page)
+        else:
             held = mirror.entries.get(number)
             self._state.bring_home(pte.page, now=False)
             if held is not None:

@@ -148,7 +148,14 @@ class Event:
         return " ".join(words)
 
 
-Element = Token | Entry | Event
+class Residence(StrEnum):
+    """Whether a page is in memory, mapped or in a cache; of a `SwapOut`."""
+
+    IN = "in memory"
+    OUT = "not in memory"
+
+
+Element = Token | Entry | Event | Residence
 
 
 # The elements of a `Usage`, of an `Evict` or `EvictBy` and of a `Sequence`, in the order of wire.h

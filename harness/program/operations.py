@@ -24,6 +24,7 @@ MAX_CHOICES = 16  # letters of `Choices`; wire.h WIRE_MOVE_MAX_CHOICES
 MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
 MAX_DMA = 512  # pages of one range that is mapped for DMA; HMM_HARNESS_DMA_MAX_PAGES
 MAX_DMA_MAPS = 8  # of a device; HMM_HARNESS_MAX_DMA_MAPS
+MAX_SWAPPED = 4096  # pages that one program may want swapped out, all told; harness/guest/kernel.py _SWAP_BYTES
 DEVICES = ("d0", "d1", "c0", "c1")  # wire.h WIRE_MAX_DEVICES
 COHERENT = ("c0", "c1")  # of these, those whose memory the CPU reaches: wire.h WIRE_FIRST_COHERENT
 FIRST_SUBJECT = "a"  # runs from the start of every program
@@ -253,6 +254,17 @@ class Poison(SubjectOperation):
     """
 
     verb = "poison"
+    span: Span
+
+
+@dataclass(frozen=True)
+class SwapOut(SubjectOperation):
+    """MADV_PAGEOUT until nothing more goes; shows of each page whether it is in memory still: mincore(2).
+
+    A program that has such a step has swap space, so that its other MADV_PAGEOUT may swap pages out, too.
+    """
+
+    verb = "swap-out"
     span: Span
 
 
@@ -642,7 +654,7 @@ class Events(DeviceOperation):
 
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
-    Reap, Pin, Unpin,
+    Reap, Pin, Unpin, SwapOut,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,

@@ -23,6 +23,7 @@ from harness.program.operations import (
     MAX_REQUEST,
     MAX_STEPS,
     MAX_SUBJECTS,
+    MAX_SWAPPED,
     MAX_TOKEN,
     MAX_WATCHES,
     PAGE_SIZE,
@@ -52,6 +53,7 @@ from harness.program.operations import (
     SequenceNumber,
     Span,
     SubjectOperation,
+    SwapOut,
     Unbind,
     Unpin,
     Usage,
@@ -144,6 +146,9 @@ class Checker:
         self._huge: set[str] = set()  # regions that may have huge pages
         self._pinner: str | None = None  # the subject that has pinned something
         self._pinned: set[str] = set()  # regions of which something was ever pinned
+        self._paged: dict[str, int] = {}  # pages of each region that were paged out, however often
+        self._spoiled: str | None = None  # such a region of which memory failed later
+        self._swaps = False  # there is swap space to page them out to
         self._step = 0
 
     def check(self, number: int, step: Operation) -> None:
@@ -167,12 +172,19 @@ class Checker:
                 self._backings[name] = backing
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
+                if moved.region in self._paged:
+                    self._paged.setdefault(name, 0)
                 self._backings[name] = self._backings[moved.region]
                 for regions in (self._huge, self._pinned):
                     if moved.region in regions:
                         regions.add(name)
             case Advise(span=advised, advice=Advice.HUGEPAGE):
                 self._huge.add(advised.region)
+            case SwapOut(span=going) | Advise(span=going, advice=Advice.PAGEOUT):
+                pages = 0 if self._backings[going.region] is Backing.HUGETLB else going.count  # which is refused
+                self._paged[going.region] = self._paged.get(going.region, 0) + pages
+                self._swaps = self._swaps or isinstance(step, SwapOut)
+                self._check_swap_space()
             case Pin(actor=subject, span=pinned):
                 self._check_pin(subject, pinned.region)
             case Unpin(actor=subject):
@@ -183,6 +195,9 @@ class Checker:
                 self._fail(f"{failing.region} may be pinned", "poison another region")
             case Poison(span=failing) if self._backings[failing.region] not in (Backing.ANON, Backing.HUGETLB):
                 self._fail(f"{failing.region} is not anonymous", "only what nobody else may need can be poisoned")
+            case Poison(span=failing) if failing.region in self._paged:
+                self._spoiled = failing.region
+                self._check_swap_space()
             case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
                 if not 0 < token <= MAX_TOKEN - written.count:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
@@ -204,6 +219,13 @@ class Checker:
                     self._pinner = None
             case Reap(actor=subject):
                 self._dying.add(subject)
+
+    def _check_swap_space(self) -> None:
+        """What is not to happen in a program that has swap space."""
+        if self._swaps and self._spoiled is not None:  # mm/memory-failure.c me_swapcache_dirty() leaves it there
+            self._fail(f"{self._spoiled} may be in the swap cache and fail there", "poison another region")
+        if self._swaps and sum(self._paged.values()) > MAX_SWAPPED:
+            self._fail(f"more than {MAX_SWAPPED} pages swapped out, all told", "swap fewer pages out")
 
     def _check_pin(self, subject: str, region: str) -> None:
         if self._pinner is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from harness.compare import Comparison, compare
-from harness.model.allowed import Allowed, Count, Entries, Expectation, Odd, Tokens
+from harness.model.allowed import Allowed, Count, Entries, Expectation, Odd, Tokens, Whereabouts
 from harness.model.rules import RULES, Rules
 from harness.model.world import World
 from harness.program.observations import Element, Entry, Observation, Status
@@ -72,3 +72,5 @@ def _one_of(allowed: Allowed) -> Element:
             return low
         case Odd():
             return allowed.least
+        case Whereabouts(values=values):
+            return max(values)

@@ -51,6 +51,7 @@ from harness.program.operations import (
     Returns,
     Snapshot,
     Sources,
+    SwapOut,
     Table,
     Target,
     ToDevice,
@@ -85,7 +86,7 @@ class Step:
 
     @property
     def elements(self) -> tuple[Element, ...]:
-        """What it showed: a token, a `Signal` or an `Entry` per page, or numbers."""
+        """What it showed: a token, a `Signal`, an `Entry` or a `Residence` per page, or numbers."""
         return self._seen().elements
 
     def _seen(self) -> Observation:
@@ -241,6 +242,11 @@ class Subject(_Actor):
         """Fills the first page with `token`, the next with `token + 1` and so on."""
         __tracebackhide__ = True
         return self._add(Write(self.name, _pages(where), token))
+
+    def swap_out(self, where: Where) -> Step:
+        """Swaps out what can be; shows of each page whether it is in memory still."""
+        __tracebackhide__ = True
+        return self._add(SwapOut(self.name, _pages(where)))
 
     def pin(self, where: Where) -> Step:
         """Pins the pages for writing, for long, as for RDMA."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.abi import CONSTANTS, ffi
 from harness.errors import GuestError
-from harness.program.observations import TORN, Element, Entry, Mark, Observation, Signal, Status
+from harness.program.observations import TORN, Element, Entry, Mark, Observation, Residence, Signal, Status
 from harness.program.operations import (
     DEVICES,
     Access,
@@ -57,6 +57,7 @@ from harness.program.operations import (
     SequenceNumber,
     Snapshot,
     Sources,
+    SwapOut,
     Table,
     Target,
     ToDevice,
@@ -83,7 +84,7 @@ _CODES: dict[type[Operation], str] = {
     Miswatch: "WATCH", SequenceNumber: "SEQUENCE", Reap: "REAP", Refuse: "REFUSE",
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
-    Pin: "PIN", Unpin: "UNPIN",
+    Pin: "PIN", Unpin: "UNPIN", SwapOut: "SWAP_OUT",
     Move: "MOVE", Returns: "RETURNS", EvictBy: "EVICT_BY",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
@@ -288,6 +289,8 @@ def decode(
 def _element(step: Operation, number: int) -> Element:
     if isinstance(step, _TOKENS):
         return _SPECIAL.get(number, number)
+    if isinstance(step, SwapOut):
+        return Residence.OUT if number else Residence.IN
     if span_of(step) is None or isinstance(step, SequenceNumber):
         return number
     return Entry(Mark(number & ~_ORDER_MASK), (number & _ORDER_MASK) >> _ORDER_SHIFT)

@@ -148,6 +148,12 @@ bool reaper_works(void);
 void pool_fill(const struct request *request);
 void pool_empty(void);
 
+/* swap.c: space for a program that swaps pages out. Complains on stderr if there is none. */
+void swap_fill(const struct request *request);
+void swap_empty(void);
+int swap_out(uint64_t address, uint64_t npages, uint64_t *elements); /* of this process; 0 or an errno */
+bool swap_works(void);
+
 /* pin.c: of this process */
 int pin_pages(uint64_t address, uint64_t npages);
 void pin_release(void);

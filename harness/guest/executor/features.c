@@ -162,6 +162,8 @@ void features_print(void)
 		puts("REAP");
 	if (pins())
 		puts("PIN");
+	if (swap_works())
+		puts("SWAP");
 	if (moves_several_mappings())
 		puts("REMAP_SEVERAL");
 	if (huge_pages(1)) {

@@ -38,6 +38,7 @@ uint64_t request_elements(const struct wire_operation *operation)
 	switch (operation->code) {
 	case WIRE_READ:
 	case WIRE_WRITE:
+	case WIRE_SWAP_OUT:
 	case WIRE_SNAPSHOT:
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
@@ -100,7 +101,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_UNPIN))
+	if (!device && (code < WIRE_MAP || code > WIRE_SWAP_OUT))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";

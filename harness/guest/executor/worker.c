@@ -228,7 +228,7 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 	if (exits)
 		return true;
 	seen->error = slot->error;
-	if (step->code == WIRE_READ || step->code == WIRE_WRITE) {
+	if (step->code == WIRE_READ || step->code == WIRE_WRITE || (step->code == WIRE_SWAP_OUT && !seen->error)) {
 		seen->count = step->npages;
 		memcpy(elements, control->elements, step->npages * sizeof(*elements));
 	}
@@ -370,6 +370,7 @@ static void run_program(void)
 			refused[i] = binding->refused(binding, i);
 	}
 	pool_fill(request);
+	swap_fill(request);
 	start_first_subject();
 	for (uint32_t i = 0; i < count; i++) {
 		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
@@ -382,6 +383,7 @@ static void run_program(void)
 	}
 	end_program();
 	pool_empty();
+	swap_empty();
 	outcome->magic = WIRE_MAGIC;
 	outcome->observations = count;
 	outcome->length = length;
