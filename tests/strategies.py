@@ -45,6 +45,7 @@ from harness.program.operations import (
     Move,
     Operation,
     Owner,
+    Pagemap,
     Passes,
     Pattern,
     Pin,
@@ -81,7 +82,7 @@ _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the
 _EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
 _PRIVATE = tuple(device for device in DEVICES if device not in COHERENT)
 _SPAN_KINDS = (
-    Unmap, Read, Poison, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
+    Unmap, Read, Pagemap, Poison, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
 )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         kinds: list[type[Operation]] = [Bind] if len(bound) < len(devices) and alive else []
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
-            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork]
+            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Pagemap]
             kinds += (
                 [Poison]
                 if backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned | paged

@@ -385,6 +385,7 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("READ")]), "npages out of range"),
         (request([operation("SWAP_OUT")]), "npages out of range"),
         (request([operation("SWAP_OUT", npages=1, argument=1)]), "an argument where none is meant"),
+        (request([operation("PAGEMAP")]), "npages out of range"),
         (request([operation("PIN")]), "npages out of range"),
         (request([operation("UNPIN", npages=1)]), "a range where none is meant"),
         (request([operation("PIN", npages=1, argument=1)]), "an argument where none is meant"),
@@ -443,6 +444,25 @@ def test_random_requests_are_refused_or_run(executor: Path) -> None:
                 one[generator.randrange(1, 32)] = generator.randrange(256)
         result = run(executor, request([mapped(4), *map(bytes, operations)]))
         assert result.returncode in (0, MALFORMED, NO_DEVICE), result.stderr
+
+
+def test_user_space_is_told_of_its_pages(executor: Path) -> None:
+    """Of anonymous memory; and of a file whose pages its cache has, though they are not mapped any more."""
+    present = CONSTANTS["WIRE_IS_PRESENT"] | CONSTANTS["WIRE_IS_IN_CORE"]
+    steps = [
+        mapped(4),
+        operation("WRITE", page=1, npages=2, value=1),
+        operation("PAGEMAP", npages=4),
+        mapped(3, page=512, backing="FILE"),
+        operation("WRITE", page=512, npages=2, value=1),
+        operation("ADVISE", page=513, npages=1, argument=4),  # MADV_DONTNEED
+        operation("PAGEMAP", page=512, npages=3),
+        operation("PAGEMAP", npages=5),
+    ]
+    seen = observe(executor, steps)
+    assert seen[2] == Seen("DONE", 0, (0, present, present, 0))
+    assert seen[6] == Seen("DONE", 0, (present, CONSTANTS["WIRE_IS_IN_CORE"], 0))
+    assert seen[7] == Seen("DONE", errno.ENOMEM)
 
 
 def test_what_is_in_memory_is_told_where_nothing_can_be_swapped_out(executor: Path) -> None:

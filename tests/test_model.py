@@ -75,7 +75,7 @@ def _first(allowed: Tokens | Entries | Count | Odd | Whereabouts) -> Element:
         case Odd():
             return allowed.least
         case Whereabouts(values=values):
-            return max(values)
+            return max(values, key=str)
 
 
 def _last(text: str, binding: str = "interval") -> Expectation:

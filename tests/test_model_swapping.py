@@ -10,7 +10,7 @@ import pytest
 from harness.compare import Verdict, compare, obstacle
 from harness.model.rules import FEATURES, Rules, rules_for
 from harness.model.world import World
-from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Residence, Status
+from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Residence, Status, Told
 from harness.program.program import Program
 from harness.program.text import parse
 
@@ -47,7 +47,7 @@ def _allows(text: str, *sets: set[Element], rules: Rules = RULES, **told: tuple[
     allowed, errors = _last(text, rules, **told)
     assert 0 in errors
     assert len(allowed) == len(sets)
-    known = {IN, OUT, NOTHING, Entry(R), Entry(RW), MOVED, Entry(R | Mark.ZERO), *range(5, 9), 0, 50, 51}
+    known = {IN, OUT, NOTHING, Entry(R), Entry(RW), MOVED, Entry(R | Mark.ZERO), *range(5, 9), 0, 50, 51, *Told}
     for each, elements in zip(allowed, sets, strict=True):
         assert {element for element in known | elements if each.admits(element)} == elements  # type: ignore[attr-defined]
 
@@ -81,7 +81,8 @@ def test_advice_that_shows_nothing_may_have_been_followed() -> None:
     text = f"{BUF}a: map other anon 1 rw\na: swap-out other\na: advise buf pageout\n"
     _allows(f"{text}d0: snapshot buf[0]", {NOTHING, Entry(RW)})
     _allows(f"{text}d0: read buf", {5}, {6})
-    _allows(f"{text}d0: to-device buf[0]", {MOVED, NOTHING})
+    _allows(f"{text}d0: to-device buf[0]", {MOVED, NOTHING}, s7=(NOTHING,))
+    _allows(f"{text}d0: to-device buf[0]", {MOVED}, s7=(MOVED,))
     # Without swap space, which the program does not ask for, nothing can go
     _allows(f"{BUF}a: advise buf pageout\nd0: snapshot buf[0]", {Entry(RW)})
 
@@ -103,7 +104,7 @@ def test_a_migration_passes_over_it() -> None:
 
 def test_what_may_be_in_the_swap_cache_may_stay_there() -> None:
     text = f"{BUF}a: swap-out buf\na: write buf[0] 5\n"
-    _allows(f"{text}d0: to-device buf[0]", {MOVED, NOTHING})
+    _allows(f"{text}d0: to-device buf[0]", {MOVED, NOTHING}, s6=(NOTHING,))
     _allows(f"{text}d0: to-device buf[0]\nd0: snapshot buf[0]", {Entry(RW | Mark.LOCAL)}, s6=(MOVED,))
     _allows(f"{text}d0: to-device buf[0]\nd0: snapshot buf[0]", {Entry(RW)}, s6=(NOTHING,))
     moved = Entry(RW | Mark.COLLECTED | Mark.MOVED)
@@ -112,7 +113,7 @@ def test_what_may_be_in_the_swap_cache_may_stay_there() -> None:
     text = f"{BUF}a: swap-out buf\na: fork b\na: read buf[0]\n"
     _allows(f"{text}d0: to-device buf", {NOTHING}, {NOTHING})
     _allows(f"{text}d0: move buf[0] system device m plain", {NOTHING, Entry(R | Mark.COLLECTED)})
-    _allows(f"{text}b: exit\nd0: to-device buf[0]", {MOVED, NOTHING})
+    _allows(f"{text}b: exit\nd0: to-device buf[0]", {MOVED, NOTHING}, s8=(NOTHING,))
 
 
 def test_a_child_has_it_as_well() -> None:
@@ -179,6 +180,22 @@ def test_a_migration_that_loses_the_dirty_bit_deviates_where_kernels_do_that(bac
     # What was never given up has swap space, or stays
     kept = _program(text.replace("a: advise buf free\n", ""))
     assert compare(kept, OLD, [*observed[:3], *observed[4:]]).verdict is Verdict.FAIL
+
+
+def test_user_space_is_told_where_pages_are() -> None:
+    here: set[Element] = {Told.PRESENT}
+    device: set[Element] = {Told.SWAP_IN_CORE}
+    _allows(f"{BUF}d0: to-device buf[0]\na: pagemap buf", device, here)
+    _allows(f"{BUF}c0: bind a\nc0: to-device buf[0]\na: pagemap buf", here, here)
+    _allows(f"{BUF}d0: exclusive buf[0]\na: pagemap buf", device, here)
+    _allows(f"{BUF}a: swap-out buf[0]\na: pagemap buf", {Told.SWAP, Told.SWAP_IN_CORE}, here)
+    _allows("a: map buf anon 2 rw\na: read buf[0]\na: pagemap buf", here, {Told.NOTHING})
+    _allows(
+        "a: map f file 2 rw\na: read f[0]\na: advise f dontneed\na: pagemap f",
+        {Told.NOTHING, Told.CACHED},
+        {Told.NOTHING},
+    )
+    assert _last(f"{BUF}a: unmap buf[0]\na: pagemap buf")[1] == {errno.ENOMEM}
 
 
 def test_a_kernel_without_swap_space_is_told_what_it_needs() -> None:

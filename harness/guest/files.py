@@ -39,6 +39,7 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/pool.c",
     "harness/guest/executor/pin.c",
     "harness/guest/executor/swap.c",
+    "harness/guest/executor/pagemap.c",
     "harness/guest/executor/test_hmm.c",
 )
 EXECUTOR_HEADERS = (

@@ -41,6 +41,7 @@
 #define WIRE_PIN 12
 #define WIRE_UNPIN 13
 #define WIRE_SWAP_OUT 14
+#define WIRE_PAGEMAP 15
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33
@@ -118,6 +119,11 @@
 #define WIRE_PROT_READ 1
 #define WIRE_PROT_WRITE 2
 #define WIRE_PROT_EXEC 4
+
+/* Elements of WIRE_PAGEMAP */
+#define WIRE_IS_PRESENT 1	/* /proc/self/pagemap, bit 63 */
+#define WIRE_IS_SWAP 2		/* bit 62 */
+#define WIRE_IS_IN_CORE 4	/* mincore(2) */
 
 /* wire_observation.status */
 #define WIRE_NOT_RUN 0		/* an earlier operation was the last (@error 0), or its subject does not run */
@@ -204,7 +210,7 @@ struct wire_outcome {
  * @error: 0 or a positive errno
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
- *         WIRE_SWAP_OUT: 1 per page that is not in memory, else 0;
+ *         WIRE_SWAP_OUT: 1 per page that is not in memory, else 0; WIRE_PAGEMAP: WIRE_IS_* per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
  *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_EXCLUSIVE, WIRE_MOVE, WIRE_DMA but
  *         for WIRE_DMA_UNMAP, and WIRE_TO_DEVICE, WIRE_TO_DEVICE_SHORT, WIRE_TO_SYSTEM where the binding tells:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.model.hearing import Hearing
-from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Residence, Signal, Token
+from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Residence, Signal, Token, Told
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tokens:
 class Whereabouts:
     """Where a page is: one of `values`."""
 
-    values: frozenset[Residence]
+    values: frozenset[Residence | Told]
 
     def admits(self, element: Element) -> bool:
         """Whether `element` is allowed."""

@@ -55,7 +55,7 @@ class Migration:
                 continue
             whole = self._is_whole(space, number, step) and number // HUGE_PAGES != split
             if moves and self._may_stay_cached(space, number):
-                if self._state.rules.shows_moves and not _moved(seen):
+                if self._state.rules.shows_moves and seen and not _moved(seen):
                     short = Known.MAYBE if short is Known.YES else short
                     allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                     continue

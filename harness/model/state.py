@@ -364,6 +364,7 @@ class State:
             self.must_hear(space, number, Happening.CLEAR)
             self.invalidate(space, (number,))
             pte.or_zero = False
+            pte.exclusive = Known.NO  # else it would have been left alone
             pte.swapped = Known.YES
         elif pte.swapped is Known.NO:
             self.doubt(space, (number,))

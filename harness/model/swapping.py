@@ -72,7 +72,7 @@ def page_out(
     allowed = _allowed(page, pte)
     if allowed is _IN or page.zero or pte.swapped is Known.YES:
         return allowed
-    gone = firmly and (allowed is _OUT or seen is Residence.OUT)
+    gone = firmly and (allowed is _OUT or seen is not Residence.IN)
     if not page.anonymous:
         _unmap(state, page, gone=gone)
     elif state.swaps:

@@ -18,6 +18,7 @@ from harness.model.exclusive import Exclusives
 from harness.model.memory import HUGE_PAGES
 from harness.model.migration import Migration
 from harness.model.moves import Moves
+from harness.model.pagemaps import Pagemaps
 from harness.model.pins import Pins
 from harness.model.ranges import Ranges
 from harness.model.reaping import Reaping
@@ -59,7 +60,7 @@ class _Part(Protocol):
 # Each knows of some operations what they do to the state, and no other part.
 _PARTS: tuple[Callable[[State], _Part], ...] = (
     Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Moves, Exclusives, Reaping, Dma, Sequences,
-    Swapping,
+    Swapping, Pagemaps,
 )  # fmt: skip
 
 # What a device does without the memory of its process

@@ -155,7 +155,17 @@ class Residence(StrEnum):
     OUT = "not in memory"
 
 
-Element = Token | Entry | Event | Residence
+class Told(StrEnum):
+    """What user space is told of a page; of a `Pagemap`."""
+
+    NOTHING = "nothing"
+    CACHED = "nothing, in core"  # a cache has it
+    PRESENT = "present, in core"
+    SWAP = "swap"
+    SWAP_IN_CORE = "swap, in core"  # it is in memory, or in that of a device, but no CPU may access it by this entry
+
+
+Element = Token | Entry | Event | Residence | Told
 
 
 # The elements of a `Usage`, of an `Evict` or `EvictBy` and of a `Sequence`, in the order of wire.h

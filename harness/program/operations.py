@@ -269,6 +269,14 @@ class SwapOut(SubjectOperation):
 
 
 @dataclass(frozen=True)
+class Pagemap(SubjectOperation):
+    """Shows what user space is told of each page: /proc/self/pagemap and mincore(2)."""
+
+    verb = "pagemap"
+    span: Span
+
+
+@dataclass(frozen=True)
 class Pin(SubjectOperation):
     """pin_user_pages() for writing, FOLL_LONGTERM: as for RDMA. All pages of the span or none; until `Unpin`."""
 
@@ -654,7 +662,7 @@ class Events(DeviceOperation):
 
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
-    Reap, Pin, Unpin, SwapOut,
+    Reap, Pin, Unpin, SwapOut, Pagemap,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
@@ -662,7 +670,7 @@ DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Exclusive, Held, DeviceReadUnlocked, ToDeviceShort,
     Move, Returns, EvictBy,
 )  # fmt: skip
-QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events)  # these change nothing
+QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events, Pagemap)  # these change nothing
 
 
 def other_device(device: str) -> str:

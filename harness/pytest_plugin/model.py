@@ -73,4 +73,4 @@ def _one_of(allowed: Allowed) -> Element:
         case Odd():
             return allowed.least
         case Whereabouts(values=values):
-            return max(values)
+            return max(values, key=str)

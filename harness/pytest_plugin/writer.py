@@ -41,6 +41,7 @@ from harness.program.operations import (
     Move,
     Operation,
     Owner,
+    Pagemap,
     Pin,
     Prot,
     Protect,
@@ -86,7 +87,7 @@ class Step:
 
     @property
     def elements(self) -> tuple[Element, ...]:
-        """What it showed: a token, a `Signal`, an `Entry` or a `Residence` per page, or numbers."""
+        """What it showed: a token, a `Signal`, an `Entry` or a `Residence` or a `Told` per page, or numbers."""
         return self._seen().elements
 
     def _seen(self) -> Observation:
@@ -247,6 +248,11 @@ class Subject(_Actor):
         """Swaps out what can be; shows of each page whether it is in memory still."""
         __tracebackhide__ = True
         return self._add(SwapOut(self.name, _pages(where)))
+
+    def pagemap(self, where: Where) -> Step:
+        """Shows what user space is told of each page: /proc/self/pagemap and mincore(2)."""
+        __tracebackhide__ = True
+        return self._add(Pagemap(self.name, _pages(where)))
 
     def pin(self, where: Where) -> Step:
         """Pins the pages for writing, for long, as for RDMA."""

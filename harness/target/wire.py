@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.abi import CONSTANTS, ffi
 from harness.errors import GuestError
-from harness.program.observations import TORN, Element, Entry, Mark, Observation, Residence, Signal, Status
+from harness.program.observations import TORN, Element, Entry, Mark, Observation, Residence, Signal, Status, Told
 from harness.program.operations import (
     DEVICES,
     Access,
@@ -43,6 +43,7 @@ from harness.program.operations import (
     Move,
     Operation,
     Owner,
+    Pagemap,
     Passes,
     Pin,
     Poison,
@@ -84,7 +85,7 @@ _CODES: dict[type[Operation], str] = {
     Miswatch: "WATCH", SequenceNumber: "SEQUENCE", Reap: "REAP", Refuse: "REFUSE",
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
-    Pin: "PIN", Unpin: "UNPIN", SwapOut: "SWAP_OUT",
+    Pin: "PIN", Unpin: "UNPIN", SwapOut: "SWAP_OUT", Pagemap: "PAGEMAP",
     Move: "MOVE", Returns: "RETURNS", EvictBy: "EVICT_BY",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
@@ -160,6 +161,13 @@ _SPECIAL: dict[int, Element] = {
     CONSTANTS["WIRE_TORN"]: TORN,
     CONSTANTS["WIRE_SEGV"]: Signal.SEGV,
     CONSTANTS["WIRE_BUS"]: Signal.BUS,
+}
+_TOLD: dict[int, Element] = {
+    0: Told.NOTHING,
+    CONSTANTS["WIRE_IS_IN_CORE"]: Told.CACHED,
+    CONSTANTS["WIRE_IS_PRESENT"] | CONSTANTS["WIRE_IS_IN_CORE"]: Told.PRESENT,
+    CONSTANTS["WIRE_IS_SWAP"]: Told.SWAP,
+    CONSTANTS["WIRE_IS_SWAP"] | CONSTANTS["WIRE_IS_IN_CORE"]: Told.SWAP_IN_CORE,
 }
 _TOKENS = (Read, Write, DeviceRead, DeviceWrite)
 _ORDER_SHIFT = CONSTANTS["HMM_HARNESS_PAGE_ORDER_SHIFT"]
@@ -291,6 +299,8 @@ def _element(step: Operation, number: int) -> Element:
         return _SPECIAL.get(number, number)
     if isinstance(step, SwapOut):
         return Residence.OUT if number else Residence.IN
+    if isinstance(step, Pagemap):
+        return _TOLD.get(number, number)  # which contradicts itself: it is no less an observation
     if span_of(step) is None or isinstance(step, SequenceNumber):
         return number
     return Entry(Mark(number & ~_ORDER_MASK), (number & _ORDER_MASK) >> _ORDER_SHIFT)

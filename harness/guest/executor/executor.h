@@ -154,6 +154,9 @@ void swap_empty(void);
 int swap_out(uint64_t address, uint64_t npages, uint64_t *elements); /* of this process; 0 or an errno */
 bool swap_works(void);
 
+/* pagemap.c: of this process; 0 or an errno */
+int pagemap_read(uint64_t address, uint64_t npages, uint64_t *elements);
+
 /* pin.c: of this process */
 int pin_pages(uint64_t address, uint64_t npages);
 void pin_release(void);

@@ -39,6 +39,7 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_READ:
 	case WIRE_WRITE:
 	case WIRE_SWAP_OUT:
+	case WIRE_PAGEMAP:
 	case WIRE_SNAPSHOT:
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
@@ -101,7 +102,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_SWAP_OUT))
+	if (!device && (code < WIRE_MAP || code > WIRE_PAGEMAP))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";

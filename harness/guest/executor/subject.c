@@ -230,6 +230,9 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 	case WIRE_SWAP_OUT:
 		slot->error = swap_out(step->address, step->npages, control->elements);
 		break;
+	case WIRE_PAGEMAP:
+		slot->error = pagemap_read(step->address, step->npages, control->elements);
+		break;
 	case WIRE_PIN:
 		slot->error = pin_pages(step->address, step->npages);
 		break;

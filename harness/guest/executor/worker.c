@@ -228,7 +228,7 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 	if (exits)
 		return true;
 	seen->error = slot->error;
-	if (step->code == WIRE_READ || step->code == WIRE_WRITE || (step->code == WIRE_SWAP_OUT && !seen->error)) {
+	if (!seen->error && request_elements(step)) {
 		seen->count = step->npages;
 		memcpy(elements, control->elements, step->npages * sizeof(*elements));
 	}
