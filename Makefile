@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# ARGS="..." is handed to the program behind run, test, test-fast, matrix and bench.
+# ARGS="..." is handed to the program behind run, test, test-fast, matrix, mutants and bench.
 
-.PHONY: help run test test-fast matrix lint bench setup doctor clean
+.PHONY: help run test test-fast matrix mutants lint bench setup doctor clean
 .DEFAULT_GOAL := help
+
+MUTANTS := tests/mutants/debian-6.12
 
 help:      ## list these targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -22,6 +24,11 @@ test-fast: ## run the tests that need no VM
 matrix:    ## run the tests that build kernels in other flavours, which takes up to an hour the first time
 	@vm-images/setup.sh dev
 	@.venv/bin/pytest -m matrix $(ARGS)
+
+mutants:   ## put each bug of tests/mutants/ into the kernel, and see who notices; ARGS=--resume goes on where it ended
+	@vm-images/setup.sh dev
+	@.venv/bin/hmm-harness mutate --kernel debian:6.12 --peer --json results/mutants --table $(MUTANTS)/README.md \
+		$(MUTANTS) $(ARGS)
 
 lint:      ## check style and types of the Python, style and annotations of the C
 	@vm-images/setup.sh dev

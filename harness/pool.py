@@ -117,11 +117,13 @@ def spread(
 class _Work:
     """Tasks, which workers take by the handful: fewer when few are left, so that all end at the same time.
 
-    Those that spoil their VM come last: nothing has to be run in a clean one after them.
+    Those that spoil their VM come last: nothing has to be run in a clean one after them. A worker that has no others
+    takes the rest in their order.
     """
 
     def __init__(self, tasks: Sequence[Task], workers: int) -> None:
-        self._left = deque(sorted(tasks, key=lambda task: (task.program.spoils, _light(task))))
+        heavy_first = workers > 1
+        self._left = deque(sorted(tasks, key=lambda task: (task.program.spoils, heavy_first and _light(task))))
         self._workers = workers
         self._taken = 0  # handfuls that are being worked on, and may come back
         self._changed = threading.Condition()

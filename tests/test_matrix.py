@@ -163,8 +163,11 @@ def test_vms_that_share_cpus_are_told_so(world: type[FakeLab], monkeypatch: pyte
 def test_heavy_programs_begin_first(world: type[FakeLab], monkeypatch: pytest.MonkeyPatch) -> None:
     heavy = parse("a: map x anon 9999 rw", file="heavy", name="heavy")
     monkeypatch.setattr(sys.modules[__name__], "PLAN", Plan([*PROGRAMS, heavy], PLAN.bindings))
+    _run(["k1"], vms=2)
+    assert "heavy" in [used[0] for used in world.used.values() if used]
+    world.used.clear()
     _run(["k1"], vms=1)
-    assert list(chain(*world.used.values())) == ["heavy", "one", "two", "three", "four"]
+    assert list(chain(*world.used.values())) == ["one", "two", "three", "four", "heavy"], "one VM gains nothing by it"
 
 
 @pytest.mark.parametrize("vms", [2, 3])

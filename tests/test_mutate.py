@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 
 from harness.compare import Verdict
+from harness.conformance import catalogue
 from harness.errors import BuildError, GuestError, UsageError
-from harness.mutate import Autopsy, Fate, autopsy, summary
+from harness.fates import PEER, PROGRAMS, Autopsy, Fate, Fates, Row, summary, table
+from harness.mutate import autopsy, suspects_first
 from harness.progress import Progress
 from harness.report.results import Result, Target
+from harness.run import Plan
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.mutant import Patch, Workshop, read_patch
+from harness.target.mutant import Patch, Workshop, read_patch, read_patches
 from harness.target.watchdog import Trouble, VMFailure
 
 _MAKEFILE = """\
@@ -123,6 +126,99 @@ def test_a_patch_has_a_title_and_files(tmp_path: Path) -> None:
     patch = read_patch(path)
     assert (patch.title, patch.files) == ("mm/hmm: count wrong", ["mm/hmm.c"])
     assert Patch("bare", _PATCH.partition("\n\n")[2]).title == "bare"
+
+
+def test_what_a_patch_says_of_itself() -> None:
+    head = "Breaks: RANGE-29 RANGE-30\nFunction: hmm_range_fault()\nEquivalent: it cannot be seen\n"
+    patch = Patch("told", _PATCH.replace("\n\n", f"\n{head}\n", 1))
+    assert (patch.title, patch.function) == ("mm/hmm: count wrong", "hmm_range_fault()")
+    assert patch.breaks == ["RANGE-29", "RANGE-30"]
+    assert patch.equivalent
+    bare = Patch("bare", _PATCH.replace("+TWO", "+Breaks: RANGE-29"))
+    assert (bare.breaks, bare.function, bare.equivalent) == ([], "", False)
+
+
+def test_a_directory_is_its_patches(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.patch").write_text(_PATCH)
+    (tmp_path / "README.md").write_text("none\n")
+    assert [patch.name for patch in read_patches([tmp_path, tmp_path / "b.patch"])] == ["a", "b", "b"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="has no patches"):
+        read_patches([tmp_path / "empty"])
+
+
+def test_what_a_patch_says_is_no_part_of_the_mutant(place: Path, tmp_path: Path) -> None:
+    shop = _workshop(place, tmp_path)
+    key = shop.key(Patch("one", _PATCH))
+    assert shop.key(Patch("two", f"Needs: more\n{_PATCH}")) == key
+    assert shop.key(Patch("one", _PATCH.replace("TWO", "2"))) != key
+
+
+def test_programs_of_what_is_broken_come_first() -> None:
+    plan = Plan(catalogue.select([]), ["interval"])
+    patch = Patch("stale", f"Breaks: RANGE-52\n{_PATCH}")
+    names = [program.name for program in suspects_first(patch, plan)]
+    assert names[0] == "request/stale"
+    assert names.index("snapshot/hole") < names.index("access/file")
+    assert sorted(names) == sorted(program.name for program in plan.programs)
+    assert [each.name for each in suspects_first(Patch("bare", _PATCH), plan)] == [
+        each.name for each in plan.programs
+    ]
+
+
+def _row(mutant: str, suite: str, fate: Fate, **more: str) -> Row:
+    values = {"program": "", "binding": "", "reason": "", "by": "all", "key": f"key of {mutant}"} | more
+    return Row(mutant=mutant, suite=suite, fate=fate, seconds=1.5, **values)
+
+
+def test_fates_are_kept_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "new/fates"
+    fates = Fates(path)
+    one, two = _row("a", PROGRAMS, Fate.KILLED, program="x", binding="interval"), _row("a", PEER, Fate.SURVIVED)
+    for row in (one, two):
+        fates.add(row)
+        assert path.read_text().count("\n") == 1 + (row is two)
+    with path.open("a") as file:
+        file.write('{"mutant": "b", "ke')  # killed in the middle of a line
+    again = Fates(path, resume=True)
+    assert again.get(one.key, PROGRAMS) == one
+    assert again.get(two.key, PEER) == two
+    assert again.get("key of b", PROGRAMS) is None
+    third = _row("b", PROGRAMS, Fate.SURVIVED)
+    again.add(third)
+    assert Fates(path, resume=True).get(third.key, PROGRAMS) == third
+    Fates(path)
+    assert path.read_text() == ""
+
+
+def test_fates_are_a_table() -> None:
+    def patch(name: str, more: str = "") -> Patch:
+        return Patch(name, f"Breaks: RANGE-29\nFunction: f()\n{more}{_PATCH}")
+
+    rows = [
+        (patch("hmm-1"), {
+            PROGRAMS: Autopsy(Fate.KILLED, "a/b", "interval", "stale"), PEER: Autopsy(Fate.KILLED, PEER),
+        }),
+        (patch("hmm-2"), {PROGRAMS: Autopsy(Fate.KILLED, "a/c", "mirror"), PEER: Autopsy(Fate.SURVIVED)}),
+        (patch("hmm-3", "Needs: a race\n"), {PROGRAMS: Autopsy(Fate.SURVIVED), PEER: Autopsy(Fate.SURVIVED)}),
+        (patch("hmm-4", "Equivalent: slower only\n"), {PROGRAMS: Autopsy(Fate.SURVIVED)}),
+        (patch("hmm-5"), {}),
+    ]  # fmt: skip
+    page = table("debian:6.12", rows, command="make mutants")
+    assert (
+        "| [hmm-1](hmm-1.patch) | `f()` | mm/hmm: count wrong | RANGE-29 | killed by a/b (interval) | killed |"
+        in page
+    )
+    assert "| 5 mutants | programs | hmm-tests |" in page
+    assert "| killed | 2 | 1 |" in page
+    assert "| survived | 1 | 2 |" in page
+    assert "| equivalent | 1 | 1 |" in page
+    assert "| 66 % | 33 % |" in page
+    assert "| RANGE-29 | equivalent |  |" in page
+    assert "- hmm-4: slower only" in page
+    assert "- hmm-3: a race" in page
+    assert page.count("## mm/hmm.c") == 1
 
 
 def _result(program: str, status: Verdict, reason: str = "") -> Result:

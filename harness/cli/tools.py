@@ -116,10 +116,16 @@ def add(commands: Commands) -> None:
         description="""\
             Applies each patch to the kernel's source, builds what changed, boots it, and runs programs until one
             turns red: that one has killed the mutant. The first time all of the kernel is compiled, from then on a
-            mutant takes seconds. Patches change .c files only.""",
+            mutant takes seconds. Patches change .c files only. A patch may say before its first line what it is:
+            `Subject:`, `Function:`, `Breaks:` with ids of clauses, whose programs run first, and `Equivalent:` with
+            the reason if nobody can tell the mutant from the kernel; that it survives is no failure then.""",
         examples=(
             ("mutate forget-write.patch", "is that bug found?"),
             ("mutate mutants/*.patch --program 'migrate/*' --peer", "many, by some programs, and by hmm-tests"),
+            (
+                "mutate --kernel debian:6.12 --peer --json fates --resume tests/mutants/debian-6.12",
+                "a suite, and on again after an interruption",
+            ),
         ),
         environment=CONFIGURED,
         files=(
@@ -127,7 +133,7 @@ def add(commands: Commands) -> None:
         ),
     )
     command.set_defaults(run_command=_mutate)
-    command.add_argument("patch", nargs="+", help="a file that `git diff` or `git format-patch` wrote")
+    command.add_argument("patch", nargs="+", help="a file that `git diff` or `git format-patch` wrote; a directory")
     add_kernel(command)
     programs = command.add_argument(
         "--program", action="append", default=[], metavar="PROGRAM", help="names or patterns (default: all)"
@@ -135,6 +141,9 @@ def add(commands: Commands) -> None:
     completed(programs, candidates.programs)
     command.add_argument("--peer", action="store_true", help="ask the kernel's own hmm-tests, too")
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
+    command.add_argument("--json", metavar="FILE", help="keep the fates as they come, an object a line")
+    command.add_argument("--table", metavar="FILE", help="write a page of them, Markdown")
+    command.add_argument("--resume", action="store_true", help="keep what the file of --json has of the same mutants")
 
     command = manual(
         commands,
@@ -237,16 +246,24 @@ def _mutate(options: argparse.Namespace, progress: Progress) -> int:
 
     from harness import mutate
     from harness.conformance import catalogue
+    from harness.errors import UsageError
     from harness.matrix import Resources
     from harness.run import Plan
-    from harness.target.mutant import read_patch
+    from harness.target.mutant import read_patches
 
+    if options.resume and not options.json:
+        raise UsageError("--resume has nothing to go on from", hint="--json FILE says where the fates are")
     return mutate.main(
         (options.kernel, options.flavour),
-        [read_patch(Path(name)) for name in options.patch],
+        read_patches([Path(name) for name in options.patch]),
         Plan(catalogue.select(options.program), BINDINGS, command=own_command()),
         Resources(open_cache(), progress, options.vms),
         peer=options.peer,
+        books=mutate.Books(
+            store=Path(options.json) if options.json else None,
+            table=Path(options.table) if options.table else None,
+            resume=options.resume,
+        ),
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -41,6 +41,38 @@ class Patch:
     def files(self) -> list[str]:
         """What it changes, relative to the top of the source."""
         return sorted(set(_TOUCHED.findall(self.text)))
+
+    def header(self, word: str) -> str:
+        """What a line `Word: ...` before the patch itself says, "" if there is none."""
+        head = re.split(r"^--- ", self.text, maxsplit=1, flags=re.MULTILINE)[0]
+        match = re.search(rf"^{word}: *(.+)$", head, re.MULTILINE | re.IGNORECASE)
+        return match[1].strip() if match else ""
+
+    @property
+    def breaks(self) -> list[str]:
+        """The ids of the clauses that it breaks, as its header `Breaks:` says."""
+        return self.header("breaks").split()
+
+    @property
+    def function(self) -> str:
+        """What it changes: its header `Function:`."""
+        return self.header("function")
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether nobody can tell it from the kernel without it; its header `Equivalent:` says why."""
+        return bool(self.header("equivalent"))
+
+
+def read_patches(paths: Sequence[Path]) -> list[Patch]:
+    """The patches in files, and in directories: their *.patch, by name. Raises what `read_patch` does."""
+    found: list[Patch] = []
+    for path in paths:
+        inside = sorted(path.glob("*.patch")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"{path} has no patches", hint="their names end with .patch")
+        found += map(read_patch, inside)
+    return found
 
 
 def read_patch(path: Path) -> Patch:
@@ -78,10 +110,14 @@ class Workshop:
         self._progress = progress
         self._restore()  # whoever was here before may have been killed
 
+    def key(self, patch: Patch) -> str:
+        """The key of the kernel with `patch`; what its header says is no part of that."""
+        return digest_of(self._kernel.key, patch.text[patch.text.find("\n--- ") + 1 :])
+
     @contextmanager
     def mutated(self, patch: Patch) -> Iterator[Kernel]:
         """The kernel with `patch`; it is gone on leaving. Raises `UsageError` if it does not apply, `BuildError`."""
-        key = digest_of(self._kernel.key, patch.text)
+        key = self.key(patch)
         log = self._cache.log(f"mutant-{key[:12]}")
         log.write_text("")
         try:
