@@ -178,14 +178,28 @@ def workshop(kernel: Kernel, *, cache: Cache, progress: Progress) -> Iterator[Wo
     tarball = debian.fetched(source, cache=cache, progress=progress)
     words = build.variables(kernel.flavour)
     with cache.workplace("mutant", kernel.key, progress=progress) as place:
-        complete = place / "complete"
-        if not complete.exists():
-            progress.say(f"mutants of {kernel.name} ({kernel.flavour}) need all of it compiled, once")
-            log = cache.log(f"mutant-{kernel.key[:12]}")
-            log.write_text("")
-            shutil.rmtree(place / "source", ignore_errors=True)
-            (place / "source/build").mkdir(parents=True)
-            with progress.step(f"building {kernel.name} ({kernel.flavour}) for mutants") as step:
-                build.build_in(place / "source", tarball, kernel.flavour, name=kernel.name, log=log, step=step)
-            complete.touch()
+        if not (place / "complete").exists():
+            _compile(kernel, place, tarball, words, cache=cache, progress=progress)
+            (place / "complete").touch()
         yield Workshop(kernel, place, words, cache=cache, progress=progress)
+
+
+def _compile(
+    kernel: Kernel, place: Path, tarball: Path, words: list[str], *, cache: Cache, progress: Progress
+) -> None:
+    """Compiles all of the kernel in `place`, or what is left of it since somebody who did was interrupted."""
+    progress.say(f"mutants of {kernel.name} ({kernel.flavour}) need all of it compiled, once")
+    log = cache.log(f"mutant-{kernel.key[:12]}")
+    log.write_text("")
+    source = place / "source"
+    configured = place / "configured"
+    with progress.step(f"building {kernel.name} ({kernel.flavour}) for mutants") as step:
+        if not configured.exists():
+            shutil.rmtree(source, ignore_errors=True)
+            (source / "build").mkdir(parents=True)
+            step.update("unpacking the source")
+            build.unpack(tarball, source, log=log)
+            asked = build.options(kernel.flavour)
+            build.configure(source, source / "build", asked, name=kernel.name, log=log, step=step)
+            configured.touch()
+        build.compile_all(source, source / "build", words, log=log, step=step)
