@@ -147,8 +147,12 @@ def table(kernel: str, told: Iterable[tuple[Patch, Told]], *, command: str) -> s
                 _cell(patch, fates.get(PROGRAMS)), _cell(patch, fates.get(PEER)),
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
-    for title, word in (("Equivalent", "equivalent"), ("What it would take to kill more", "needs")):
-        remarks = [(patch.name, said) for patch, _ in rows if (said := patch.header(word))]
+    survived = [patch for patch, fates in rows if PROGRAMS in fates and fates[PROGRAMS].fate is Fate.SURVIVED]
+    for title, word, mine in (
+        ("Equivalent", "equivalent", [patch for patch, _ in rows]),
+        (f"What it would take for the {PROGRAMS} to kill more", "needs", survived),
+    ):
+        remarks = [(patch.name, said) for patch in mine if (said := patch.header(word))]
         if remarks:
             lines += ["", f"## {title}", "", *(f"- {name}: {said}" for name, said in remarks)]
     return "\n".join(lines) + "\n"

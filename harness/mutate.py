@@ -78,7 +78,7 @@ def main(
     told: dict[str, dict[str, Autopsy]] = {patch.name: {} for patch in patches}
     with workshop(machine.kernel, cache=resources.cache, progress=resources.progress) as shop:
         suites = [PROGRAMS, PEER] if peer else [PROGRAMS]
-        known = {patch.name: _known(fates, shop.key(patch), plan) for patch in patches}
+        known = {patch.name: fates_that_hold(fates, shop.key(patch), plan) for patch in patches}
         if any(suite not in known[patch.name] for patch in patches for suite in suites):
             _require_green(plan, machine, resources)
         missing = peer and any(PEER not in known[patch.name] for patch in patches)
@@ -108,15 +108,15 @@ def _verdict(patches: Sequence[Patch], told: dict[str, dict[str, Autopsy]], suit
     return ExitCode.FAIL if survived else ExitCode.PASS
 
 
-def _known(fates: Fates, key: str, plan: Plan) -> dict[str, Row]:
+def fates_that_hold(fates: Fates, key: str, plan: Plan) -> dict[str, Row]:
     """By suite, what was found of a mutant and holds still: our driver is taken to do what it did."""
     known = {suite: row for suite in (PROGRAMS, PEER) if (row := fates.get(key, suite)) is not None}
-    if PROGRAMS in known and known[PROGRAMS].by != _by(plan, known[PROGRAMS].autopsy):
+    if PROGRAMS in known and known[PROGRAMS].by != programs_digest(plan, known[PROGRAMS].autopsy):
         del known[PROGRAMS]
     return known
 
 
-def _by(plan: Plan, found: Autopsy) -> str:
+def programs_digest(plan: Plan, found: Autopsy) -> str:
     """A digest of the programs by which a fate is known."""
     texts = [render(each) for each in plan.programs if not found.program or each.name == found.program]
     return digest_of(*texts, *plan.bindings)[:16]
@@ -131,7 +131,7 @@ def _fates_of(patch: Patch, shop: Workshop, bench: _Bench, known: dict[str, Row]
     key = shop.key(patch)
 
     def row(suite: str, found: Autopsy, begun: float) -> Row:
-        by = _by(bench.plan, found) if suite == PROGRAMS else ""
+        by = programs_digest(bench.plan, found) if suite == PROGRAMS else ""
         seconds = round(time.monotonic() - begun, 1)
         return Row(
             patch.name, key, suite, found.fate, found.program, found.binding, found.reason, by=by, seconds=seconds

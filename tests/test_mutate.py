@@ -5,24 +5,29 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness import mutate
 from harness.compare import Verdict
 from harness.conformance import catalogue
-from harness.errors import BuildError, GuestError, UsageError
+from harness.errors import BuildError, ExitCode, GuestError, UsageError
 from harness.fates import PEER, PROGRAMS, Autopsy, Fate, Fates, Row, summary, table
-from harness.mutate import autopsy, suspects_first
+from harness.matrix import Resources
+from harness.mutate import Books, autopsy, fates_that_hold, programs_digest, suspects_first
 from harness.progress import Progress
 from harness.report.results import Result, Target
 from harness.run import Plan
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.mutant import Patch, Workshop, read_patch, read_patches
+from harness.target.upstream import Totals
+from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
 
 _MAKEFILE = """\
@@ -192,6 +197,76 @@ def test_fates_are_kept_as_they_come(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
+def test_a_fate_holds_as_long_as_the_programs_that_told_it(tmp_path: Path) -> None:
+    """Who was killed stays so whatever programs come; who survived is shown to all when there are others."""
+    few, more = (Plan(catalogue.select(names), ["interval"]) for names in (["request/*"], ["request/*", "access/*"]))
+    fates = Fates(tmp_path / "fates")
+    killed, survived = Autopsy(Fate.KILLED, "request/stale", "interval"), Autopsy(Fate.SURVIVED)
+    for mutant, found in (("a", killed), ("b", survived)):
+        by = programs_digest(few, found)
+        fates.add(_row(mutant, PROGRAMS, found.fate, program=found.program, by=by, key=mutant))
+        fates.add(_row(mutant, PEER, Fate.SURVIVED, key=mutant))
+    assert set(fates_that_hold(fates, "a", more)) == {PROGRAMS, PEER}
+    assert set(fates_that_hold(fates, "b", few)) == {PROGRAMS, PEER}
+    assert set(fates_that_hold(fates, "b", more)) == {PEER}
+    assert set(fates_that_hold(fates, "a", Plan(catalogue.select(["access/*"]), ["interval"]))) == {PEER}
+    assert fates_that_hold(fates, "another", few) == {}
+
+
+@pytest.fixture
+def shown(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `main` runs, in order: a kernel whose image says TWO makes a/b red, and one that says 2 hmm-tests."""
+    seen: list[str] = []
+
+    def run_machine(_plan: Plan, machine: Machine, _resources: Resources) -> Generator[Any, None, None]:
+        said = machine.kernel.image.read_text() if machine.kernel.image.exists() else ""
+        seen.append(f"programs {machine.kernel.origin.removeprefix(', ') or 'healthy'}")
+        yield _result("a/b", Verdict.FAIL if "TWO" in said else Verdict.PASS, "stale")
+
+    def peer(machine: Machine, _resources: Resources, _timeout: float) -> Any:
+        said = machine.kernel.image.read_text() if machine.kernel.image.exists() else ""
+        seen.append(f"hmm-tests {machine.kernel.origin.removeprefix(', ') or 'healthy'}")
+        return mutate._Health(Totals(9, int("\n2\n" in said), 0), frozenset(), 1.0)
+
+    @contextmanager
+    def workshop(*_args: Any, **_more: Any) -> Iterator[Workshop]:
+        yield _workshop(place, tmp_path)
+
+    machine = Machine(_kernel(place), None, None)  # type: ignore[arg-type]
+    for name, value in (("run_machine", run_machine), ("_peer", peer), ("workshop", workshop)):
+        monkeypatch.setattr(mutate, name, value)
+    monkeypatch.setattr(mutate, "prepare", lambda *_args, **_more: machine)
+    return seen
+
+
+def test_a_suite_goes_on_where_it_ended(shown: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = Patch("one", _PATCH), Patch("two", _PATCH.replace("TWO", "2"))
+    plan = Plan(catalogue.select(["request/stale"]), ["interval"])
+    books = Books(tmp_path / "fates", tmp_path / "table.md", resume=True)
+    resources = Resources(Cache(tmp_path / "cache"), Progress(io.StringIO()))
+
+    def run(patches: list[Patch], *, peer: bool) -> int:
+        shown.clear()
+        return mutate.main(("debian:6.1", "plain"), patches, plan, resources, peer=peer, books=books)
+
+    assert run([one], peer=False) == ExitCode.PASS
+    assert shown == ["programs healthy", "programs one"]
+    assert run([one, two], peer=True) == ExitCode.FAIL
+    assert shown == [
+        "programs healthy", "hmm-tests healthy", "hmm-tests one", "programs two",
+        "hmm-tests two",
+    ]  # fmt: skip
+    out = capsys.readouterr().out
+    assert "killed by a/b (interval): stale" in out
+    assert "programs: 1 killed, 1 survived\nhmm-tests: 1 killed, 1 survived\n" in out
+    page = (tmp_path / "table.md").read_text()
+    assert run([one, two], peer=True) == ExitCode.FAIL
+    assert shown == [], "everything is known"
+    assert (tmp_path / "table.md").read_text() == page
+    assert "| killed by a/b (interval) | survived |" in page
+    assert "| survived | killed |" in page
+
+
 def test_fates_are_a_table() -> None:
     def patch(name: str, more: str = "") -> Patch:
         return Patch(name, f"Breaks: RANGE-29\nFunction: f()\n{more}{_PATCH}")
@@ -200,7 +275,9 @@ def test_fates_are_a_table() -> None:
         (patch("hmm-1"), {
             PROGRAMS: Autopsy(Fate.KILLED, "a/b", "interval", "stale"), PEER: Autopsy(Fate.KILLED, PEER),
         }),
-        (patch("hmm-2"), {PROGRAMS: Autopsy(Fate.KILLED, "a/c", "mirror"), PEER: Autopsy(Fate.SURVIVED)}),
+        (patch("hmm-2", "Needs: nothing\n"), {
+            PROGRAMS: Autopsy(Fate.KILLED, "a/c", "mirror"), PEER: Autopsy(Fate.SURVIVED),
+        }),
         (patch("hmm-3", "Needs: a race\n"), {PROGRAMS: Autopsy(Fate.SURVIVED), PEER: Autopsy(Fate.SURVIVED)}),
         (patch("hmm-4", "Equivalent: slower only\n"), {PROGRAMS: Autopsy(Fate.SURVIVED)}),
         (patch("hmm-5"), {}),
@@ -218,6 +295,7 @@ def test_fates_are_a_table() -> None:
     assert "| RANGE-29 | equivalent |  |" in page
     assert "- hmm-4: slower only" in page
     assert "- hmm-3: a race" in page
+    assert "- hmm-2" not in page
     assert page.count("## mm/hmm.c") == 1
 
 
