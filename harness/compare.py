@@ -167,11 +167,12 @@ def _judge(step: Operation, expectation: Expectation, observation: Observation) 
         if name is not None:
             deviations.append(name)
             continue
-        details.append(f"{_place(step, index)}: saw {show_element(element)}, allowed is {allowed_here}")
+        details.append(f"{place(step, index)}: saw {show_element(element)}, allowed is {allowed_here}")
     return details, deviations
 
 
-def _place(step: Operation, index: int) -> str:
+def place(step: Operation, index: int) -> str:
+    """What element `index` of what `step` shows is about: a page, or the name of a number."""
     if isinstance(step, SequenceNumber):
         return SEQUENCE[index]
     span = span_of(step)

@@ -362,7 +362,7 @@ def _run_one(
         return result(Comparison(Verdict.ERROR, reason), (), 0.0)
     if execution.earlier and isinstance(lab.memo, _Seen):
         raise _LateWordsError(lab.memo.last, execution.earlier)
-    comparison = _judge(program, rules, execution, plan.notice)
+    comparison = judge(program, rules, execution, plan.notice)
     tables: list[PageTables] = []
     remark = ""
     own: list[Crash] = []
@@ -383,7 +383,7 @@ def _run_one(
     return _with_leaks(done, own) if own else done
 
 
-def _judge(program: Program, rules: Rules, execution: Execution, notice: Notice | None) -> Comparison:
+def judge(program: Program, rules: Rules, execution: Execution, notice: Notice | None = None) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
     comparison = compare(program, rules, execution.observations, notice)
     if execution.crashes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
-from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from harness.target.cache import Cache
@@ -86,6 +86,35 @@ def add_kernel(command: argparse.ArgumentParser, *others: str) -> None:
     flavour = command.add_argument("--flavour", help=f"its configuration (default: {DEFAULT_FLAVOUR})")
     completed(flavour, candidates.flavours)
     command.set_defaults(one_kernel=("kernel", "flavour", *others))  # main() fills in what is set elsewhere
+
+
+def add_wrong(command: argparse.ArgumentParser, remark: str = "") -> None:
+    """--wrong of a command that runs programs; `remark` ends its help."""
+    from harness.cli import candidates
+
+    wrong = command.add_argument(
+        "--wrong", type=words, metavar="NAME,...", help=f"switch on deliberate mistakes of our driver{remark}"
+    )
+    completed(wrong, candidates.mistakes)
+
+
+def add_timeout(command: argparse.ArgumentParser) -> None:
+    """--timeout of a command that runs programs."""
+    command.add_argument("--timeout", type=seconds, help=f"seconds for one program (default: {DEFAULT_TIMEOUT:g})")
+
+
+def check_mistakes(names: Sequence[str]) -> None:
+    """Raises `UsageError` if our driver knows no such mistake.
+
+    The module in the VM has the last word; that is half a minute later where it has to be built.
+    """
+    from harness.cli import candidates
+    from harness.errors import UsageError
+
+    known = candidates.mistakes("")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
 
 
 def add_gdb(command: argparse.ArgumentParser) -> None:

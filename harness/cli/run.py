@@ -17,12 +17,14 @@ from harness.cli.options import (
     BINDINGS,
     CONFIGURED,
     add_gdb,
+    add_timeout,
+    add_wrong,
+    check_mistakes,
     completed,
     manual,
     number,
     open_cache,
     own_command,
-    seconds,
     words,
 )
 from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
@@ -100,15 +102,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
     )
-    wrong = command.add_argument(
-        "--wrong",
-        type=words,
-        metavar="NAME,...",
-        help="switch on deliberate mistakes of our driver (default binding then: interval)",
-    )
-    completed(wrong, candidates.mistakes)
+    add_wrong(command, " (default binding then: interval)")
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
-    command.add_argument("--timeout", type=seconds, help=f"seconds for one program (default: {DEFAULT_TIMEOUT:g})")
+    add_timeout(command)
     command.add_argument("--no-restore", action="store_true", default=None, help="boot each VM, restore none")
     command.add_argument(
         "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
@@ -308,10 +304,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
             "test_hmm is the kernel's own and makes no deliberate mistakes",
             hint="--wrong goes with --binding interval",
         )
-    known = candidates.mistakes("")
-    for name in wrong:  # the module in the VM has the last word; that is half a minute later where it has to be built
-        if name not in known:
-            raise UsageError(f"the driver knows no mistake {name!r}", hint=f"one of: {', '.join(known)}")
+    check_mistakes(wrong)
     kernels = tuple(
         product(
             dict.fromkeys(options.kernel or [DEFAULT_KERNEL]), dict.fromkeys(options.flavour or [DEFAULT_FLAVOUR])

@@ -18,6 +18,7 @@ from harness.program.operations import (
     Advice,
     Advise,
     Answer,
+    Asked,
     Backing,
     Bind,
     Call,
@@ -36,20 +37,28 @@ from harness.program.operations import (
     Fault,
     Fork,
     Held,
+    Length,
     Lookup,
+    Manner,
     Map,
+    Miswatch,
     Move,
     Operation,
     Owner,
     Pagemap,
+    Passes,
+    Pattern,
     Pin,
+    Poison,
     Prot,
     Protect,
     Read,
     Reap,
     Refuse,
     Remap,
+    Request,
     Returns,
+    SequenceNumber,
     Snapshot,
     Sources,
     SwapOut,
@@ -62,6 +71,8 @@ from harness.program.operations import (
     Unmap,
     Unpin,
     Usage,
+    Watch,
+    Watched,
     Write,
 )
 from harness.program.operations import Span as Pages
@@ -254,6 +265,11 @@ class Subject(_Actor):
         __tracebackhide__ = True
         return self._add(Pagemap(self.name, _pages(where)))
 
+    def poison(self, where: Where) -> Step:
+        """The memory behind the pages fails; they are written first."""
+        __tracebackhide__ = True
+        return self._add(Poison(self.name, _pages(where)))
+
     def pin(self, where: Where) -> Step:
         """Pins the pages for writing, for long, as for RDMA."""
         __tracebackhide__ = True
@@ -302,6 +318,44 @@ class Device(_Actor):
         """hmm_range_fault() with a request; the result is entered into the device's page table."""
         __tracebackhide__ = True
         return self._add(Fault(self.name, _pages(where), _word(Access, access)))
+
+    def request(
+        self,
+        where: Where,
+        *,
+        default: str = Asked.NONE,
+        mask: str = Asked.NONE,
+        pattern: str = ".",
+        owner: str = Owner.OWN,
+        manner: str = Manner.FRESH,
+    ) -> Step:
+        """One hmm_range_fault() with every choice that it leaves to a driver; `pattern`: `.`, `f`, `w`, `b`."""
+        __tracebackhide__ = True
+        if not pattern or len(Pattern(pattern).asked) != len(pattern):
+            hint = "`f` fault, `w` write, `b` both, `.` none"
+            raise _mistake(f"{pattern!r} does not say what is asked of each page", hint)
+        asked = (_word(Asked, default), _word(Asked, mask), Pattern(pattern))
+        return self._add(Request(self.name, _pages(where), *asked, _word(Owner, owner), _word(Manner, manner)))
+
+    def watch(self, where: Where, passes: str = Passes.ONE) -> Step:
+        """One more interval notifier, over these pages, until the device is unbound."""
+        __tracebackhide__ = True
+        return self._add(Watch(self.name, _pages(where), _word(Passes, passes)))
+
+    def watched(self, where: Where) -> Step:
+        """Shows of which pages the watch of exactly these was told since the last look, or since it began."""
+        __tracebackhide__ = True
+        return self._add(Watched(self.name, _pages(where)))
+
+    def miswatch(self, where: Where, length: str) -> Step:
+        """What the kernel says to an interval notifier that starts there, but is `empty` or `endless`."""
+        __tracebackhide__ = True
+        return self._add(Miswatch(self.name, _pages(where), _word(Length, length)))
+
+    def sequence(self, where: Where) -> Step:
+        """Shows the sequence number of the watch of exactly these pages, and what is said of the one before."""
+        __tracebackhide__ = True
+        return self._add(SequenceNumber(self.name, _pages(where)))
 
     def read(self, where: Where) -> Step:
         """Loads the pages through the device's own page table; shows each page's token."""
