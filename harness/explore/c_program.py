@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from harness.compare import Verdict, show_error
@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.explore.c_checks import check, settled, short_names
 from harness.explore.c_steps import LEFT_OUT, TRANSLATIONS, CCall, Names, huge_pages, performer, sizes
 from harness.explore.witness import Witness
-from harness.model.allowed import Tokens
+from harness.model.allowed import Entries, Tokens
 from harness.program.observations import Mark, Signal, Status
 from harness.program.operations import (
     COHERENT,
@@ -174,11 +174,12 @@ class _Composer:
         return ["int main(void)", "{", *self._declarations(steps), "", *self._begin(), *steps, "}"]
 
     def _declarations(self, steps: Sequence[str]) -> list[str]:
-        text = "\n".join(steps)
+        code = re.sub(r'"(\\.|[^"\\])*"', "", "\n".join(steps))
+        used = set(re.findall(r"\w+", code))
         lines = [
             f"\tchar *const {name} = (char *){self.program.regions[region].address:#x};"
             for region, name in self.names.regions.items()
-            if re.search(rf"\b{name}\b", text)
+            if name in used
         ]
         for device in DEVICES:
             capabilities = self._capabilities(device)
@@ -189,8 +190,8 @@ class _Composer:
             lines += _wrapped(f'int {device} = open_device("{node}", {capabilities});', 1)
         if self.judges and not self.apart:
             lines.append("\tint found = 0;")
-        lines += ["\tint error;"] if re.search(r"\berror\b", text) else []
-        lines += ["\t__u64 i;"] if re.search(r"\bi\b", text) else []
+        lines += ["\tint error;"] if "error" in used else []
+        lines += ["\t__u64 i;"] if "i" in used else []
         return lines
 
     def _capabilities(self, device: str) -> str | None:
@@ -203,8 +204,10 @@ class _Composer:
         return " | ".join(f"HMM_HARNESS_CAP_{name}" for name in names) or "0"
 
     def _begin(self) -> list[str]:
-        self.needs.add("one-cpu")
-        lines = ["setbuf(stdout, NULL);", "stay_on_one_cpu();"]
+        lines = ["setbuf(stdout, NULL);"]
+        if any(isinstance(step, DeviceOperation) for step in self.steps):
+            self.needs.add("one-cpu")
+            lines.append("stay_on_one_cpu();")
         if self._caught and self.needs & {"store-caught", "load-caught", "poison-caught"}:
             lines += ["signal(SIGSEGV, on_fault);", "signal(SIGBUS, on_fault);"]
         huge = huge_pages(self.steps)
@@ -241,7 +244,8 @@ class _Composer:
             lines = [*(f"{line};" for line in call.before), *self._done(number, step, call)]
         if not self.apart:
             return [f'\tputs("{label}");', *_indented(lines, 1)]
-        who = self.names.processes.get(performer(step), "DRIVER")
+        subject = performer(step)
+        who = "DRIVER" if subject is None else self.names.processes[subject]
         condition = f'\tif (step({who}, "{label}"))'
         after = [f"\t{line}" for line in call.after]
         if len(lines) == 1:
@@ -253,7 +257,7 @@ class _Composer:
             raise UsageError(f"`{step.verb}` cannot be said in C yet", hint="--format pytest, or --format hmm")
         return TRANSLATIONS[type(step)](step, self.names, number)
 
-    @property
+    @cached_property
     def _caught(self) -> bool:
         """Whether accesses have to outlive the signals that they raise."""
         witness = self.witness
@@ -273,7 +277,7 @@ class _Composer:
             return f"{piece}-caught"
         return f"{piece}-checked" if piece == self._checked else piece
 
-    @property
+    @cached_property
     def _checked(self) -> str | None:
         """The operation of which it was seen that the kernel's own words do not fit together, if there was one."""
         seen = self.witness.observation
@@ -361,15 +365,15 @@ class _Composer:
             for title in witness.titles[1:]:
                 say(f"    and then {title}")
         lines += ["", *self._listing(), *self._glossary(), ""]
-        build = "gcc -Wall -Wextra -I kmod/include/uapi -o reproducer reproducer.c"
-        lines.append(f"To compile: {build}    (hmm_harness.h is there)")
-        nodes = f"{_NODES[self.binding]}*"
-        say(f"To run: ./reproducer, as root, where the module hmm_harness is loaded: it needs {nodes}.")
+        lines.append("To compile, where hmm-harness is:")
+        lines.append("    gcc -Wall -Wextra -I kmod/include/uapi -o reproducer reproducer.c")
+        say(f"To run, as root, where its module hmm_harness is loaded ({_NODES[self.binding]}*): ./reproducer")
         if witness.scene is not None and witness.scene.wrong:
-            say("The driver's mistakes: " + _switch(witness.scene.wrong))
+            lines.append("Before that, the driver is to be made wrong; no name makes it right again:")
+            lines.append(f"    {_switch(witness.scene.wrong)}")
         say(self._statuses())
         if witness.replay:
-            lines.append(f"The same by the harness: {witness.replay}")
+            lines += ["The same by the harness:", f"    {witness.replay}"]
         return "\n".join(["/*", *(f" * {_harmless(line)}".rstrip() for line in lines), " */"])
 
     def _statuses(self) -> str:
@@ -398,9 +402,10 @@ class _Composer:
         """What words of the report mean."""
         text = " ".join((self.witness.reason, *self.witness.details))
         known = [f"{word}: {meaning}" for word, meaning in _WORDS.items() if re.search(rf"\b{word}\b", text)]
-        if re.search(r"\b(saw|is|or) (-|r|rw)\b(?! \w*token)", text) or "allowed is -" in text:
+        expectation = self.witness.expectation
+        if expectation is not None and any(isinstance(each, Entries) for each in expectation.elements):
             known.insert(0, "-: no entry; r, rw: an entry for reading, for reading and writing")
-        return ["", *(f"{line[0].upper()}{line[1:]}" if line[0] != "-" else line for line in known)] if known else []
+        return ["", *known] if known else []
 
 
 def _switch(wrong: Sequence[str]) -> str:

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.compare import Comparison, Verdict, obstacle
+from harness.compare import Comparison, Verdict, obstacle, place, show_error
 from harness.errors import HarnessError, UsageError
-from harness.model.allowed import Expectation
+from harness.model.allowed import Expectation, show_element
 from harness.model.rules import Rules, rules_for
 from harness.model.world import World
 from harness.program.observations import Observation, Status
-from harness.program.operations import Events
+from harness.program.operations import Events, Operation
 from harness.program.program import Program
 from harness.run import Plan, judge, replay_command, reports_of, survey, verdict_of
 from harness.target.crashes import crashes
@@ -32,7 +32,7 @@ class Scene:
 
     def __str__(self) -> str:
         wrong = f", with a driver that is wrong on purpose: {', '.join(self.wrong)}" if self.wrong else ""
-        return f"{self.kernel} ({self.flavour}), Linux {self.release}, {self.binding}{wrong}"
+        return f"{self.kernel} ({self.flavour}), Linux {self.release}, binding {self.binding}{wrong}"
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def witness_of(
         if number == known.step and comparison.divergence is not None:
             break
         if not isinstance(step, Events):
-            if comparison.verdict is Verdict.DEVIATION and _deviates(expectation, seen):
-                known = replace(known, step=number, strict=True)
+            if comparison.verdict is Verdict.DEVIATION and _deviates(step, expectation, seen):
+                known = replace(known, step=number, strict=True, details=_details(step, expectation, seen))
                 break
             if comparison.verdict is Verdict.PASS and seen.elements:
                 known = replace(known, step=number)
@@ -151,8 +151,18 @@ def look(program: Program, plan: Plan, lab: Lab) -> Witness:
     )
 
 
-def _deviates(expectation: Expectation, seen: Observation) -> bool:
-    """Whether what was seen is allowed only as a known deviation."""
-    return seen.error not in expectation.errors or not all(
-        allowed.admits(element) for allowed, element in zip(expectation.elements, seen.elements, strict=False)
+def _details(step: Operation, expectation: Expectation, seen: Observation) -> tuple[str, ...]:
+    """What of `seen` is allowed only as a known deviation, in the words of harness/compare.py."""
+    if seen.error not in expectation.errors:
+        allowed = " or ".join(show_error(error) for error in sorted(expectation.errors))
+        return (f"saw {show_error(seen.error)}, allowed is {allowed}",)
+    return tuple(
+        f"{place(step, index)}: saw {show_element(element)}, allowed is {allowed_here}"
+        for index, (allowed_here, element) in enumerate(zip(expectation.elements, seen.elements, strict=False))
+        if not allowed_here.admits(element)
     )
+
+
+def _deviates(step: Operation, expectation: Expectation, seen: Observation) -> bool:
+    """Whether what was seen is allowed only as a known deviation."""
+    return bool(_details(step, expectation, seen))
