@@ -26,6 +26,7 @@ from harness.program.operations import (
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Usage,
     span_of,
 )
 
@@ -33,6 +34,7 @@ from harness.program.operations import (
 _FOLLOWED = (
     ToDevice, ToDeviceShort, ToSystem, Move, Exclusive, Evict, EvictBy, Snapshot, Read, DeviceRead,
 )  # fmt: skip
+_FREED, _FAULTS = 2, 3  # of what a `Usage` shows
 _ORDER = "ORDER9"  # of a huge page
 _SHORT = {_ORDER: "9 << HMM_HARNESS_PAGE_ORDER_SHIFT"} | {
     mark.name: f"HMM_HARNESS_PAGE_{mark.name}" for mark in Mark if mark.name
@@ -47,10 +49,9 @@ class Check:
     needs: frozenset[str]
 
 
-def check(step: Operation, call: CCall, witness: Witness, *, found: str) -> Check:
-    """Carries out `step` by `call`, and sets `found` if what it shows is not allowed."""
-    assert witness.expectation is not None
-    return _Checker(step, call, witness, found).check()
+def check(step: Operation, call: CCall, witness: Witness, *, earlier: Sequence[Operation], found: str) -> Check:
+    """Carries out `step` by `call` after `earlier` ones, and sets `found` if it shows what it must not."""
+    return _Checker(step, call, witness, earlier, found).check()
 
 
 def settled(step: Operation, expectation: Expectation, observation: Observation) -> list[str]:
@@ -113,11 +114,14 @@ class _Run:
 
 
 class _Checker:
-    def __init__(self, step: Operation, call: CCall, witness: Witness, found: str) -> None:
+    def __init__(
+        self, step: Operation, call: CCall, witness: Witness, earlier: Sequence[Operation], found: str
+    ) -> None:
         assert witness.expectation is not None
         self._step = step
         self._call = call
         self._witness = witness
+        self._earlier = earlier
         self._expectation = witness.expectation
         self._found = found
         self._needs: set[str] = set()
@@ -224,6 +228,14 @@ class _Checker:
                 known = () if self._witness.strict else tuple(shape for _, shape in deviating)
                 differs = dict.fromkeys(text for shape in (*shapes, *known) for text in _differs(shape, seen))
                 return " && ".join(differs), str(run.allowed), []
+            case Count() if isinstance(self._step, Usage) and run.start == _FREED:
+                return f"{seen} != seen[1] - seen[0]", "%llu", ["seen[1] - seen[0]"]
+            case Count(low=low) if isinstance(self._step, Usage) and run.start == _FAULTS:
+                before = self._faults_before()
+                if not before:
+                    return f"{seen} < {number(low)}" if low else None, f"{low} or more", []
+                least = f"seen[6] + {low - before}"
+                return f"{seen} < {least}", "%llu or more", [least]
             case Count(low=low, high=high, deviating=down):
                 low = low if down is None or self._witness.strict else down[0]
                 if low == high:
@@ -237,6 +249,16 @@ class _Checker:
                     return even, str(run.allowed), []
                 words = "an odd number after %llu" if grown else "%llu"
                 return (f"{even} || {seen} <= seen[4]" if grown else f"{seen} != seen[4]"), words, ["seen[4]"]
+
+    def _faults_before(self) -> int:
+        """How many CPU faults the device had told of at its last look; the number grows from boot on."""
+        seen_before = self._witness.observations[: len(self._earlier)]
+        for step, seen in reversed(list(zip(self._earlier, seen_before, strict=True))):
+            if isinstance(step, Usage) and step.actor == self._step.actor and seen.elements:
+                faults = seen.elements[_FAULTS]
+                assert isinstance(faults, int)
+                return faults
+        return 0
 
     def _tokens(self, run: _Run, values: frozenset[Token], seen: str) -> tuple[str, str, list[str]]:
         conditions, words, arguments = [], [], []

@@ -149,7 +149,7 @@ class _Composer:
     def _fill(self, text: str) -> str:
         seen, data = sizes(self.steps)
         if self.leaks:
-            seen = max(seen, 6)
+            seen = max(seen, 7)
         diverging = None if self.witness.step is None else self.steps[-1]
         private = diverging is not None and diverging.actor not in COHERENT
         marks = [f"MARK({mark.name})," for mark in Mark]
@@ -307,7 +307,9 @@ class _Composer:
     def _check(self, step: Operation, call: CCall) -> list[str]:
         """The step in question."""
         assert self.witness.expectation is not None
-        checked = check(step, call, self.witness, found="turn.found" if self.apart else "found")
+        checked = check(
+            step, call, self.witness, earlier=self.steps[:-1], found="turn.found" if self.apart else "found"
+        )
         self.needs |= {self._variant(name) for name in checked.needs}
         self.checks += checked.lines
         self.judges = True

@@ -154,7 +154,7 @@ def sizes(steps: Sequence[Operation]) -> tuple[int, int]:
     spans = [(step, span) for step in steps if (span := span_of(step)) is not None]
     seen = max((span.count for _, span in spans), default=1)
     data = max((span.count for step, span in spans if isinstance(step, DeviceRead | DeviceWrite)), default=1)
-    for kind, numbers in ((Evict | EvictBy, 2), (SequenceNumber, 5), (Usage, 6)):
+    for kind, numbers in ((Evict | EvictBy, 2), (SequenceNumber, 5), (Usage, 7)):
         if any(isinstance(step, kind) for step in steps):
             seen = max(seen, numbers)
     return seen, data
