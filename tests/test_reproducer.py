@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from harness.cli import main
 from harness.compare import Verdict, compare, obstacle
 from harness.conformance import catalogue
-from harness.errors import UsageError
+from harness.errors import ExitCode, UsageError
 from harness.explore.c_program import c_program, pieces
 from harness.explore.c_steps import LEFT_OUT, TRANSLATIONS
 from harness.explore.pytest_file import pytest_file
@@ -331,3 +332,28 @@ def test_the_program_itself_is_the_same_program() -> None:
     assert parse(text, file="x", name=program.name) == program
     assert text.startswith(render(program))
     assert "# FAIL on debian:6.1 (plain), Linux 6.1.192, binding interval: step 2: no\n# hmm-harness run x\n" in text
+
+
+def test_the_command_writes_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "bug.c"
+    assert main(["reproduce", "invalidate/dontneed", "--no-run", "--apart", "--output", str(output)]) == ExitCode.PASS
+    assert "fork_as(A)" in output.read_text()
+    _compile(tmp_path, [output.read_text()])
+    assert main(["reproduce", "invalidate/dontneed", "--no-run", "--format", "hmm"]) == ExitCode.PASS
+    assert "d0: read buf\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["invalidate/dontneed", "--binding", "test_hmm"], "for our own module, not for test_hmm"),
+        (["invalidate", "--no-run"], "names "),
+        (["invalidate/dontneed", "--wrong", "nosuch"], "no mistake 'nosuch'"),
+        (["invalidate/dontneed", "--no-run", "--apart", "--format", "hmm"], "--apart is for C programs"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *words]) == ExitCode.USAGE
+    assert said in capsys.readouterr().err
