@@ -165,7 +165,7 @@ def test_the_comment_says_all_that_is_known() -> None:
         "buf[0]: saw rw STALE, allowed is -",
         "STALE: a device's entry that contradicts the CPU's page table",
         "gcc -Wall -Wextra",
-        "echo skip-invalidate > /sys/module/hmm_harness/parameters/wrong_names",
+        "echo skip-invalidate > /sys/module/hmm_harness/parameters/wrong",
         "hmm-harness run it",
     ):
         assert words in comment, comment

@@ -411,7 +411,7 @@ class _Composer:
 
 
 def _switch(wrong: Sequence[str]) -> str:
-    return f"echo {','.join(wrong)} > /sys/module/hmm_harness/parameters/wrong_names"
+    return f"echo {','.join(wrong)} > /sys/module/hmm_harness/parameters/wrong"
 
 
 def _indented(lines: Sequence[str], depth: int) -> list[str]:
@@ -425,8 +425,11 @@ def _wrapped(line: str, depth: int) -> list[str]:
     lines, indent = [], depth
     while len(line) + 8 * indent > _WIDTH:
         room = _WIDTH - 8 * indent
-        places = [found.end() for found in re.finditer(r", | \|\| | && | \| ", line) if found.end() <= room + 1]
-        places = [place for place in places if not _inside_text(line, place)]
+        for between in (r" && ", r", | \|\| | \| "):  # not within a condition where it can be helped
+            places = [found.end() for found in re.finditer(between, line) if found.end() <= room + 1]
+            places = [place for place in places if not _inside_text(line, place)]
+            if places:
+                break
         if not places:
             break
         lines.append("\t" * indent + line[: places[-1]].rstrip())

@@ -137,9 +137,9 @@ def look(program: Program, plan: Plan, lab: Lab) -> Witness:
             raise
         titles = tuple(report.title for report in reports_of(crashes(failure.console.splitlines())))
         return Witness(scene, verdict, failure.message, titles=titles, replay=replay)
-    finally:
-        lab.discard()
     comparison = judge(program, rules, execution)
+    if comparison.verdict not in (Verdict.PASS, Verdict.DEVIATION):
+        lab.discard()
     if comparison.verdict in (Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP):
         raise HarnessError(f"{program.name} on {scene}: {comparison.verdict}: {comparison.reason}")
     return replace(
