@@ -133,6 +133,11 @@ static inline int mmap_read_lock_killable(struct mm_struct *mm)
 	return down_read_killable(&mm->mmap_sem);
 }
 
+static inline bool mmap_read_trylock(struct mm_struct *mm)
+{
+	return down_read_trylock(&mm->mmap_sem);
+}
+
 static inline void mmap_read_unlock(struct mm_struct *mm)
 {
 	up_read(&mm->mmap_sem);
@@ -395,6 +400,16 @@ static inline unsigned long *hh_page_word(struct page *page)
 	return &page->hmm_data;
 #else
 	return (unsigned long *)&page->zone_device_data;
+#endif
+}
+
+/* Waits for the lock of a page, or of the large one that it is a part of. */
+static inline int hh_page_lock_killable(struct page *page)
+{
+#ifdef HAVE_FOLIO
+	return folio_lock_killable(page_folio(page));
+#else
+	return lock_page_killable(page);
 #endif
 }
 

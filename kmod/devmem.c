@@ -559,12 +559,18 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 {
 	struct hh_devmem *devmem = &device->devmem;
 	vm_fault_t ret = 0;
+	bool held = hh_page_refs(page) > hh_page_mapped(page);
+	bool watched, refuse;
 	int tries = 32;
-	bool refuse;
 
 	spin_lock_irq(&devmem->lock);
 	devmem->cpu_faults++;
-	refuse = devmem->refusals && devmem->refused_to == vma->vm_mm;
+	watched = devmem->refused_to == vma->vm_mm;
+	if (watched) {
+		devmem->unheld += !held;
+		devmem->unlocked += !PageLocked(page);
+	}
+	refuse = watched && devmem->refusals;
 	if (refuse) {
 		devmem->refused++;
 		if (devmem->refusals != HMM_HARNESS_REFUSE_ALL)
@@ -585,6 +591,15 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	/* If a large page was split, the state is not where it was. */
 	clear_bit(HH_PAGE_FAULTING, hh_page_state(page));
 	return ret;
+}
+
+/* What was counted so far was told, or is nobody's any more. */
+static void hh_returns_forget(struct hh_devmem *devmem)
+{
+	lockdep_assert_held(&devmem->lock);
+	devmem->refused = 0;
+	devmem->unheld = 0;
+	devmem->unlocked = 0;
 }
 
 /**
@@ -612,7 +627,9 @@ int hh_refuse_returns(struct hh_file *file, struct hmm_harness_returns *args)
 		ret = -ENXIO;
 	} else {
 		args->refused = devmem->refused;
-		devmem->refused = 0;
+		args->unheld = devmem->unheld;
+		args->unlocked = devmem->unlocked;
+		hh_returns_forget(devmem);
 		devmem->refusals = args->count;
 		devmem->refused_to = mirror->mm;
 	}
@@ -633,7 +650,7 @@ void hh_refuse_nothing(struct hh_mirror *mirror)
 	if (devmem->refused_to == mirror->mm) {
 		devmem->refused_to = NULL;
 		devmem->refusals = 0;
-		devmem->refused = 0;
+		hh_returns_forget(devmem);
 	}
 	spin_unlock_irq(&devmem->lock);
 }

@@ -177,6 +177,8 @@ struct hh_binding {
  *              a mirror that is not dead
  * @refusals: how many more shall fail
  * @refused: how many did
+ * @unheld: how many of them came without a reference to the page
+ * @unlocked: how many came without its lock
  */
 struct hh_devmem {
 	phys_addr_t address;
@@ -196,6 +198,8 @@ struct hh_devmem {
 	const struct mm_struct *refused_to;
 	u64 refusals;
 	u64 refused;
+	u64 unheld;
+	u64 unlocked;
 };
 
 /**

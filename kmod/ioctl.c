@@ -438,7 +438,8 @@ static const struct hh_command hh_commands[] = {
 		.flags = HMM_HARNESS_MOVE_TO_DEVICE |
 			 HMM_HARNESS_MOVE_TO_SYSTEM |
 			 HMM_HARNESS_MOVE_COMPOUND |
-			 HMM_HARNESS_MOVE_STRANGE_FAULT,
+			 HMM_HARNESS_MOVE_STRANGE_FAULT |
+			 HMM_HARNESS_MOVE_LOCKED,
 		.device = hh_ioctl_move,
 	}, {
 		.cmd = HMM_HARNESS_RETURNS,

@@ -154,6 +154,51 @@ static u8 *hh_get_choices(const struct hmm_harness_move *args)
 	return choices;
 }
 
+/* Takes a reference to the page that is to be locked, into the place of its dst. */
+static int hh_act_hold(struct hh_work *work, unsigned long start,
+		       unsigned long npages, u64 *pages, bool unchecked)
+{
+	struct page *page;
+
+	if (!(work->cpu[0] & HH_CPU_VALID))
+		return -ENOENT;
+	page = compound_head(pfn_to_page(work->cpu[0] >> HH_CPU_PFN_SHIFT));
+	if (!PageAnon(page) || is_zone_device_page(page))
+		return -ENOENT;
+	get_page(page);
+	work->dst[0] = (unsigned long)page;
+	return 0;
+}
+
+static const struct hh_pass hh_pass_hold = {
+	.act = hh_act_hold,
+};
+
+/* Returns the page at @addr, locked, or the large one that it is a part of. */
+static struct page *hh_lock_first(struct hh_work *work, u64 addr)
+{
+	struct page *page;
+	int ret;
+
+	ret = hh_walk(work, addr, 1, work->pages, &hh_pass_hold);
+	if (ret)
+		return ERR_PTR(ret);
+	page = (struct page *)work->dst[0];
+	ret = hh_page_lock_killable(page);
+	if (!ret)
+		return page;
+	put_page(page);
+	return ERR_PTR(ret);
+}
+
+/* Who waits for the page with the mmap lock must not be waited for. */
+static int hh_lock_mapping(struct hh_work *work, bool locked)
+{
+	if (locked)
+		return mmap_read_trylock(work->mm) ? 0 : -EBUSY;
+	return mmap_read_lock_killable(work->mm);
+}
+
 static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
 {
 	struct hh_device *device = work->mirror->device;
@@ -175,8 +220,9 @@ static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
 	memset(work->cpu, 0, args->npages * sizeof(work->cpu[0]));
 	memset(work->src, 0, args->npages * sizeof(work->src[0]));
 	memset(work->dst, 0, args->npages * sizeof(work->dst[0]));
-	if (mmap_read_lock_killable(work->mm))
-		return -EINTR;
+	ret = hh_lock_mapping(work, args->flags & HMM_HARNESS_MOVE_LOCKED);
+	if (ret)
+		return ret;
 	/* Whether this is a mapping, and has all of it, is left to the kernel. */
 	move.vma = vma_lookup(work->mm, move.start);
 	ret = device->binding->migrate(device, &move);
@@ -186,6 +232,26 @@ static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
 	args->raw_migrate = MIGRATE_PFN_MIGRATE;
 	args->raw_write = MIGRATE_PFN_WRITE;
 	args->raw_compound = HH_MIGRATE_COMPOUND;
+	return ret;
+}
+
+/* As hh_move_once(), while somebody else has the first page locked. */
+static int hh_move_locked(struct hh_work *work, const struct hh_move *chosen)
+{
+	struct page *page = hh_lock_first(work, chosen->args->addr);
+	bool kept;
+	int refs;
+	int ret;
+
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	refs = page_count(page);
+	ret = hh_move_once(work, chosen);
+	kept = page_count(page) > refs;
+	unlock_page(page);
+	put_page(page);
+	if (!ret && kept)
+		work->pages[0] |= HMM_HARNESS_PAGE_KEPT;
 	return ret;
 }
 
@@ -209,8 +275,8 @@ static int hh_tell_move(struct hh_work *work,
  * @file: whose memory
  * @args: what the caller asked for
  *
- * Return: 0, those of hh_work_begin(), those of migrate_vma_setup(), -EINTR,
- * -EFAULT, or -EOPNOTSUPP
+ * Return: 0, those of hh_work_begin(), hh_walk() and migrate_vma_setup(), -EINTR,
+ * -EFAULT, -ENOENT, -EBUSY, or -EOPNOTSUPP
  */
 int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 {
@@ -235,7 +301,10 @@ int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 	}
 	chosen.choices = choices;
 	chosen.before = work->cpu;
-	ret = hh_move_once(work, &chosen);
+	if (args->flags & HMM_HARNESS_MOVE_LOCKED)
+		ret = hh_move_locked(work, &chosen);
+	else
+		ret = hh_move_once(work, &chosen);
 	if (!ret)
 		ret = hh_tell_move(work, args);
 	hh_work_end(work);

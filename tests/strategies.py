@@ -233,7 +233,8 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
                 sources, target = draw(st.sampled_from(Sources)), draw(st.sampled_from(Target))
                 choices = Choices("".join(draw(st.lists(st.sampled_from("m."), min_size=1, max_size=4))))
                 span = replace(span, stop=min(span.stop, span.start + MAX_MOVE))
-                steps.append(Move(actor, span, sources, target, choices, Call.PLAIN))
+                call = draw(st.sampled_from((Call.PLAIN, Call.PLAIN, Call.LOCKED)))
+                steps.append(Move(actor, span, sources, target, choices, call))
             case "Returns":
                 if actor not in COHERENT:
                     steps.append(Returns(actor, draw(st.sampled_from(Answer))))

@@ -589,6 +589,47 @@ def test_refused_returns_leave_the_page_where_it_is() -> None:
     _shows(text + "d0: returns allowed\na: read buf", 7, 8, 9, 10)
 
 
+def _deviation(text: str, *elements: Element) -> str:
+    """The reason of the deviation that these elements of the last step are."""
+    program = _program(text)
+    _, before = _obedient(program)
+    result = compare(program, RULES["interval"], [*before[:-1], Observation(Status.DONE, 0, elements)])
+    assert result.verdict is Verdict.DEVIATION, result.reason
+    return result.reason
+
+
+@pytest.mark.parametrize(("answer", "name"), [("held", "fault-not-held"), ("locked", "fault-not-locked")])
+def test_what_the_kernel_comes_without_is_a_deviation(answer: str, name: str) -> None:
+    text = BUF + f"a: write buf 7\nd0: to-device buf\nd0: returns {answer}\na: read buf[0]\nd0: returns {answer}"
+    _shows(text, 0, 0)
+    assert not _last(text).elements[1].admits(1)
+    assert name in _deviation(text, 0, 1)
+    _shows(
+        BUF + "a: write buf 7\nd0: to-device buf\nd0: returns refused\na: read buf\n" + f"d0: returns {answer}", 4, 0
+    )
+
+
+def test_a_page_that_somebody_has_locked_stays() -> None:
+    text = BUF + "a: write buf[0:2] 7\nd0: move buf system device m locked"
+    collected = Entry(Mark.COLLECTED | Mark.VALID | Mark.WRITE | Mark.MOVED)
+    filled = Entry(Mark.COLLECTED | Mark.MOVED)
+    _shows(text, NOTHING, collected, filled, filled)
+    _forbids(text, collected, NOTHING, NOTHING, NOTHING)
+    assert not _last(text).elements[0].admits(Entry(Mark.KEPT))
+    _shows(text + "\nd0: usage", 3, 0, 0, 0, 0, 0)
+    gone = frozenset({errno.ENOENT})
+    assert _last(BUF + "d0: move buf system device m locked").errors == gone
+    assert _last(BUF + "a: read buf\nd0: move buf system device m locked").errors == gone
+    assert _last(BUF + "a: write buf 7\nd0: to-device buf\nd0: move buf own system m locked").errors == gone
+
+
+def test_a_huge_page_that_somebody_has_locked_is_let_go_of() -> None:
+    text = "a: map buf anon 512 rw\na: advise buf hugepage\nd0: bind a\na: write buf 10\n"
+    text += "d0: move buf system device m locked"
+    _shows(text, *[NOTHING] * 512)
+    assert "locked-huge-kept" in _deviation(text, Entry(Mark.KEPT), *[NOTHING] * 511)
+
+
 def test_eviction_by_number_needs_a_kernel_that_can() -> None:
     program = _program(BUF + "a: write buf 7\nd0: to-device buf\nd0: evict-by pfns")
     done = [Observation(Status.DONE)] * len(program.steps)

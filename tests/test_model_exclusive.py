@@ -140,6 +140,29 @@ def test_a_huge_page_is_granted_by_its_first_page_only_before_6_15() -> None:
         assert compare(program, rules_for("interval", features), [*start, observation]).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("features", "second", "verdict"),
+    [
+        (OLD, RW, Verdict.PASS),
+        (OLD, NOTHING, Verdict.DEVIATION),
+        (OLD, OWN, Verdict.FAIL),
+        (NEW, RW, Verdict.PASS),
+        (NEW, NOTHING, Verdict.FAIL),
+    ],
+)
+def test_other_pages_of_a_huge_page_stay_with_the_cpu(
+    features: tuple[str, ...], second: Entry, verdict: Verdict
+) -> None:
+    text = "a: map buf anon 512 rw\na: advise buf hugepage\na: write buf 10\nd0: bind a\nd0: exclusive buf[0]\n"
+    program = parse(text + "d0: snapshot buf[0:2]", file="x.hmm")
+    done = Observation(Status.DONE)
+    shown = [done, done, Observation(Status.DONE, 0, (0,) * 512), done, Observation(Status.DONE, 0, (OWN,))]
+    snapshot = Observation(Status.DONE, 0, (NOTHING, second))
+    comparison = compare(program, rules_for("interval", features), [*shown, snapshot])
+    assert comparison.verdict is verdict
+    assert ("exclusive-whole" in comparison.reason) is (verdict is Verdict.DEVIATION)
+
+
 def test_a_kernel_without_it_skips() -> None:
     comparison = _judge(BOUND.format("anon") + "d0: exclusive buf", ([OWN] * 4, 0), features=("DEVMEM",))
     assert comparison.verdict is Verdict.SKIP

@@ -418,7 +418,9 @@ static void fill_move(struct hmm_harness_move *args,
 	args->after = some_pointer(false);
 	args->places = some_pointer(false);
 	if (one_in(20))
-		args->flags = below(32);
+		args->flags = below(64);
+	else if (one_in(8))
+		args->flags |= HMM_HARNESS_MOVE_LOCKED;
 	if (one_in(40))
 		args->reserved = rnd();
 }

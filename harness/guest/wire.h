@@ -89,6 +89,12 @@
 #define WIRE_DMA_OWNER_SHIFT 2
 #define WIRE_DMA_ARGUMENT_BITS 4
 
+/* WIRE_RETURNS, argument: to allow them or to refuse them; allowed, what they came without */
+#define WIRE_RETURNS_ALLOWED 0
+#define WIRE_RETURNS_REFUSED 1
+#define WIRE_RETURNS_HELD 2	/* a reference to the page */
+#define WIRE_RETURNS_LOCKED 3	/* its lock */
+
 /* WIRE_WATCH, argument */
 #define WIRE_WATCH_ONE_PASS 0
 #define WIRE_WATCH_TWO_PASS 1
@@ -101,7 +107,7 @@
  */
 #define WIRE_MOVE_SOURCES_SHIFT 0
 #define WIRE_MOVE_FLAGS_SHIFT 3
-#define WIRE_MOVE_ARGUMENT_BITS 7
+#define WIRE_MOVE_ARGUMENT_BITS 8
 #define WIRE_MOVE_LENGTH_SHIFT 32
 #define WIRE_MOVE_MAX_CHOICES 16
 
@@ -170,8 +176,8 @@ struct wire_program {
  *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
  *            WIRE_WATCH, WIRE_MOVE: see there; WIRE_DEVICE_READ: 1 for faults that take the
  *            mmap lock themselves; WIRE_TABLE: 1 for nothing but what the device
- *            has to itself; WIRE_EVICT_BY: HMM_HARNESS_EVICT_*; WIRE_RETURNS: 1 to refuse
- *            them; else 0
+ *            has to itself; WIRE_EVICT_BY: HMM_HARNESS_EVICT_*; WIRE_RETURNS: WIRE_RETURNS_*;
+ *            else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
  * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
@@ -217,7 +223,8 @@ struct wire_outcome {
  *         HMM_HARNESS_PAGE_* per page;
  *         WIRE_SEQUENCE: the number, what read_retry() and check_retry() say of the one before, calls in between;
  *         WIRE_EVICT, where the binding tells, and WIRE_EVICT_BY: moved, left;
- *         WIRE_RETURNS: how many were refused; WIRE_USAGE: in_use, allocated, freed,
+ *         WIRE_RETURNS: how many were refused, and how many came without what is
+ *         asked for, if anything is; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
  *         the last event before it, the last event so far; else none. Pages past the point
  *         of failure of a device operation are left out.

@@ -97,12 +97,14 @@ class Entries:
 class Count:
     """A number from `low` to `high`; no upper bound if that is None.
 
-    `deviating`: down to which number a known kernel deviation goes, and the deviation's name.
+    `deviating`: down to which number a known kernel deviation goes, and the deviation's name. `beyond`: the name of
+    one that any greater number is.
     """
 
     low: int
     high: int | None = None
     deviating: tuple[int, str] | None = None
+    beyond: str | None = None
 
     def admits(self, element: Element) -> bool:
         """Whether `element` is allowed."""
@@ -112,6 +114,8 @@ class Count:
         """The name of the known deviation that `element` is, if it is one."""
         if self.deviating is not None and isinstance(element, int) and self.deviating[0] <= element < self.low:
             return self.deviating[1]
+        if self.high is not None and isinstance(element, int) and element > self.high:
+            return self.beyond
         return None
 
     def __str__(self) -> str:
@@ -192,6 +196,10 @@ HUGETLB_FIRST_PAGE = "hugetlb-first-page"
 HUGETLB_RESIDUE = "hugetlb-residue"
 OWN_HUGE_SHIFTED = "own-huge-shifted"
 DIRTY_LOST = "dirty-lost"
+EXCLUSIVE_WHOLE = "exclusive-whole"
+LOCKED_HUGE_KEPT = "locked-huge-kept"
+FAULT_NOT_HELD = "fault-not-held"
+FAULT_NOT_LOCKED = "fault-not-locked"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -238,6 +246,36 @@ RECORDED = {
             "a look at a part of the owner's huge device-private page numbers its pages from the start of the huge "
             "page, not from where the look begins",
             "mm/hmm.c hmm_vma_handle_absent_pmd() against hmm_vma_handle_pmd(), which adds the offset; 7.2, 7.3",
+        ),
+        Deviation(
+            LOCKED_HUGE_KEPT,
+            "a migration that passes over a huge page because somebody else has locked it leaves a reference to it "
+            "behind: the page can be neither split nor freed any more",
+            "mm/migrate_device.c migrate_vma_collect_pmd() (mm/migrate.c in 5.10), which returns without put_page() "
+            "when trylock_page() of a huge page fails, up to 6.18; gone in 6.19 with "
+            '"mm/migrate_device: implement THP migration of zone device pages"',
+        ),
+        Deviation(
+            FAULT_NOT_HELD,
+            "migrate_to_ram() is called without a reference to the page, which may be gone, and be another one, by "
+            "then",
+            'mm/memory.c do_swap_page() up to 6.0; mended in 6.1 by "mm/memory.c: fix race when faulting a device '
+            'private page"',
+        ),
+        Deviation(
+            FAULT_NOT_LOCKED,
+            "migrate_to_ram() is called without the page's lock: CPUs that touch the page at once, each with a "
+            "reference to it, keep each other from bringing it back",
+            "mm/memory.c do_swap_page() up to 6.14; mended in 6.15 by "
+            '"mm/migrate: Trylock device page in do_swap_page"',
+        ),
+        Deviation(
+            EXCLUSIVE_WHOLE,
+            "exclusive access to the first page of a huge page takes all of it from the CPU, though no other page is "
+            "granted",
+            'mm/rmap.c make_device_exclusive_range(), kernel-doc ("only if the page pointer is non-NULL") against '
+            "page_make_device_exclusive_one(), which walks all of the folio, up to 6.14; mended in 6.15 by "
+            '"mm/rmap: implement make_device_exclusive() using folio_walk instead of rmap walk"',
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

@@ -101,7 +101,7 @@ class Exclusives:
                     return Expectation(frozenset({0, failed}), tuple(allowed))
             shapes = shown_exclusive(self._state.rules, pte.page, step.actor)
             if self._is_tail(pte, seen):
-                pte.exclusive = Known.MAYBE
+                pte.exclusive, pte.along = Known.MAYBE, True
                 allowed.append(Entries((NOTHING, *shapes)))
                 continue
             self._take(step.actor, space, number)
@@ -160,14 +160,14 @@ class Exclusives:
             pte = space.ptes[number]
             if pte.huge:
                 self._split(step.actor, space, number, 0)
-            pte.exclusive = Known.MAYBE
+            pte.exclusive, pte.along = Known.MAYBE, False
             self._state.may_hear(space, (number,), Happening.EXCLUSIVE, by=step.actor)
             self._state.may_hear(space, (number,), Happening.EXCLUSIVE)
             mirror.entries[number] = (pte.page, Known.YES)
             mirror.held[number] = False
 
     # Huge pages are mapped as small ones first. The older function takes all of such a page from the CPU when it is
-    # asked for the first of it, and grants no other.
+    # asked for the first of it, and grants no other: EXCLUSIVE_WHOLE.
 
     def _tails(self, pte: Pte) -> bool:
         return pte.huge and not self._state.rules.has("MAKE_DEVICE_EXCLUSIVE")
@@ -186,6 +186,6 @@ class Exclusives:
         for near in range(first, first + HUGE_PAGES):
             pte = space.ptes.get(near)
             if near != number and pte is not None and pte.huge:
-                pte.exclusive = Known.MAYBE
+                pte.exclusive, pte.along = Known.MAYBE, True
         refusal = self._state.rules.exclusive_refusal or 0
         return refusal if error == refusal else 0

@@ -82,6 +82,7 @@ class Pte:
     huge: bool = False  # may be mapped by a PMD
     or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
     exclusive: Known = Known.NO  # a device has the page to itself: no CPU can access it by this
+    along: bool = False  # MAYBE only because it was given with others of its huge page, against the rules
     swapped: Known = Known.NO  # it says where in swap space the page is; then `write` says nothing
 
     @property

@@ -7,7 +7,16 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from harness.model.allowed import NOTHING, Count, Entries, Expectation, Shape
+from harness.model.allowed import (
+    FAULT_NOT_HELD,
+    FAULT_NOT_LOCKED,
+    LOCKED_HUGE_KEPT,
+    NOTHING,
+    Count,
+    Entries,
+    Expectation,
+    Shape,
+)
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, Known, Large, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.views import counted
@@ -23,6 +32,8 @@ from harness.program.operations import (
     Target,
     other_device,
 )
+
+_WITHOUT = {Answer.HELD: FAULT_NOT_HELD, Answer.LOCKED: FAULT_NOT_LOCKED}  # what the kernel comes with
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,17 @@ class _Migration:
         self._state.may_migrate(self.space, numbers, self._step.actor, self._happening)
         self._state.may_hear(self.space, numbers, Happening.MIGRATE, by=self._by)
 
+    def has_no_first(self, number: int) -> Known:
+        """Whether there is no anonymous page of system memory to be locked: kmod/move.c hh_act_hold()."""
+        pte = self.space.ptes.get(number)
+        if pte is None or pte.exclusive is Known.YES or number in self.space.traps:
+            return Known.YES
+        if not pte.page.anonymous or pte.page.zero:
+            return Known.YES
+        if pte.page.home is not None:
+            return Known.MAYBE if pte.page.strayed else Known.YES
+        return Known.MAYBE if Known.MAYBE in (pte.present, pte.exclusive) or pte.or_zero else Known.NO
+
     def page(self, index: int, number: int, seen: Element | None) -> Entries:
         """What is shown of page `number`, which is `index` of the span. Follows what was `seen`."""
         self._state.doubt(self.space, (number,))  # all devices are told of the whole range
@@ -93,11 +115,19 @@ class _Migration:
                 cases += compound
             elif self._block.compound:
                 cases = compound
+        locked = self._step.call is Call.LOCKED and self._is_locked(index, number, pte)
+        if locked:
+            cases = (_Case(NOTHING), *(cases if index else ()))
         fitting = (case for case in cases if isinstance(seen, Entry) and case.shape.admits(seen))
         effect = next(fitting, cases[0]).effect
         if effect is not None:
             effect()
-        return Entries(tuple(case.shape for case in cases))
+        deviating = ((LOCKED_HUGE_KEPT, Shape(Mark.KEPT)),) if locked and not index and pte and pte.huge else ()
+        return Entries(tuple(case.shape for case in cases), deviating)
+
+    def _is_locked(self, index: int, number: int, pte: Pte | None) -> bool:
+        """Whether the page is the first, which somebody else has locked, or may be a part of the same huge page."""
+        return not index or (pte is not None and pte.huge and number // HUGE_PAGES == (number - index) // HUGE_PAGES)
 
     def _begin_block(self, index: int, number: int, seen: Element | None) -> None:
         """A new 2 MiB begins, of which all may be taken as one: what its first page shows is true of all of it."""
@@ -331,6 +361,10 @@ class Moves:
             errors |= {errno.EINVAL}  # equal, but it may be two VMAs
         if observed.error in errors and observed.error:
             return Expectation(errors)
+        if step.call is Call.LOCKED:
+            missing = migration.has_no_first(numbers[0])
+            if missing is Known.YES or (missing is Known.MAYBE and observed.error == errno.ENOENT):
+                return Expectation(frozenset({errno.ENOENT}))
         migration.hear()
         seen = dict(enumerate(observed.elements))
         allowed = tuple(migration.page(index, number, seen.get(index)) for index, number in enumerate(numbers))
@@ -341,7 +375,9 @@ class Moves:
         refused = self._state.refused.pop(step.actor, 0)
         if step.answer is Answer.REFUSED:
             self._state.refused[step.actor] = 0
-        return Expectation(elements=(Count(refused),))
+        without = _WITHOUT.get(step.answer)
+        asked = () if without is None else (Count(0, 0, beyond=without),)
+        return Expectation(elements=(Count(refused), *asked))
 
     def _evict_by(self, step: EvictBy, _: Observation) -> Expectation:
         residents = self._state.residents(step.actor)

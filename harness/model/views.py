@@ -8,6 +8,7 @@ from dataclasses import replace
 from harness.model import hugetlb
 from harness.model.allowed import (
     DIRTY_LOST,
+    EXCLUSIVE_WHOLE,
     GUARD_FAULTABLE,
     NOTHING,
     OWN_HUGE_SHIFTED,
@@ -62,8 +63,11 @@ def view(
         return _remote_entry(pte)
     if home not in (None, owner) and not pte.page.strayed:
         return Entries((NOTHING,), _remote(pte))  # clause 49
-    missing = not granted and Known.MAYBE in (pte.present, pte.exclusive, pte.swapped)
-    return entries_of(pte, owner or "", huge=pte.huge, missing=missing)
+    doubts = (pte.present, pte.swapped) if pte.along else (pte.present, pte.exclusive, pte.swapped)
+    entry = entries_of(pte, owner or "", huge=pte.huge, missing=not granted and Known.MAYBE in doubts)
+    if granted or not pte.along or pte.exclusive is not Known.MAYBE:
+        return entry
+    return replace(entry, deviating=(*entry.deviating, (EXCLUSIVE_WHOLE, NOTHING)))
 
 
 def content(page: Page) -> Tokens:

@@ -42,6 +42,7 @@ class Mark(Flag):
     COLLECTED = 0x10000  # it may be migrated
     COMPOUND = 0x20000  # as a part of a huge page
     SHIFTED = 0x80000  # HMM named another page of the same huge page
+    KEPT = 0x200000  # a reference to it was left behind
     WHOLE = 0x40000  # moved as a part of a huge page
     RESIDUE = 0x2000  # neither valid nor an error, but other bits are set
     EXCLUSIVE = 0x8000  # the device has it to itself
@@ -80,6 +81,7 @@ _WORDS = (
     (Mark.MOVED, "moved"),
     (Mark.WHOLE, "whole"),
     (Mark.SHIFTED, "SHIFTED"),
+    (Mark.KEPT, "KEPT"),
     (Mark.RESIDUE, "residue"),
     (Mark.HEARD, "heard"),
     (Mark.DMA, "dma"),
@@ -172,7 +174,7 @@ Element = Token | Entry | Event | Residence | Told
 USAGE = ("in use", "allocated", "freed", "CPU faults", "invalidations", "entries")
 EVICTED = ("moved", "left")
 SEQUENCE = ("sequence", "read_retry", "check_retry", "calls")
-REFUSED = ("refused",)  # of a `Returns`
+REFUSED = ("refused", "calls without it")  # of a `Returns`
 
 
 @dataclass(frozen=True)

@@ -581,6 +581,7 @@ class Call(StrEnum):
     PLAIN = "plain"
     COMPOUND = "compound"  # huge pages, and holes of that size, are taken as such
     STRANGE_FAULT = "strange-fault"  # because of a fault on a page that is no device's
+    LOCKED = "locked"  # while somebody else has the first page locked
 
 
 @dataclass(frozen=True)
@@ -599,17 +600,19 @@ class Move(DeviceOperation):
 
 
 class Answer(StrEnum):
-    """What migrate_to_ram() does."""
+    """What migrate_to_ram() does, and what is asked about its calls."""
 
     ALLOWED = "allowed"
     REFUSED = "refused"  # VM_FAULT_SIGBUS
+    HELD = "held"  # allowed: how many came without a reference to the page?
+    LOCKED = "locked"  # allowed: how many came without its lock?
 
 
 @dataclass(frozen=True)
 class Returns(DeviceOperation):
     """From now on, each CPU touch of the device's memory by its process is answered so; what is refused stays there.
 
-    Shows how many were refused since the last such step.
+    Shows how many were refused since the last such step, and how many came without what the answer asks for.
     """
 
     verb = "returns"

@@ -15,7 +15,6 @@ from harness.program.operations import (
     Access,
     Advice,
     Advise,
-    Answer,
     Asked,
     Backing,
     Bind,
@@ -140,6 +139,7 @@ _CALLS = {
     Call.PLAIN: 0,
     Call.COMPOUND: CONSTANTS["HMM_HARNESS_MOVE_COMPOUND"],
     Call.STRANGE_FAULT: CONSTANTS["HMM_HARNESS_MOVE_STRANGE_FAULT"],
+    Call.LOCKED: CONSTANTS["HMM_HARNESS_MOVE_LOCKED"],
 }
 _CHOICES = {
     "m": CONSTANTS["HMM_HARNESS_CHOOSE_MOVE"],
@@ -244,7 +244,7 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             bits = sum(_CHOICES[letter] << 2 * index for index, letter in enumerate(choices))
             wire.value = len(choices) << CONSTANTS["WIRE_MOVE_LENGTH_SHIFT"] | bits
         case Returns(answer=answer):
-            wire.argument = int(answer is Answer.REFUSED)
+            wire.argument = CONSTANTS[f"WIRE_RETURNS_{answer.name}"]
         case EvictBy(lookup=lookup):
             wire.argument = _LOOKUPS[lookup]
 

@@ -413,10 +413,15 @@ static bool operate(int fd, const struct wire_operation *operation, struct wire_
 		move_pages(fd, operation, seen, elements, scratch);
 		return seen->status == WIRE_DONE;
 	case WIRE_RETURNS:
-		returns.count = operation->argument ? HMM_HARNESS_REFUSE_ALL : 0;
+		returns.count = operation->argument == WIRE_RETURNS_REFUSED ? HMM_HARNESS_REFUSE_ALL : 0;
 		seen->error = call(fd, HMM_HARNESS_RETURNS, &returns);
-		if (!seen->error)
-			elements[seen->count++] = returns.refused;
+		if (seen->error)
+			break;
+		elements[seen->count++] = returns.refused;
+		if (operation->argument == WIRE_RETURNS_HELD)
+			elements[seen->count++] = returns.unheld;
+		else if (operation->argument == WIRE_RETURNS_LOCKED)
+			elements[seen->count++] = returns.unlocked;
 		break;
 	case WIRE_USAGE:
 		seen->error = call(fd, HMM_HARNESS_USAGE, &usage);

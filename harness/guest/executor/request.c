@@ -57,7 +57,6 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_SEQUENCE:
 		return 4;
 	case WIRE_RETURNS:
-		return 1;
 	case WIRE_EVICT:
 	case WIRE_EVICT_BY:
 		return 2;
@@ -134,9 +133,12 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
 	case WIRE_TABLE:
-	case WIRE_RETURNS:
 		if (operation->argument > 1)
 			return "unknown access";
+		break;
+	case WIRE_RETURNS:
+		if (operation->argument > WIRE_RETURNS_LOCKED)
+			return "unknown answer";
 		break;
 	case WIRE_WATCH:
 		if (operation->argument > WIRE_WATCH_ENDLESS)

@@ -88,6 +88,8 @@
 #define HMM_HARNESS_PAGE_COMPOUND 0x20000
 /* MOVE only: it moved as a part of a huge page */
 #define HMM_HARNESS_PAGE_WHOLE 0x40000
+/* MOVE only, first page: the migration left a reference to it behind. */
+#define HMM_HARNESS_PAGE_KEPT 0x200000
 /*
  * HMM named another page of the same huge page: the number does not fit the
  * address. The device goes on with the right one.
@@ -361,6 +363,7 @@ struct hmm_harness_watch {
 #define HMM_HARNESS_MOVE_TO_SYSTEM 0x2
 #define HMM_HARNESS_MOVE_COMPOUND 0x4
 #define HMM_HARNESS_MOVE_STRANGE_FAULT 0x8
+#define HMM_HARNESS_MOVE_LOCKED 0x10
 
 /* hmm_harness_move.sources: which pages are taken; of one device at most */
 #define HMM_HARNESS_FROM_SYSTEM 0x1
@@ -418,6 +421,11 @@ struct hmm_harness_watch {
  * STRANGE_FAULT: with a migrate_vma.fault_page that is no page of a device,
  * which the kernel refuses: -EINVAL. -EOPNOTSUPP where there is no such member.
  *
+ * LOCKED: meanwhile somebody else has locked the page at @addr, or the large page
+ * that it is a part of. @pages says _KEPT of the first page if there are more
+ * references to it afterwards. -ENOENT: there is no anonymous page of system
+ * memory; -EBUSY: somebody else wants the mapping to themselves.
+ *
  * -EINVAL: there is no mapping that has all of the range, or it is of a kind
  * that never migrates. A call that fails has moved nothing, except with -EFAULT,
  * when results could not be told.
@@ -454,6 +462,10 @@ struct hmm_harness_move {
  * @flags: must be zero
  * @count: how many to refuse; 0 for none any more
  * @refused: (out) how many were refused since the last call
+ * @unheld: (out) how many came, since the last call, for a page to which there
+ *          was no reference but those of its mappings: it could have been freed
+ *          meanwhile, and be another one
+ * @unlocked: (out) how many came for a page that nobody had locked
  *
  * migrate_to_ram() fails the next @count times that a CPU touches memory of this
  * device in the process that the file is bound to, also on behalf of the kernel
@@ -470,6 +482,8 @@ struct hmm_harness_returns {
 	__u32 flags;
 	__aligned_u64 count;
 	__aligned_u64 refused;
+	__aligned_u64 unheld;
+	__aligned_u64 unlocked;
 };
 
 /* hmm_harness_evict.flags, at most one */
