@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# ARGS="..." is handed to the program behind run, test, test-fast, matrix, mutants and bench.
+# ARGS="..." is handed to the program behind run, test, test-fast, matrix, mutants, bugs and bench.
 
-.PHONY: help run test test-fast matrix mutants lint bench setup doctor clean
+.PHONY: help run test test-fast matrix mutants bugs lint bench setup doctor clean
 .DEFAULT_GOAL := help
 
 MUTANTS := tests/mutants/debian-6.12
@@ -29,6 +29,10 @@ mutants:   ## put each bug of tests/mutants/ into the kernel, and see who notice
 	@vm-images/setup.sh dev
 	@.venv/bin/hmm-harness mutate --kernel debian:6.12 --peer --json results/mutants --table $(MUTANTS)/README.md \
 		$(MUTANTS) $(ARGS)
+
+bugs:      ## check that programs tell kernels with known bugs from mended ones; builds kernels, minutes each
+	@vm-images/setup.sh
+	@.venv/bin/hmm-harness bugs --check $(ARGS)
 
 lint:      ## check style and types of the Python, style and annotations of the C
 	@vm-images/setup.sh dev

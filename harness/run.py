@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.compare import Comparison, Notice, Verdict, compare, obstacle
+from harness.conformance.bugs import with_bug
 from harness.defaults import DEFAULT_TIMEOUT
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
@@ -20,7 +21,6 @@ from harness.program.program import Program
 from harness.program.text import render
 from harness.report.explain import explain, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
-from harness.target.bugs import with_bug
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes, damage
 from harness.target.lab import Execution, Lab, Leak

@@ -60,6 +60,13 @@ def mistakes(prefix: str) -> list[str]:
     return _listed(re.findall(r'= \{ "([a-z-]+)"', text), prefix)
 
 
+def bugs(_prefix: str) -> list[str]:
+    """Ids of known bugs."""
+    from harness.conformance.bugs import load
+
+    return [bug.id for bug in load()]
+
+
 def kept(_prefix: str) -> list[str]:
     """VMs that are kept."""
     from harness.target.kept import kept_vms

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`hmm-harness list`, `deviations`, `fuzz`, `coverage`, `mutate`, `bench`, `doctor`, `clean`."""
+"""`hmm-harness list`, `deviations`, `bugs`, `fuzz`, `coverage`, `mutate`, `bench`, `doctor`, `clean`."""
 
 from __future__ import annotations
 
@@ -52,6 +52,27 @@ def add(commands: Commands) -> None:
         ),
     )
     command.set_defaults(run_command=_deviations)
+
+    command = manual(
+        commands,
+        "bugs",
+        help="list real bugs of kernels, and whether programs tell such a kernel from a mended one",
+        description="""\
+            Lists bugs of kernels with what mended them, the kernels that have them, and the programs that show them.
+            With --check, runs each program on the kernels of its row: it must be red where the bug is, for the reason
+            that the row says, and pass where it is mended. Kernels are built, which takes minutes each.""",
+        examples=(
+            ("bugs", "all"),
+            ("bugs H08 H04", "two"),
+            ("bugs --check", "whether each is told apart (also `make bugs`)"),
+        ),
+        environment=CONFIGURED,
+    )
+    command.set_defaults(run_command=_bugs)
+    ids = command.add_argument("id", nargs="*", help="which (default: all)")
+    completed(ids, candidates.bugs)
+    command.add_argument("--check", action="store_true", help="run their programs")
+    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
 
     command = manual(
         commands,
@@ -185,6 +206,19 @@ def _list(options: argparse.Namespace, _progress: Progress) -> int:
     for program in catalogue.select(options.program):
         print(f"{program.name:36}  {program.title}")
     return ExitCode.PASS
+
+
+def _bugs(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.conformance import bugs
+
+    chosen = bugs.select(options.id)
+    if not options.check:
+        print("\n".join(bugs.describe(chosen)))
+        return ExitCode.PASS
+    from harness.bugs import main
+    from harness.matrix import Resources
+
+    return main(chosen, Resources(open_cache(), progress, options.vms), own_command())
 
 
 def _deviations(_options: argparse.Namespace, _progress: Progress) -> int:

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Known bugs: crashes that are one say so, and the table of those that programs show is well-formed and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import harness.bugs
+from harness.bugs import is_told_apart, main, report
+from harness.compare import Verdict
+from harness.conformance import bugs, catalogue
+from harness.conformance.bugs import Bug, known_bug, with_bug
+from harness.errors import ExitCode, UsageError
+from harness.matrix import Resources
+from harness.model.rules import RULES
+from harness.progress import Progress
+from harness.report.results import Result, Target
+from harness.run import Plan
+from harness.target.crashes import crashes
+
+# As Linux 4.20.11 said it when a page in device memory that two processes map was touched
+SUBPAGE = """\
+[    5.774000] BUG: unable to handle kernel paging request at ffffea007e7c0008
+[    5.774100] Oops: 0000 [#1] SMP NOPTI
+[    5.774200] CPU: 0 PID: 93 Comm: executor Tainted: G           O      4.20.11 #1
+[    5.774300] RIP: 0010:page_remove_rmap+0x9/0x3d0
+[    5.774400] Call Trace:
+[    5.774500]  try_to_unmap_one+0x58f/0xa30
+[    5.779966]  migrate_vma+0x4ad/0x1690
+[    5.780729]  hh_seed_migrate+0x3e/0x40 [hmm_harness]
+[    5.789897] ---[ end trace f8ea3235ac2a59ee ]---
+"""
+
+
+# As 6.1.192 with lockdep says it of any part of a hugetlb mapping that becomes a mapping of its own
+SPLIT = """\
+[  122.268359] ------------[ cut here ]------------
+[  122.269440] WARNING: CPU: 0 PID: 260 at include/linux/fs.h:509 hugetlb_split+0x1d2/0x270
+[  122.275819] RIP: 0010:hugetlb_split+0x1d2/0x270
+[  122.284889] Call Trace:
+[  122.287162]  __vma_adjust+0xf85/0x1af0
+[  122.288746]  __split_vma+0x398/0x480
+[  122.289066]  do_madvise.part.0+0x1409/0x4920
+[  122.310000] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def test_a_lock_that_is_taken_too_late_is_known() -> None:
+    bug = known_bug(crashes(SPLIT.splitlines())[0])
+    assert bug is not None
+    assert "__vma_adjust()" in bug.source
+
+
+def test_a_known_bug_is_named_with_its_source() -> None:
+    found = crashes(SUBPAGE.splitlines())
+    bug = known_bug(found[0])
+    assert bug is not None
+    assert "1de13ee59225" in bug.source
+    said = with_bug("the kernel reported a bug", found)
+    assert said.startswith("the kernel reported a bug; a known bug: ")
+    assert bug.source in said
+
+
+def test_another_crash_is_not() -> None:
+    (crash, *_) = crashes(SUBPAGE.splitlines())
+    other = replace(crash, lines=tuple(line for line in crash.lines if "migrate_vma" not in line))
+    assert known_bug(other) is None
+    assert with_bug("what it said", [other]) == "what it said"
+    assert with_bug("what it said", []) == "what it said"
+
+
+def test_each_bug_has_programs_or_says_why_not() -> None:
+    assert len({bug.id for bug in bugs.load()}) == len(bugs.load())
+    known = set(catalogue.names())
+    for bug in bugs.load():
+        assert bug.where and bug.symptom, bug.id
+        assert bool(bug.title) or bug.why, bug.id
+        assert re.fullmatch("[0-9a-f]{12}|", bug.commit), bug.id
+        assert bool(bug.programs) is not bool(bug.why), bug.id
+        assert set(bug.programs) <= known, bug.id
+        assert bug.binding in RULES
+        assert bool(bug.programs) is bool(bug.has) is bool(bug.mended) is bool(bug.shows), bug.id
+        assert not set(bug.has) & set(bug.mended), bug.id
+        flavours = {path.stem for path in Path("vm-images/kernel").glob("*.config")} | {"plain"}
+        assert {flavour for _, flavour in bug.kernels} <= flavours
+
+
+def test_the_table_can_be_read_by_people() -> None:
+    text = "\n".join(bugs.describe(bugs.load()))
+    for bug in bugs.load():
+        assert bug.symptom in text
+        assert bug.source in text
+        assert bug.why in text
+    assert bugs.select(["H08"])[0].id == "H08"
+    with pytest.raises(UsageError, match="H99"):
+        bugs.select(["H99"])
+
+
+BUG = Bug(
+    "X", "mm/hmm.c f()", "it fails", "a fix", has=(("old", "plain"),), mended=(("new", "debug"),), programs=("p",),
+    shows="because",
+)  # fmt: skip
+
+
+def _result(kernel: str, flavour: str, status: Verdict, reason: str = "", program: str = "p") -> Result:
+    return Result(program, kernel, flavour, "interval", status, reason, 0.0, "")
+
+
+@pytest.mark.parametrize("status", [Verdict.FAIL, Verdict.CRASHED, Verdict.DEVIATION])
+def test_a_bug_is_told_apart_by_red_for_its_reason_and_green(status: Verdict) -> None:
+    red, green = _result("old", "plain", status, "step 3: because of it"), _result("new", "debug", Verdict.PASS)
+    assert is_told_apart(BUG, [red, green])
+    assert report(BUG, [red, green])[0] == "X told apart: it fails"
+    assert not is_told_apart(BUG, [red])
+    assert not is_told_apart(BUG, [replace(red, reason="another"), green])
+    assert not is_told_apart(BUG, [replace(red, status=Verdict.PASS, reason=""), green])
+    assert not is_told_apart(BUG, [replace(red, status=Verdict.TIMEOUT), green])
+    assert not is_told_apart(BUG, [red, replace(green, status=Verdict.SKIP)])
+    assert not is_told_apart(BUG, [red, replace(green, flavour="plain")])
+    lines = report(BUG, [red, replace(green, status=status, reason="because")])
+    assert lines[0].startswith("X NOT TOLD APART")
+    assert lines[1] == f"    old plain (has it): p: {status}: step 3: because of it"
+    assert lines[2].endswith("<- not as it should be")
+
+
+def test_each_kernel_runs_once_what_its_bugs_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, list[str]]] = []
+
+    def told(plan: Plan, kernels: list[tuple[str, str]], _resources: object) -> Iterator[Target | Result]:
+        ((kernel, flavour),) = kernels
+        ran.append((kernel, [program.name for program in plan.programs]))
+        yield Target(kernel, flavour)
+        for program in plan.programs:
+            bad = kernel == "old" or program.name == "access/hole"
+            status = Verdict.FAIL if bad else Verdict.PASS
+            yield _result(kernel, flavour, status, "because" if bad else "", program.name)
+
+    monkeypatch.setattr(harness.bugs, "run_matrix", told)
+    resources = Resources(cast(Any, None), Progress(StringIO()))
+    one = replace(BUG, programs=("access/read",))
+    two = replace(BUG, id="Y", programs=("access/read", "access/write"), mended=(("newer", "plain"),))
+    assert main([one, two], resources, ["x"]) is ExitCode.PASS
+    assert ran == [
+        ("old", ["access/read", "access/write"]),
+        ("new", ["access/read"]),
+        ("newer", ["access/read", "access/write"]),
+    ]
+    assert main([replace(BUG, programs=("access/hole",))], resources, ["x"]) is ExitCode.FAIL
+    assert main([replace(BUG, programs=())], resources, ["x"]) is ExitCode.SKIPPED
