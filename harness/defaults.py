@@ -9,3 +9,4 @@ from __future__ import annotations
 DEFAULT_KERNEL = "debian:6.1"
 DEFAULT_FLAVOUR = "plain"
 DEFAULT_TIMEOUT = 30.0  # seconds for a program in the guest
+PEER = "hmm-tests"  # the kernel's own tests: the binding of their cases, and their room among the programs

@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.errors import HarnessError, UsageError
+from harness.peer import Peers
 from harness.pool import fitting, spread
 from harness.program.program import Program
 from harness.progress import Progress
 from harness.report.explain import explain_trouble
-from harness.report.results import Result, Target
+from harness.report.results import Planned, Result, Target
 from harness.run import Plan, Task, identity, replay_command, verdict_of
 from harness.target.cache import Cache
 from harness.target.catch import Catch, CatchingLab
 from harness.target.gdb import debugging
 from harness.target.lab import Lab, prepare
+from harness.target.upstream import Case
 from harness.target.vm import Machine
 from harness.target.watchdog import VMFailure
 
@@ -54,28 +56,41 @@ class Resources:
 
 def run_matrix(
     plan: Plan, kernels: Sequence[Kernel], resources: Resources, *, done: Done = _NOTHING
-) -> Generator[Target | Result, None, None]:
+) -> Generator[Target | Result | Planned, None, None]:
     """For each kernel its `Target`, then its results as they come; but not those that are `done`.
 
-    A kernel that cannot be had, does not build or does not boot has a target that says so, and a result for each
-    program that says so too; the others go on. Raises `UsageError` if there is no other and it makes no sense.
+    What cases its own tests have is told before they are run. A kernel that cannot be had, does not build or does not
+    boot has a target that says so, and a result for each program that says so too; the others go on. Raises
+    `UsageError` if there is no other and it makes no sense.
     """
+    peers = Peers(plan, kernels)
     for kernel, flavour in kernels:
         told: set[tuple[str, str]] = set()
         machine: Machine | None = None
+        running = plan
         try:
             machine = prepare(kernel, flavour, cache=resources.cache, progress=resources.progress)
             for told_now in run_machine(plan, machine, resources, done=done):
                 if isinstance(told_now, Result):
                     told.add((told_now.program, told_now.binding))
                 yield told_now
+            if plan.cases:
+                running, planned = peers.plan(machine, progress=resources.progress)
+                yield planned
+                for told_now in run_machine(running, peers.room(machine), resources, done=done):
+                    if isinstance(told_now, Result):
+                        told.add((told_now.program, told_now.binding))
+                    if isinstance(told_now, Result) or not plan.programs:  # else the kernel was told
+                        yield told_now
         except HarnessError as error:
             if isinstance(error, UsageError) and len(kernels) == 1:
                 raise
+            peers.failed((kernel, flavour), error)
             yield Target(kernel, flavour, error="\n".join(filter(None, [error.message, error.hint])))
-            for task in _tasks(plan, (kernel, flavour), machine, done):
+            for task in _tasks(running, (kernel, flavour), machine, done):
                 left = [binding for binding in task.bindings if (task.program.name, binding) not in told]
                 yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
+    yield from peers.missing()
 
 
 def run_machine(
@@ -115,7 +130,7 @@ def _describe(lab: Lab) -> Target:
 def _tasks(plan: Plan, kernel: Kernel, machine: Machine | None, done: Done) -> list[Task]:
     """What is left to do, program by program. Without a machine there is no telling whether it changed since."""
 
-    def is_left(program: Program, binding: str) -> bool:
+    def is_left(program: Program | Case, binding: str) -> bool:
         before = done.get((*kernel, program.name, binding))
         if machine is None or before is None:
             return before is None

@@ -19,13 +19,15 @@ from harness.model.rules import Rules, rules_for
 from harness.program.operations import COHERENT, DEVICES, DeviceOperation, Events
 from harness.program.program import Program
 from harness.program.text import render
-from harness.report.explain import explain, inquest, page_tables
+from harness.report.explain import explain, explain_case, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes, damage
 from harness.target.lab import Execution, Lab, Leak
+from harness.target.upstream import Case
 from harness.target.vm import Machine
 from harness.target.watchdog import Trouble, VMFailure
+from harness.upstream import judge as judge_case
 
 _VERDICTS = {
     Trouble.PANIC: Verdict.CRASHED,
@@ -48,20 +50,22 @@ _SHORTAGES = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run: every program on every binding.
+    """What is to be run: every program, or every case of the kernel's own tests, on every binding.
 
     `wrong`: deliberate driver mistakes to switch on. `timeout`: seconds for one program in the guest. `command`:
     how this program is started, for the replay commands. `notice` is shown the model's states; `harness.compare`.
-    `tables`: a program that diverged runs once more, for the page tables right after the step.
+    `tables`: a program that diverged runs once more, for the page tables right after the step. `cases`: patterns of
+    cases of each kernel's own tests, which are to be run, too; none without a pattern.
     """
 
-    programs: Sequence[Program]
+    programs: Sequence[Program | Case]
     bindings: Sequence[str]
     wrong: Sequence[str] = ()
     timeout: float = DEFAULT_TIMEOUT
     command: Sequence[str] = ("hmm-harness",)
     notice: Notice | None = None
     tables: bool = True
+    cases: Sequence[str] = ()
 
 
 def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
@@ -81,7 +85,7 @@ def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
 class Task:
     """A program, and the bindings that it is to be run on."""
 
-    program: Program
+    program: Program | Case
     bindings: tuple[str, ...]
 
 
@@ -107,15 +111,11 @@ def expect(tasks: Sequence[Task], lab: Lab, missing: Mapping[str, str]) -> None:
         features = lab.features()
     except GuestError:  # the first task will tell
         return
-    rules = {binding: rules_for(binding, features) for task in tasks for binding in task.bindings}
-    lab.expect(
-        [
-            (task.program, binding)
-            for task in tasks
-            for binding in task.bindings
-            if binding not in missing and obstacle(task.program, rules[binding]) is None
-        ]
-    )
+    jobs = [
+        (task.program, binding) for task in tasks for binding in task.bindings if isinstance(task.program, Program)
+    ]
+    rules = {binding: rules_for(binding, features) for _, binding in jobs}
+    lab.expect([job for job in jobs if job[1] not in missing and obstacle(job[0], rules[job[1]]) is None])
 
 
 def run_task(task: Task, plan: Plan, lab: Lab, missing: Mapping[str, str]) -> Iterator[Result]:
@@ -186,7 +186,7 @@ class _Seen:
         return before[-1] if before else next(iter(self.results))
 
 
-def _remember(lab: Lab, number: int, program: Program, result: Result) -> None:
+def _remember(lab: Lab, number: int, program: Program | Case, result: Result) -> None:
     if not isinstance(lab.memo, _Seen):
         lab.memo = _Seen()
     lab.memo.results[number] = result
@@ -272,11 +272,12 @@ def reports_of(found: Sequence[Crash]) -> tuple[Report, ...]:
     return tuple(Report(crash.kind.value, crash.title, crash.lines) for crash in everything)
 
 
-def identity(program: Program, binding: str, plan: Plan, machine: Machine) -> str:
+def identity(program: Program | Case, binding: str, plan: Plan, machine: Machine) -> str:
     """The same for the same program on the same binding of the same kernel, driver and guest."""
     keys = (machine.kernel.key, machine.image.key, machine.payload.key)
     append = f"{machine.kernel.append} {machine.append}".strip()
-    return digest_of(render(program), binding, *plan.wrong, f"{plan.timeout:g}", append, *keys)[:16]
+    text = program.suite.key + program.test if isinstance(program, Case) else render(program)
+    return digest_of(text, binding, *plan.wrong, f"{plan.timeout:g}", append, *keys)[:16]
 
 
 def verdict_of(error: HarnessError) -> Verdict:
@@ -284,8 +285,10 @@ def verdict_of(error: HarnessError) -> Verdict:
     return _VERDICTS.get(error.kind, Verdict.ERROR) if isinstance(error, VMFailure) else Verdict.ERROR
 
 
-def replay_command(program: Program, binding: str, plan: Plan, kernel: tuple[str, str]) -> str:
+def replay_command(program: Program | Case, binding: str, plan: Plan, kernel: tuple[str, str]) -> str:
     """The command that runs this program again in a clean VM."""
+    if isinstance(program, Case):
+        return shlex.join([*plan.command, "upstream", "--kernel", kernel[0], "--flavour", kernel[1], program.test])
     words = [*plan.command, "run", "--kernel", kernel[0], "--flavour", kernel[1], "--binding", binding]
     if plan.wrong:
         words += ["--wrong", ",".join(plan.wrong)]
@@ -295,9 +298,11 @@ def replay_command(program: Program, binding: str, plan: Plan, kernel: tuple[str
 
 
 def _run_one(
-    program: Program, binding: str, plan: Plan, lab: Lab, missing: str | None
+    program: Program | Case, binding: str, plan: Plan, lab: Lab, missing: str | None
 ) -> Generator[Result, None, Result]:
     """Returns the result of one program; yields what is found of others before their VM ends for it."""
+    if isinstance(program, Case):
+        return _run_case(program, binding, plan, lab, missing)
     replay = replay_command(program, binding, plan, (lab.kernel.name, lab.kernel.flavour))
     title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
 
@@ -383,6 +388,64 @@ def _run_one(
     return _with_leaks(done, own) if own else done
 
 
+def _run_case(case: Case, binding: str, plan: Plan, lab: Lab, missing: str | None) -> Result:
+    """The result of one case of the kernel's own tests."""
+    found: Sequence[Crash] = ()
+    log: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    seconds = 0.0
+    number: int | None = None
+    hint: str | None = None
+    if missing is not None:
+        verdict, reason = Verdict.SKIP, missing
+    else:
+        try:
+            outcome = lab.execute_case(case)
+        except VMFailure as failure:
+            log = tuple(failure.console.splitlines())
+            found = crashes(log)
+            verdict, reason, hint = verdict_of(failure), with_bug(failure.message, found), failure.hint
+        except GuestError as error:
+            verdict, reason, hint = Verdict.ERROR, error.message, error.hint
+        else:
+            if outcome.earlier and isinstance(lab.memo, _Seen):
+                raise _LateWordsError(lab.memo.last, outcome.earlier)
+            found, log, seconds, number = outcome.crashes, outcome.log, outcome.seconds, outcome.number
+            verdict, reason, details = judge_case(case, outcome, _shortage(log))
+            if outcome.earlier:
+                verdict, found = Verdict.CRASHED, outcome.earlier
+                reason = f"the kernel complained before any case began: {found[0].title}"
+    replay = replay_command(case, binding, plan, (lab.kernel.name, lab.kernel.flavour))
+    explanation: tuple[str, ...] = ()
+    if verdict not in (Verdict.PASS, Verdict.SKIP):
+        heading = f"{verdict} {case.name} on {lab.kernel.name} ({lab.kernel.flavour})"
+        hint = hint if verdict is Verdict.ERROR else None
+        explanation = explain_case(heading, reason, showed=details, log=log, replay=replay, hint=hint)
+    done = Result(
+        program=case.name,
+        kernel=lab.kernel.name,
+        flavour=lab.kernel.flavour,
+        binding=binding,
+        status=verdict,
+        reason=reason,
+        seconds=round(seconds, 6),
+        replay=replay,
+        explanation=explanation,
+        log=log,
+        details=details,
+        reports=reports_of(found),
+        identity=identity(case, binding, plan, lab.machine),
+    )
+    if number is not None:
+        _remember(lab, number, case, done)
+    return done
+
+
+def _shortage(log: Sequence[str]) -> str | None:
+    """What the guest was short of, by its log."""
+    return next((shortage for words, shortage in _SHORTAGES.items() if any(words in line for line in log)), None)
+
+
 def judge(program: Program, rules: Rules, execution: Execution, notice: Notice | None = None) -> Comparison:
     """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
     comparison = compare(program, rules, execution.observations, notice)
@@ -393,9 +456,9 @@ def judge(program: Program, rules: Rules, execution: Execution, notice: Notice |
     if execution.earlier:
         reason = f"the kernel complained before any program started: {execution.earlier[0].title}"
         return Comparison(Verdict.CRASHED, reason, comparison.divergence)
-    for words, shortage in _SHORTAGES.items():
-        if any(words in line for line in execution.log):
-            return Comparison(Verdict.INCONCLUSIVE, shortage)
+    shortage = _shortage(execution.log)
+    if shortage is not None:
+        return Comparison(Verdict.INCONCLUSIVE, shortage)
     deaf = comparison.divergence is not None and isinstance(program.steps[comparison.divergence.step], Events)
     if execution.lost_events and (deaf or comparison.verdict in (Verdict.PASS, Verdict.DEVIATION)):
         return Comparison(Verdict.INCONCLUSIVE, f"{execution.lost_events} events of the driver were lost on the way")

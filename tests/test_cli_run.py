@@ -16,12 +16,14 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import harness.matrix
+from harness.cli import _parser
 from harness.cli import run as command
 from harness.compare import Verdict
-from harness.errors import ExitCode
+from harness.defaults import PEER
+from harness.errors import ExitCode, UsageError
 from harness.matrix import Resources
 from harness.progress import Progress
-from harness.report.results import Result, Run, Source, Store, Target, read
+from harness.report.results import Planned, Result, Run, Source, Store, Target, read
 from harness.run import Plan
 from harness.target.places import CHECKOUT
 
@@ -181,3 +183,46 @@ def test_standard_output_is_for_one_report(
     assert ended.returncode == ExitCode.USAGE
     assert words in ended.stderr
     assert not {"cache", "-"} & {path.name for path in tmp_path.iterdir()}
+
+
+def _told_cases(*_: object, **__: object) -> Iterator[Target | Result | Planned]:
+    name = f"{PEER}/hmm.migrate"
+    yield Planned({name: Source("Migrate.", "TEST_F(hmm, migrate)")})
+    yield Target(*KERNEL, banner="debian:6.1 plain, Linux 6.1")
+    yield Result(name, *KERNEL, PEER, Verdict.PASS, "", 0.1, "replay", identity="1")
+
+
+def test_cases_of_hmm_tests_are_planned_when_they_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness.matrix, "run_matrix", _told_cases)
+    options = _parser().parse_args(["upstream", "migrate", "--json", str(tmp_path / "store")])
+    assert command._run(options, Progress(io.StringIO())) is ExitCode.PASS
+    stored = read(tmp_path / "store")
+    assert (stored.bindings, stored.cases, stored.planned, list(stored.programs)) == (
+        (PEER,),
+        ("migrate",),
+        1,
+        [f"{PEER}/hmm.migrate"],
+    )
+    assert "1 cases of hmm-tests on debian:6.1 (plain): 1 passed" in capsys.readouterr().out
+
+
+def test_programs_and_hmm_tests_are_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    def told(plan: Plan, *_: object, **__: object) -> Iterator[Target | Result | Planned]:
+        plans.append(plan)
+        yield from _told_cases()
+        yield Result("access/read", *KERNEL, "interval", Verdict.PASS, "", 0.1, "replay", identity="2")
+
+    monkeypatch.setattr(harness.matrix, "run_matrix", told)
+    words = ["run", "--upstream", "--binding", "interval", "access/read", "--json", str(tmp_path / "store")]
+    assert command._run(_parser().parse_args(words), Progress(io.StringIO())) is ExitCode.PASS
+    words = ["run", "--resume", str(tmp_path / "store")]
+    assert command._run(_parser().parse_args(words), Progress(io.StringIO())) is ExitCode.PASS
+    assert [[program.name for program in plan.programs] for plan in plans] == [["access/read"]] * 2
+    assert [(plan.bindings, plan.cases) for plan in plans] == [(("interval",), ("*",))] * 2
+    assert read(tmp_path / "store").bindings == ("interval", PEER)
+    with pytest.raises(UsageError, match="--resume does not go with case"):
+        command._run(_parser().parse_args(["upstream", "migrate", "--resume"]), Progress(io.StringIO()))

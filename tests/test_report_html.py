@@ -23,10 +23,12 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from harness.compare import Verdict
 from harness.conformance import clauses
+from harness.defaults import PEER
 from harness.model.allowed import RECORDED
 from harness.report import files, html
 from harness.report.results import Result, Run, Source
 from tests.sample_runs import FLAVOURS, HOSTILE, KERNELS, interrupted_run, sample_run
+from tests.test_report_peer import peer_run
 
 _PATIENCE = 60.0  # seconds: for machines that do much else
 
@@ -484,3 +486,25 @@ def test_the_page_asks_for_nothing() -> None:
     for attribute in (" src=", "@import", "url(", "fetch(", "XMLHttpRequest"):
         assert attribute not in text
     assert text.count("http") == text.count("http-equiv") + text.count("http://www.w3.org/2000/svg")
+
+
+def test_the_kernels_own_tests_are_rows_of_their_own(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    run = peer_run()
+    page = Page(browser, run, tmp_path / "report.html")
+    assert len(page.shown()) == len(run.results)
+    assert page.programs() == list(run.programs)
+    case = next(each for each in run.results if each.binding == PEER and each.status is Verdict.FAIL)
+    page.cell(case).click()
+    page.until(lambda: page.one("#panel-title").text == case.program)
+    panel = page.one("#panel").text
+    assert "READ failed with EFAULT, 2 times" in panel
+    assert "TEST_F(hmm2.snapshot)" in panel
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.focused().startswith(f"FAIL {case.program}"))
+    page.press(Keys.ARROW_LEFT)  # there is no result of it on another binding: only on another kernel, which is right
+    assert page.focused().startswith(f"FAIL {case.program}")
+    page.press(*[Keys.ARROW_UP] * len(run.programs))
+    assert page.focused().split()[1] == f"{next(iter(run.programs))},"
+    page.one('[data-facet="binding"][data-value="hmm-tests"]').click()
+    assert len(page.shown()) == len([each for each in run.results if each.binding == PEER])
+    assert page.errors() == []

@@ -27,7 +27,7 @@ from harness.cli.options import (
     own_command,
     words,
 )
-from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
+from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT, PEER
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress, let_go
 
@@ -61,6 +61,7 @@ def add(commands: Commands) -> None:
             ("run --clause RANGE-29", "what proves one clause of the contract: `hmm-harness clauses`"),
             ("run --kernel debian:6.1 --kernel debian:6.12 --flavour plain,debug --reports out", "a matrix in CI"),
             ("run --binding interval --wrong skip-invalidate invalidate", "a driver that is wrong on purpose"),
+            ("run --upstream migrate", "and the kernel's own hmm-tests, in the same report"),
             ("run --resume", "go on with the last run, which was interrupted"),
             ("run --keep my.hmm", "leave the VM in which it fails running; `vm shell vm1` enters it"),
             ("run --gdb --no-restore my.hmm", "with gdb from the first instruction of the boot"),
@@ -85,39 +86,50 @@ def add(commands: Commands) -> None:
     )
     completed(clause, candidates.clauses)
     command.add_argument("--all-clauses", action="store_true", help="the programs of all clauses")
-    kernel = command.add_argument(
-        "--kernel",
-        action="append",
-        metavar="KERNEL",
-        help=f"a kernel under test; may be repeated (default: {DEFAULT_KERNEL})",
-    )
-    completed(kernel, candidates.kernels)
-    flavour = command.add_argument(
-        "--flavour",
-        type=words,
-        metavar="NAME,...",
-        help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
-    )
-    completed(flavour, candidates.flavours)
+    command.add_argument("--upstream", action="store_true", help="the kernels' own hmm-tests, too")
+    _add_kernels(command)
     command.add_argument(
         "--binding", action="append", choices=BINDINGS, help="the driver to run on; may be repeated (default: all)"
     )
     add_wrong(command, " (default binding then: interval)")
-    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
     add_timeout(command)
-    command.add_argument("--no-restore", action="store_true", default=None, help="boot each VM, restore none")
-    command.add_argument(
-        "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
+    _add_manner(command)
+    _add_forms(command)
+    command.set_defaults(case=[])
+
+    command = manual(
+        commands,
+        "upstream",
+        help="run the kernel's own hmm-tests, and say what they swallow",
+        description="""\
+            Builds hmm-tests.c of each kernel under test from its source and runs its cases in VMs, each in a process
+            of its own, against the kernel's own test_hmm module. What the kernel's log says of a case is a CRASH of
+            it, whatever hmm-tests say; so is a case without a result. An assertion that failed, and a request to the
+            device that failed against all expectation, is a FAIL, and what returned before it did anything is a SKIP,
+            even where hmm-tests call it ok. The results are stored and reported as those of `run` are; `run
+            --upstream` runs both. The exit status is in `hmm-harness --help`.""",
+        examples=(
+            ("upstream", "every case on the default kernel"),
+            ("upstream migrate 'hmm.*coherent*'", "cases by their last part, or by a pattern of the whole name"),
+            ("upstream --kernel debian:6.1 --kernel debian:7.3 --html cases.html", "two kernels, one page"),
+            ("run --upstream --kernel debian:6.12 --reports out", "our programs and hmm-tests, in one report"),
+        ),
+        files=(("$XDG_STATE_HOME/hmm-harness/runs", "results of the last runs (default: ~/.local/state/...)"),),
+        environment=CONFIGURED,
     )
-    add_gdb(command)
-    command.add_argument("--dry-run", action="store_true", help="print commands that boot such VMs, and end")
-    command.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="go on with an interrupted run, as it was planned: the last one, or the one that wrote FILE",
+    command.set_defaults(
+        run_command=_run,
+        program=None,
+        upstream=True,
+        clause=[],
+        all_clauses=False,
+        binding=None,
+        wrong=None,
+        timeout=None,
     )
+    command.add_argument("case", nargs="*", help="names, their last parts, or patterns (default: all)")
+    _add_kernels(command)
+    _add_manner(command)
     _add_forms(command)
 
     command = manual(
@@ -144,6 +156,41 @@ def add(commands: Commands) -> None:
         "--changed", nargs=2, metavar="KERNEL", help="print the clauses that stand differently on the second kernel"
     )
     _add_forms(command)
+
+
+def _add_kernels(command: argparse.ArgumentParser) -> None:
+    kernel = command.add_argument(
+        "--kernel",
+        action="append",
+        metavar="KERNEL",
+        help=f"a kernel under test; may be repeated (default: {DEFAULT_KERNEL})",
+    )
+    completed(kernel, candidates.kernels)
+    flavour = command.add_argument(
+        "--flavour",
+        type=words,
+        metavar="NAME,...",
+        help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
+    )
+    completed(flavour, candidates.flavours)
+
+
+def _add_manner(command: argparse.ArgumentParser) -> None:
+    """How what is to be run is run."""
+    command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
+    command.add_argument("--no-restore", action="store_true", default=None, help="boot each VM, restore none")
+    command.add_argument(
+        "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
+    )
+    add_gdb(command)
+    command.add_argument("--dry-run", action="store_true", help="print commands that boot such VMs, and end")
+    command.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on with an interrupted run, as it was planned: the last one, or the one that wrote FILE",
+    )
 
 
 def _add_forms(command: argparse.ArgumentParser) -> None:
@@ -184,7 +231,8 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     from harness.run import Plan
     from harness.target.catch import Catch
 
-    plan = Plan(programs, run.bindings, run.wrong, run.timeout, own_command())
+    bindings = tuple(binding for binding in run.bindings if binding != PEER)
+    plan = Plan(programs, bindings, run.wrong, run.timeout, own_command(), cases=run.cases)
     catch = Catch() if keeper is not None else None
     resources = Resources(
         cache=open_cache(),
@@ -217,7 +265,7 @@ def _execute(
     from harness.matrix import run_matrix
     from harness.report import runs
     from harness.report.files import STDOUT
-    from harness.report.results import End, Result
+    from harness.report.results import End, Planned, Result
     from harness.report.terminal import Table
 
     started = time.monotonic()
@@ -236,6 +284,9 @@ def _execute(
                     run.add(each)
                     store.add(each)
                     table.add(each)
+                elif isinstance(each, Planned):
+                    run.plan(each.programs)
+                    store.plan(each.programs)
                 else:
                     run.targets.append(each)
                     store.target(each)
@@ -319,15 +370,17 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
             f"no program proves {', '.join(clause.id for clause in clauses)}",
             hint="`hmm-harness clauses ID` tells why",
         )
-    programs = catalogue.select([*options.program, *names])
+    programs = catalogue.select([*options.program, *names]) if options.program is not None else []
+    bindings = tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))) if programs else ()
     run = Run(
         started=runs.now(),
         command=(*own_command(), *sys.argv[1:]),
         version=version("hmm-harness"),
         programs={program.name: Source(program.title, render(program)) for program in programs},
-        bindings=tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))),
+        bindings=(*bindings, PEER) if options.upstream else bindings,
         kernels=kernels,
         clauses=tuple(clause.id for clause in clauses),
+        cases=tuple(options.case or ["*"]) if options.upstream else (),
         wrong=wrong,
         timeout=options.timeout or DEFAULT_TIMEOUT,
     )
@@ -350,15 +403,21 @@ def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program
     """The run of `path` as far as it came."""
     from harness.conformance import catalogue
     from harness.report import runs
+    from harness.report.results import belongs
 
-    for name in ("program", "clause", "all-clauses", "kernel", "flavour", "binding", "wrong", "timeout", "json"):
+    planned = ["program", "case", "clause", "all-clauses", "kernel", "flavour", "binding", "wrong", "timeout", "json"]
+    if options.program is not None:  # else it is the name of the command
+        planned.append("upstream")
+    for name in planned:
         if getattr(options, name.replace("-", "_")):
             raise UsageError(
-                f"a resumed run keeps its plan: --resume does not go with {'--' * (name != 'program')}{name}",
+                f"a resumed run keeps its plan: --resume does not go with "
+                f"{'--' * (name not in ('program', 'case'))}{name}",
                 hint="leave it away, or begin another run",
             )
     run = runs.resumed(path)
-    return run, catalogue.select(list(run.programs))
+    names = [name for name in run.programs if not belongs(name, PEER)]
+    return run, catalogue.select(names) if names else []
 
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:

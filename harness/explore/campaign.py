@@ -460,8 +460,10 @@ class _Looked:
     def _shown(self, plan: Plan) -> Symptom | None:
         """The last word counts: memory that was lost is found in the end."""
         symptom = None
+        (program,) = plan.programs
+        assert isinstance(program, Program)
         for result in run(plan, self._lab):
-            found = symptom_of(result, plan.programs[0])
+            found = symptom_of(result, program)
             if found is not None and symptom is None:
                 symptom, self.explanation = found, result.explanation
         return symptom

@@ -84,6 +84,7 @@ class Agent:
         self._doings: dict[str, Callable[[dict[str, Any], bytes], Answer]] = {
             "hello": self._hello,
             "run": self._run,
+            "case": self._case,
             "load": self._load,
             "unload": self._unload,
             "warm": self._warm,
@@ -227,11 +228,7 @@ class Agent:
     def _run_one(
         self, request: bytes, aside: str = "", listener: Listener | None = None
     ) -> tuple[dict[str, Any], bytes]:
-        log = [*self._unread, *self._log.lines()]
-        self._unread = []
-        if log:
-            # Late words of an earlier program, perhaps: said, and said not to be this one's.
-            log.append(kernel.EARLIER_LINES)
+        log = self._earlier()
         number = self._kmemleak.begin()
         if aside:
             os.system(aside)
@@ -258,6 +255,40 @@ class Agent:
             "residue": {_DEVICES[n]: pages for n, pages in enumerate(response.in_use) if pages is not None},
         }
         return result, response.data + heard
+
+    def _earlier(self) -> list[str]:
+        """Late words of an earlier program, perhaps: said, and said not to be those of the one that begins."""
+        log = [*self._unread, *self._log.lines()]
+        self._unread = []
+        return [*log, kernel.EARLIER_LINES] if log else []
+
+    def _case(self, request: dict[str, Any], _body: bytes) -> Answer:
+        """Runs `case`, a number, of the kernel's own tests, the file `path`, for at most `seconds`.
+
+        `status`, `late` and `left` are as harness/guest/cases.py has them; the body is what was printed.
+        """
+        from harness.guest.cases import run_case  # noqa: PLC0415  few need it
+
+        self._mark()
+        log = self._earlier()
+        number = self._kmemleak.begin()
+        start = time.monotonic()
+        try:
+            ended = run_case(str(request["path"]), int(request["case"]), float(request["seconds"]))
+        finally:
+            seconds = time.monotonic() - start
+            self._kmemleak.end()
+        log += self._log.lines()
+        before, self._taint = self._taint, self._tainted.bits()
+        return {
+            "number": number,
+            "status": ended.status,
+            "late": ended.late,
+            "left": ended.left,
+            "seconds": seconds,
+            "log": log,
+            "taint": before ^ self._taint,
+        }, ended.output
 
     def _load(self, request: dict[str, Any], _body: bytes) -> Answer:
         """`module`: its name; `parameters`: as on insmod's command line, else those that it was first loaded with."""

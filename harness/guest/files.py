@@ -17,6 +17,7 @@ GUEST_FILES = (
     "harness/abi.py",
     "harness/guest/__init__.py",
     "harness/guest/agent.py",
+    "harness/guest/cases.py",
     "harness/guest/events.py",
     "harness/guest/kernel.py",
     "harness/guest/leaks.py",

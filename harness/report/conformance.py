@@ -12,6 +12,7 @@ from enum import StrEnum
 from harness.compare import Verdict
 from harness.conformance.clauses import Clause, Contract, alternatives
 from harness.conformance.describe import spelt_out
+from harness.defaults import PEER
 from harness.model.allowed import RECORDED
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Run
@@ -59,12 +60,18 @@ class Conformance:
 
 
 def conformance(run: Run, contract: Contract) -> list[Conformance]:
-    """Each binding of each kernel, in the order of the plan: the clauses that the run was for, or all of them."""
+    """Each binding of each kernel, in the order of the plan: the clauses that the run was for, or all of them.
+
+    The kernel's own tests are about none.
+    """
     chosen = [contract.clauses[name] for name in run.clauses if name in contract.clauses]
     looked_for = chosen or list(contract.clauses.values())
     return [
         Conformance(
-            column.kernel, column.flavour, column.binding, {clause.id: _find(clause, column) for clause in looked_for}
+            column.kernel,
+            column.flavour,
+            column.binding,
+            {clause.id: _find(clause, column) for clause in looked_for if column.binding != PEER},
         )
         for column in columns(run)
     ]

@@ -86,6 +86,19 @@ def explain(
     return tuple(lines)
 
 
+def explain_case(
+    title: str, reason: str, *, showed: Sequence[str], log: Sequence[str], replay: str, hint: str | None = None
+) -> tuple[str, ...]:
+    """What is to be said of a case of the kernel's own tests, line by line. `showed`: what it printed, and more."""
+    lines = [title, f"    {reason}"]
+    if hint:
+        lines.append(f"    hint: {hint}")
+    for heading, more in (("what it showed:", showed), ("kernel log:", log)):
+        if more:
+            lines += ["", f"  {heading}", *(f"    {line}" for line in more[-_MOST_LOG_LINES:])]
+    return (*lines, "", f"  replay: {replay}")
+
+
 def explain_trouble(title: str, error: HarnessError, console: Sequence[str] = ()) -> tuple[str, ...]:
     """What kept a program from being run at all, line by line."""
     lines = [title, *(f"    {line}" for line in error.message.splitlines())]

@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.compare import Verdict
 from harness.conformance import clauses
+from harness.defaults import PEER
 from harness.errors import ExitCode
 from harness.report.conformance import conformance
 from harness.report.planned import Case, Column, columns
@@ -93,8 +94,9 @@ def _heading(counts: Counter[str]) -> str:
 
 
 def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
-    """What page.js reads. `results`: a list for each program, of an entry for each column."""
-    programs = [case.program for case in found[0].cases] if found else []
+    """What page.js reads. `results`: a list for each program, of an entry for each column or null."""
+    programs = list(dict.fromkeys(case.program for column in found for case in column.cases))
+    cases = [{case.program: case for case in column.cases} for column in found]
     targets = {(column.kernel, column.flavour): column.target for column in found}
     places = {key: place for place, key in enumerate(targets)}
     writer = _Writer()
@@ -117,7 +119,8 @@ def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
             else {"name": name, "title": "", "text": ""}
             for name in programs
         ],
-        "results": [[writer.case(column.cases[row]) for column in found] for row in range(len(programs))],
+        "results": [[writer.case(column[name]) if name in column else None for column in cases] for name in programs],
+        "peer": PEER,
         **_contract(run),
     }
 
@@ -125,7 +128,7 @@ def _data(run: Run, found: Sequence[Column]) -> dict[str, Any]:
 def _contract(run: Run) -> dict[str, Any]:
     """The clauses that the run can say something of, each with a standing and the place of its reason per column."""
     found = conformance(run, clauses.load())
-    judged = found[0].findings if found else {}
+    judged = next((each.findings for each in found if each.findings), {})
     reasons: dict[str, int] = {}
     shown = []
     for name, finding in judged.items():
@@ -142,6 +145,8 @@ def _contract(run: Run) -> dict[str, Any]:
             "unproven": clause.unproven,
             "stands": [
                 [str(each.findings[name].standing), reasons.setdefault(each.findings[name].reason, len(reasons))]
+                if name in each.findings
+                else None
                 for each in found
             ],
         }

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from harness.compare import Verdict
+from harness.defaults import PEER
 from harness.printable import one_line, shortened
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Result, Run
@@ -101,6 +102,8 @@ def _look(result: Result) -> Iterator[str]:
         yield from _diagnostics(f"step {result.step + 1}", details[:_MOST_DETAILS])
         if len(details) > _MOST_DETAILS:
             yield from _diagnostics(f"step {result.step + 1}", [f"... and {len(details) - _MOST_DETAILS} more pages"])
+    elif result.binding == PEER:
+        yield from _diagnostics("printed", result.details[:_MOST_LOG_LINES])
     for report in result.reports:
         yield from _diagnostics(f"kernel report {report.kind}", [report.title])
     if len(result.log) > _MOST_LOG_LINES:

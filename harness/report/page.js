@@ -106,7 +106,7 @@ function head() {
   $("command").parentNode.append(copyButton(run.command, "Copy the command of the run"));
 
   const counts = {};
-  for (const results of run.results) for (const result of results) counts[result.status] = (counts[result.status] || 0) + 1;
+  for (const result of run.results.flat()) if (result) counts[result.status] = (counts[result.status] || 0) + 1;
   for (const [status, [, words]] of Object.entries(STATUSES)) {
     if (!counts[status]) continue;
     const part = h("span", {class: toneOf(status)});
@@ -127,7 +127,7 @@ function attention() {
       cells: [], address: addressOf(target.kernel, target.flavour)});
   });
   run.results.forEach((results, row) => results.forEach((result, column) => {
-    if (GOOD.has(result.status)) return;
+    if (!result || GOOD.has(result.status)) return;
     const target = run.columns[column].target;
     if (result.status === "NOT RUN" && run.targets[target].error) {
       groups.get(`target ${target}`).cells.push([row, column]);
@@ -175,16 +175,18 @@ const standingMark = (standing) => h("span", {class: "mark", "aria-hidden": "tru
 const areaOf = (clause) => clause.id.slice(0, clause.id.indexOf("-"));
 const chosen = {standings: new Set(), from: null, to: null}; // of clauses; kernels by their place in run.targets
 
+const contractual = run.columns.map((_, column) => column).filter((column) => run.columns[column].binding !== run.peer);
+
 /** The columns of `to` beside which `from` has one of the same binding: pairs of columns. */
-const pairs = () => run.columns.flatMap((each, after) => each.target !== chosen.to ? [] : run.columns
-  .map((other, column) => [column, after]).filter(([column]) =>
-    run.columns[column].target === chosen.from && run.columns[column].binding === each.binding));
+const pairs = () => contractual.flatMap((after) => run.columns[after].target !== chosen.to ? [] : contractual
+  .map((column) => [column, after]).filter(([column]) =>
+    run.columns[column].target === chosen.from && run.columns[column].binding === run.columns[after].binding));
 const comparing = () => chosen.from !== null && chosen.to !== null && chosen.from !== chosen.to;
 
 function contract() {
   if (!run.clauses.length) return;
   const counts = {};
-  for (const clause of run.clauses) for (const [standing] of clause.stands) counts[standing] = (counts[standing] || 0) + 1;
+  for (const clause of run.clauses) for (const [standing] of clause.stands.filter(Boolean)) counts[standing] = (counts[standing] || 0) + 1;
   const words = Object.keys(STANDINGS).filter((standing) => counts[standing]).map((standing) => `${counts[standing]} ${standing}`);
   const details = h("details", {ontoggle: () => { if (details.open && !$("contract")) contractTools(details, counts); }},
     h("summary", {}, "Contract ", h("span", {}, `${count(run.clauses.length, "clause")}: ${words.join(", ")}`)));
@@ -219,7 +221,7 @@ function showContract() {
     button.setAttribute("aria-pressed", chosen.standings.has(button.dataset.standing));
   const compared = comparing() ? pairs() : [];
   const columns = comparing() ? [...new Set([...compared.map(([column]) => column), ...compared.map(([, column]) => column)])]
-    : run.columns.map((_, column) => column);
+    : contractual;
   const found = run.clauses.filter((clause) =>
     (!chosen.standings.size || columns.some((column) => chosen.standings.has(clause.stands[column][0]))) &&
     (!comparing() || compared.some(([one, other]) => clause.stands[one][0] !== clause.stands[other][0])));
@@ -249,12 +251,12 @@ function showContract() {
 
 /** Where a clause stands, and what shows it: each program on each column, a link to its result. */
 function clausePanel(clause) {
-  const worst = Object.keys(STANDINGS).find((standing) => clause.stands.some(([each]) => each === standing));
+  const worst = Object.keys(STANDINGS).find((standing) => contractual.some((column) => clause.stands[column][0] === standing));
   const evidence = (clause.programs || []).map((name) => {
     const row = run.programs.findIndex((program) => program.name === name);
     return h("li", {}, h("b", {}, name), row < 0 ? h("span", {}, " was not chosen") : [
       run.programs[row].title && h("p", {class: "note"}, run.programs[row].title),
-      h("div", {class: "across"}, run.columns.map((_, column) => {
+      h("div", {class: "across"}, contractual.map((column) => {
         const status = run.results[row][column].status;
         return h("a", {class: toneOf(status), href: addressOfCell(row, column)},
           mark(status), h("span", {class: "hidden"}, status), nameOf(column));
@@ -267,7 +269,7 @@ function clausePanel(clause) {
       h("p", {class: "promise"}, clause.says),
       clause.duty && h("p", {class: "where"}, "A duty of the driver"),
       section("Source", null, ...clause.source.map((each) => h("p", {class: "mono"}, each))),
-      section("Where it stands", null, h("ul", {class: "stands"}, run.columns.map((_, column) => {
+      section("Where it stands", null, h("ul", {class: "stands"}, contractual.map((column) => {
         const [standing, reason] = clause.stands[column];
         return h("li", {class: STANDINGS[standing][1]}, standingMark(standing), h("span", {}, nameOf(column), ": ", h("b", {}, standing),
           run.reasons[reason] && h("span", {class: "note"}, ` ${run.reasons[reason]}`)));
@@ -316,6 +318,7 @@ const cellText = (result) => [result.status, result.reason || "", ...(result.rep
 
 function matches(row, column) {
   const result = run.results[row][column];
+  if (!result) return false;
   if (filter.statuses.size && !filter.statuses.has(result.status)) return false;
   return !filter.text || rowText[row].includes(filter.text) || cellText(result).includes(filter.text);
 }
@@ -352,9 +355,10 @@ function show() {
     button.setAttribute("aria-pressed", filter.statuses.has(button.dataset.status));
   for (const button of document.querySelectorAll("[data-facet]"))
     button.setAttribute("aria-pressed", filter[button.dataset.facet].has(button.dataset.value));
-  const all = matching.size === run.programs.length * run.columns.length;
+  const total = run.results.flat().filter(Boolean).length;
+  const all = matching.size === total;
   $("shown").replaceChildren(all ? count(matching.size, "result")
-    : `${count(matching.size, "result")} of ${(run.programs.length * run.columns.length).toLocaleString("en")} `,
+    : `${count(matching.size, "result")} of ${total.toLocaleString("en")} `,
   all ? "" : h("button", {type: "button", id: "clear", onclick: () => { clear(); $("search").focus(); }}, "Clear filters"));
   draw();
 }
@@ -388,7 +392,7 @@ function draw() {
     h("th", {scope: "col", class: leading.has(column) ? "first" : null}, run.columns[column].binding)))), body);
   $("matrix").replaceChildren(table);
   $("matrix").scrollTop = 0;
-  if (!active || !rows.includes(active[0]) || !columns.includes(active[1])) active = [rows[0], columns[0]];
+  if (!active || !rows.includes(active[0]) || !columns.includes(active[1])) active = [rows[0], nearest(rows[0], columns[0])];
   drawMore();
   markOpen();
 }
@@ -407,6 +411,7 @@ function drawMore(until = 0) {
     const short = room ? name.slice(room.length + 1) : name;
     fragment.append(h("tr", {"aria-rowindex": drawn + 3}, h("th", {scope: "row", title: `${name}\n${run.programs[row].title}`}, short),
       columns.map((column) => {
+        if (!run.results[row][column]) return h("td", {role: "gridcell", class: leading.has(column) ? "first" : null});
         const status = run.results[row][column].status;
         const key = keyOf(row, column);
         const cell = h("td", {role: "gridcell", "data-key": key, "aria-label": `${status} ${name}, ${nameOf(column)}`,
@@ -438,6 +443,12 @@ function focused(event) {
   if (old) old.tabIndex = -1;
   active = parse(Number(cell.dataset.key));
   cell.tabIndex = 0;
+}
+
+/** The column that is shown, has a result in `row` and is nearest to `column`: programs and hmm-tests have no column in common. */
+function nearest(row, column) {
+  const far = (other) => Math.abs(columns.indexOf(other) - columns.indexOf(column));
+  return columns.filter((other) => run.results[row][other]).sort((one, other) => far(one) - far(other))[0];
 }
 
 /** Puts the focus on a cell that is shown; draws the rows up to it. */
@@ -478,7 +489,8 @@ function keyed(event) {
   if (to) {
     event.preventDefault();
     const clamp = (value, most) => Math.min(Math.max(value, 0), most);
-    focusCell(rows[clamp(to[0], last[0])], columns[clamp(to[1], last[1])]);
+    const next = rows[clamp(to[0], last[0])];
+    focusCell(next, nearest(next, columns[clamp(to[1], last[1])]));
   } else if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
     location.hash = addressOfCell(...active);
@@ -509,7 +521,7 @@ function wanted() {
   if (words.length === 2) return {target};
   const column = run.columns.findIndex((each) => each.target === target && each.binding === words[2]);
   const row = run.programs.findIndex((each) => each.name === words[3]);
-  return words.length === 4 && column >= 0 && row >= 0 ? {row, column} : null;
+  return words.length === 4 && column >= 0 && row >= 0 && run.results[row][column] ? {row, column} : null;
 }
 
 function follow() {
@@ -595,7 +607,10 @@ function resultPanel(row, column) {
   ];
   if (result.replay) parts.push(...section("Replay", null,
     h("div", {class: "command"}, h("code", {}, result.replay), copyButton(result.replay, "Copy the replay command"))));
-  if (program.text) parts.push(...section("Program", result.step == null ? null : `diverged at step ${result.step + 1}`,
+  if (run.columns[column].binding === run.peer) {
+    if (result.details) parts.push(...section("What it showed", null, h("pre", {tabindex: 0}, result.details.join("\n"))));
+    if (program.text) parts.push(...section("Source", null, h("pre", {tabindex: 0}, program.text)));
+  } else if (program.text) parts.push(...section("Program", result.step == null ? null : `diverged at step ${result.step + 1}`,
     listing(program, result)));
   if (result.tables) parts.push(...section("Page tables", "after the step, in a second run",
     result.tables.map((each) => pages(each, result.details || []))));
@@ -605,6 +620,7 @@ function resultPanel(row, column) {
   if (result.log) parts.push(...section("Kernel log",
     count(result.log.length, "line") + (result.cut ? `, and ${result.cut} more that are not on this page` : ""), log(result)));
   parts.push(...section("Same program elsewhere", null, h("div", {class: "across"}, run.columns.map((_, other) => {
+    if (!run.results[row][other]) return null;
     const status = run.results[row][other].status;
     return h("a", {class: toneOf(status), href: addressOfCell(row, other), "aria-current": other === column ? "true" : null},
       mark(status), h("span", {class: "hidden"}, status), nameOf(other));
@@ -629,7 +645,8 @@ function targetPanel(place) {
   const counts = new Map();
   run.columns.forEach((each, column) => {
     if (each.target !== place) return;
-    for (const results of run.results) counts.set(results[column].status, (counts.get(results[column].status) || 0) + 1);
+    for (const results of run.results)
+      if (results[column]) counts.set(results[column].status, (counts.get(results[column].status) || 0) + 1);
   });
   return [
     barTop(h("span", {class: "badge"}, "Kernel")),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.compare import Verdict
-from harness.report.results import Result, Run, Target
+from harness.defaults import PEER
+from harness.report.results import Result, Run, Target, belongs
 
 _T = TypeVar("_T")
 GOOD = frozenset({Verdict.PASS, Verdict.SKIP, Verdict.DEVIATION})
@@ -40,7 +41,7 @@ class Column:
 
 
 def columns(run: Run) -> list[Column]:
-    """Kernels in the order of the plan, below each the bindings; as many cases in each as there are programs.
+    """Kernels in the order of the plan, below each the bindings, in each all programs that belong to it.
 
     A result that was not planned (a run that was resumed with another plan) is there, too, after the planned ones.
     Of two results for the same the later one counts.
@@ -49,6 +50,8 @@ def columns(run: Run) -> list[Column]:
     kernels = _also(run.kernels, ((kernel, flavour) for kernel, flavour, _, _ in results))
     bindings = _also(run.bindings, (binding for _, _, binding, _ in results))
     programs = _also(run.programs, (program for _, _, _, program in results))
+    if run.is_waiting_for_cases and not any(belongs(program, PEER) for program in programs):
+        programs.append(PEER)
     targets = {(each.kernel, each.flavour): each for each in run.targets}
     found = []
     for kernel, flavour in kernels:
@@ -64,6 +67,7 @@ def columns(run: Run) -> list[Column]:
                     tuple(
                         Case(program, result, "" if result else why)
                         for program in programs
+                        if belongs(program, binding)
                         for result in (results.get((kernel, flavour, binding, program)),)
                     ),
                 )

@@ -2,6 +2,7 @@
 """Results, and their store: JSON lines, from which every report is made.
 
     {"type": "run", ...}       first: `Run` without what follows here
+    {"type": "planned", ...}   programs that are planned, too, as it turned out: the cases of a kernel's hmm-tests
     {"type": "target", ...}    a `Target`, before its results
     {"type": "result", ...}    a `Result`, when it is known
     {"type": "end", ...}       last, unless the run was interrupted: `End`
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.compare import Verdict
+from harness.defaults import PEER
 from harness.errors import ExitCode, HarnessError, UsageError
 
 FORMAT = 1  # another number whenever an old reader would misunderstand
@@ -116,6 +118,13 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """Programs that are planned, too, as it turned out when a kernel was there."""
+
+    programs: Mapping[str, Source]
+
+
+@dataclass(frozen=True)
 class End:
     """The end of a run that came to its end. `finished`: UTC, ISO 8601."""
 
@@ -129,7 +138,8 @@ class Run:
     """All of a run: what was planned, and what came of it as far as it is known.
 
     `started`: UTC, ISO 8601. `command`: as it was typed. `kernels`: (kernel, flavour) in the order of the plan.
-    `clauses`: ids of those that the programs were chosen for.
+    `clauses`: ids of those that the programs were chosen for. `cases`: patterns of cases of the kernels' hmm-tests,
+    which are among the programs as soon as they are known.
     """
 
     started: str
@@ -139,6 +149,7 @@ class Run:
     bindings: tuple[str, ...]
     kernels: tuple[tuple[str, str], ...]
     clauses: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     timeout: float = 0.0
     targets: list[Target] = field(default_factory=list)
@@ -155,10 +166,20 @@ class Run:
         self._places.add(result.place)
         self.results.append(result)
 
+    def plan(self, programs: Mapping[str, Source]) -> None:
+        """Takes programs that are planned, too."""
+        self.programs = {**self.programs, **programs}
+
+    @property
+    def is_waiting_for_cases(self) -> bool:
+        """Whether no case of the hmm-tests is known, which are to be run."""
+        return bool(self.cases) and not any(belongs(program, PEER) for program in self.programs)
+
     @property
     def planned(self) -> int:
         """How many results there should be."""
-        return len(self.kernels) * len(self.programs) * len(self.bindings)
+        pairs = sum(belongs(program, binding) for program in self.programs for binding in self.bindings)
+        return len(self.kernels) * (pairs + self.is_waiting_for_cases)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -178,6 +199,11 @@ class Run:
             return tuple(known.get(name, len(known)) for known, name in zip(places, names, strict=True))
 
         return sorted(self.results, key=place)
+
+
+def belongs(program: str, binding: str) -> bool:
+    """Whether there is a result of `program` on `binding`: the kernel's own tests are a binding by themselves."""
+    return (binding == PEER) == (program.partition("/")[0] == PEER and not program.endswith(".hmm"))
 
 
 _EXIT_BY_STATUS = (  # the first that any result has decides
@@ -257,6 +283,10 @@ class Store:
         plan["programs"] = {name: asdict(source) for name, source in run.programs.items()}
         self._write({"type": "run", "format": FORMAT} | plan)
 
+    def plan(self, programs: Mapping[str, Source]) -> None:
+        """Appends what is planned, too."""
+        self._write({"type": "planned", "programs": {name: asdict(source) for name, source in programs.items()}})
+
     def target(self, target: Target) -> None:
         """Appends a target."""
         self._write({"type": "target"} | asdict(target))
@@ -326,12 +356,14 @@ def _take(run: Run | None, record: dict[str, Any]) -> Run:
             raise ValueError("another format")
         record["programs"] = {name: Source(**source) for name, source in record["programs"].items()}
         record["kernels"] = tuple((kernel, flavour) for kernel, flavour in record["kernels"])
-        for name in ("command", "bindings", "clauses", "wrong"):
+        for name in ("command", "bindings", "clauses", "cases", "wrong"):
             record[name] = tuple(record.get(name, ()))
         return Run(**record)
     if run is None:
         raise ValueError("it does not begin with what was planned")
-    if kind == "target":
+    if kind == "planned":
+        run.plan({name: Source(**source) for name, source in record["programs"].items()})
+    elif kind == "target":
         target = Target(**record | {"features": tuple(record["features"])})
         run.targets = [each for each in run.targets if (each.kernel, each.flavour) != (target.kernel, target.flavour)]
         run.targets.append(target)

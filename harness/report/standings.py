@@ -21,6 +21,7 @@ _MOST_PLACES = 6  # that one line names
 
 def summary(found: Sequence[Conformance]) -> Iterator[str]:
     """How many clauses are what on each kernel and binding, or each clause if they are few; then what is not well."""
+    found = [each for each in found if each.findings]
     if not found:
         return
     asked = list(found[0].findings.values())
@@ -106,7 +107,7 @@ def _bare(finding: Finding) -> str:
 def render(run: Run) -> str:
     """A page of Markdown: every clause on every kernel and binding, and what is not well."""
     contract = clauses.load()
-    found = conformance(run, contract)
+    found = [each for each in conformance(run, contract) if each.findings]
     lines = [
         "# What the kernels keep of HMM's contract",
         "",

@@ -10,10 +10,11 @@ from typing import TextIO
 
 from harness.compare import Verdict
 from harness.conformance import clauses
+from harness.defaults import PEER
 from harness.printable import one_line
 from harness.progress import Progress
 from harness.report.conformance import conformance
-from harness.report.results import Result, Run, Target
+from harness.report.results import Result, Run, Target, belongs
 from harness.report.standings import summary
 
 _COLOURS = {Verdict.PASS: "32", Verdict.SKIP: "2", Verdict.DEVIATION: "36"}
@@ -31,7 +32,7 @@ class Table:
         self._progress = progress
         self._out = out
         self._colour = colour
-        self._width = max(len("program"), *map(len, run.programs))
+        self._heads: set[bool] = set()  # of programs, and of the kernel's own tests, that were printed
         self._rows: dict[str, dict[str, Result]] = {}
         for result in run.results:  # of a run that is resumed
             self._rows.setdefault(result.program, {})[result.binding] = result
@@ -49,9 +50,8 @@ class Table:
             self._say(f"{target.kernel} {target.flavour}: {target.error.splitlines()[0]}")
         elif target.banner:
             self._say(target.banner)
-            if self._one:
-                titles = [name.ljust(12) for name in self._run.bindings]
-                self._say("  ".join(["program".ljust(self._width), *titles]).rstrip())
+            if self._one and any(not belongs(program, PEER) for program in self._run.programs):
+                self._head("program")
 
     def add(self, result: Result) -> None:
         """Takes a result, which is in the run already; prints the row when it is whole."""
@@ -59,10 +59,27 @@ class Table:
             return
         row = self._rows.setdefault(result.program, {})
         row[result.binding] = result
-        if len(row) == len(self._run.bindings):
-            cells = [self._cell(row[binding].status) for binding in self._run.bindings]
-            line = "  ".join([one_line(result.program).ljust(self._width), *cells]).rstrip()
+        bindings = self._bindings(result.program)
+        if len(row) == len(bindings):
+            if belongs(result.program, PEER) not in self._heads:
+                self._head(result.program)
+            cells = [self._cell(row[binding].status) for binding in bindings]
+            line = "  ".join([one_line(result.program).ljust(self._width(result.program)), *cells]).rstrip()
             self._progress.say(line, to=self._out, ours=True)  # with colours
+
+    def _bindings(self, program: str) -> list[str]:
+        return [binding for binding in self._run.bindings if belongs(program, binding)]
+
+    def _width(self, program: str) -> int:
+        """Of the first column, where `program` stands."""
+        peer = belongs(program, PEER)
+        return max(len("program"), *(len(each) for each in self._run.programs if belongs(each, PEER) is peer), 0)
+
+    def _head(self, program: str) -> None:
+        """The titles of the columns where `program` stands."""
+        self._heads.add(belongs(program, PEER))
+        titles = [name.ljust(12) for name in self._bindings(program)]
+        self._say("  ".join(["program".ljust(self._width(program)), *titles]).rstrip())
 
     def _finish_target(self) -> None:
         """With several kernels: a line for each binding of the one that had its turn."""
@@ -107,7 +124,11 @@ class Table:
         """What was run, in a few words."""
         kernels = [f"{kernel} ({flavour})" for kernel, flavour in self._run.kernels]
         where = kernels[0] if self._one else f"{len(kernels)} kernels"
-        return f"{len(self._run.programs)} programs x {len(self._run.bindings)} bindings on {where}"
+        cases = sum(belongs(program, PEER) for program in self._run.programs)
+        bindings = len(self._run.bindings) - (PEER in self._run.bindings)
+        programs = f"{len(self._run.programs) - cases} programs x {bindings} bindings" if bindings else ""
+        peer = f"{cases} cases of hmm-tests" if PEER in self._run.bindings else ""
+        return f"{' and '.join(filter(None, [programs, peer]))} on {where}"
 
     def _count(self, statuses: Mapping[Verdict, int]) -> str:
         return ", ".join(f"{statuses[status]} {_WORDS[status]}" for status in Verdict if statuses.get(status))

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from harness.program.program import Program
 from harness.target.lab import Execution, Job, Lab
+from harness.target.upstream import Case, Outcome
 from harness.target.vm import VM
 
 
@@ -59,6 +60,11 @@ class CatchingLab(Lab):
         """See `Lab`."""
         self._last = f"{program.name} on {binding}"
         return super().execute(program, binding, wrong=wrong, timeout=timeout)
+
+    def execute_case(self, case: Case) -> Outcome:
+        """See `Lab`."""
+        self._last = case.name
+        return super().execute_case(case)
 
     def discard(self) -> None:
         """Ends the VM, unless it is the first that was to end."""

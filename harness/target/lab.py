@@ -12,6 +12,7 @@ from itertools import islice, pairwise, takewhile
 from types import TracebackType
 from typing import Any, Self
 
+from harness.defaults import PEER
 from harness.errors import GuestError
 from harness.guest.kernel import EARLIER_LINES
 from harness.program.observations import Observation
@@ -27,11 +28,12 @@ from harness.target.image import provide_image
 from harness.target.kernel import provide_kernel
 from harness.target.module import build_module
 from harness.target.payload import provide_payload
+from harness.target.upstream import Case, Outcome, furnish, run_case
 from harness.target.vm import VM, Debugging, Machine, start
 from harness.target.watchdog import Trouble, VMFailure
 from harness.target.wire import decode, encode
 
-_MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm"}
+_MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm", PEER: "test_hmm"}
 _LOADED = "loaded"  # harness/guest/agent.py
 _AT_ONCE = 24  # programs that are sent together: their answers come together, too
 _ANSWER_SECONDS = 30.0  # for an answer, besides what the program may take
@@ -110,6 +112,7 @@ class Lab:
         self._stack = ExitStack()
         self._vm: VM | None = None
         self._given_up = threading.Event()
+        self._furnished = False  # with the kernel's own tests
         self._unseen = 0  # programs that ran since leaks were looked for
         self._expected: deque[Job] = deque()
         self._answers: deque[_Answer] = deque()  # of the VM at hand, and not asked for yet
@@ -153,6 +156,7 @@ class Lab:
         """Ends the VM, so that the next program gets a clean one."""
         self._vm = None
         self.memo = None
+        self._furnished = False
         self._unseen = 0
         self._answers.clear()
         self._stack.close()
@@ -160,7 +164,7 @@ class Lab:
     def missing(self, binding: str) -> str | None:
         """Why programs cannot run on `binding` in this VM; None if they can."""
         agent = self.vm().agent
-        if binding in agent["bindings"]:
+        if (binding if binding != PEER else "test_hmm") in agent["bindings"]:
             return None
         module = _MODULES[binding]
         state = str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
@@ -246,6 +250,24 @@ class Lab:
                 self.discard()
             raise outcome
         return outcome
+
+    def execute_case(self, case: Case) -> Outcome:
+        """Runs a case of the kernel's own hmm-tests. Raises `VMFailure` as `execute` does."""
+        self._answers.clear()
+        vm = self._clean_vm()
+        before, self._unseen = self._unseen, self._unseen + 1
+        try:
+            with self._progress.step(f"running {case.name}"):
+                if not self._furnished:
+                    furnish(vm, case.suite.program)
+                    self._furnished = True
+                return run_case(vm, case)
+        except VMFailure:
+            if before and self._looks_for_leaks():
+                self._not_looked(before, "it is gone")
+            self._unseen = 0
+            self.discard()
+            raise
 
     def _next(self, job: Job) -> list[Job]:
         """`job`, and what is to be sent with it: nothing in which a VM died already."""
