@@ -148,11 +148,11 @@ def table(kernel: str, told: Iterable[tuple[Patch, Told]], *, command: str) -> s
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     survived = [patch for patch, fates in rows if PROGRAMS in fates and fates[PROGRAMS].fate is Fate.SURVIVED]
-    for title, word, mine in (
+    for title, word, some in (
         ("Equivalent", "equivalent", [patch for patch, _ in rows]),
         (f"What it would take for the {PROGRAMS} to kill more", "needs", survived),
     ):
-        remarks = [(patch.name, said) for patch in mine if (said := patch.header(word))]
+        remarks = [(patch.name, said) for patch in some if (said := patch.header(word))]
         if remarks:
             lines += ["", f"## {title}", "", *(f"- {name}: {said}" for name, said in remarks)]
     return "\n".join(lines) + "\n"

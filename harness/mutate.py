@@ -118,7 +118,7 @@ def fates_that_hold(fates: Fates, key: str, plan: Plan) -> dict[str, Row]:
 
 def programs_digest(plan: Plan, found: Autopsy) -> str:
     """A digest of the programs by which a fate is known."""
-    texts = [render(each) for each in plan.programs if not found.program or each.name == found.program]
+    texts = [render(each) for each in _programs(plan) if not found.program or each.name == found.program]
     return digest_of(*texts, *plan.bindings)[:16]
 
 
@@ -166,7 +166,11 @@ def suspects_first(patch: Patch, plan: Plan) -> list[Program]:
     areas = {clause.area for clause in broken}
     near = [clause for clause in contract.clauses.values() if clause.area in areas]
     order = {name: place for place, name in enumerate(clauses.programs_of([*broken, *near]))}
-    return sorted(plan.programs, key=lambda program: order.get(program.name, len(order)))
+    return sorted(_programs(plan), key=lambda program: order.get(program.name, len(order)))
+
+
+def _programs(plan: Plan) -> list[Program]:
+    return [each for each in plan.programs if isinstance(each, Program)]
 
 
 def _require_green(plan: Plan, machine: Machine, resources: Resources) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harness.compare import place, show_error
 from harness.explore.c_steps import CCall, number
 from harness.explore.witness import Witness
-from harness.model.allowed import Allowed, Count, Entries, Expectation, Odd, Shape, Tokens
+from harness.model.allowed import Allowed, Count, Entries, Expectation, Odd, Shape, Tokens, Whereabouts
 from harness.program.observations import TORN, Element, Entry, Mark, Observation, Signal, Token
 from harness.program.operations import (
     DeviceRead,
@@ -249,6 +249,8 @@ class _Checker:
                     return even, str(run.allowed), []
                 words = "an odd number after %llu" if grown else "%llu"
                 return (f"{even} || {seen} <= seen[4]" if grown else f"{seen} != seen[4]"), words, ["seen[4]"]
+            case Whereabouts():  # of steps that are left out
+                return None, str(run.allowed), []
 
     def _faults_before(self) -> int:
         """How many CPU faults the device had told of at its last look; the number grows from boot on."""
