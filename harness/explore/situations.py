@@ -67,7 +67,10 @@ def _entry(pte: Pte) -> Iterator[str]:
     yield f"p{_KNOWN[pte.present]}w{_KNOWN[pte.write]}"
     if pte.exclusive is not Known.NO:
         yield f"exclusive{_KNOWN[pte.exclusive]}"
+    if pte.swapped is not Known.NO:
+        yield f"swapped{_KNOWN[pte.swapped]}"
     for name, holds in (
+        ("cached", page.cached),
         ("zero", page.zero),
         ("file", not page.anonymous),
         ("huge", pte.huge),

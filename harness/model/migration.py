@@ -117,8 +117,10 @@ class Migration:
         mm/migrate_device.c migrate_vma_collect_pmd() takes pages of files as well, __migrate_device_pages() does not.
         """
         pte = space.ptes.get(number)
-        if pte is None or pte.page.anonymous or pte.page.pinned:
+        if pte is None or pte.page.pinned or pte.swapped is Known.YES:
             return Known.NO
+        if pte.page.anonymous:  # in the swap cache, which it cannot leave: clause 239
+            return Known.MAYBE if pte.page.swapped else Known.NO
         return pte.present
 
     def _stays_huge(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
