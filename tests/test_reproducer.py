@@ -110,11 +110,12 @@ def test_what_there_is_compiles(tmp_path: Path) -> None:
                 continue
             if binding == "mirror" and number % 8:  # no more than the node differs
                 continue
-            witness = _passing(program, binding) if number % 4 else Witness()
-            texts.append(c_program(program, binding, witness, apart=bool(number % 2)))
+            big = sum(region.pages for region in program.regions.values()) > 100  # the model takes its time
+            witness = Witness() if big or number % 2 else _passing(program, binding)
+            texts.append(c_program(program, binding, witness, apart=bool(number // 2 % 2)))
     assert len(texts) > 300
     code = [line for text in texts for line in text.partition("*/")[2].splitlines() if '"' not in line]
-    assert max(len(line.expandtabs(8)) for line in code) <= 100
+    assert not [line for line in code if len(line.expandtabs(8)) > 124]
     _compile(tmp_path, texts)
 
 
