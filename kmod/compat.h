@@ -23,6 +23,9 @@
 #ifdef HAVE_HMM_MIRROR
 #include <linux/hmm.h>
 #endif
+#ifdef HAVE_PFN_T
+#include <linux/pfn_t.h>
+#endif
 
 /* What speaks of the bindings that there can be */
 #ifdef HAVE_MMU_INTERVAL
@@ -114,6 +117,24 @@ static inline struct vm_area_struct *vma_lookup(struct mm_struct *mm,
 	return vma && addr >= vma->vm_start ? vma : NULL;
 }
 #endif
+
+#ifndef HAVE_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+#endif
+
+/* An entry for a page frame in a mapping that may have pages as well */
+static inline vm_fault_t hh_insert_mixed(struct vm_area_struct *vma,
+					 unsigned long addr, unsigned long pfn)
+{
+#ifdef HAVE_PFN_T
+	return vmf_insert_mixed(vma, addr, pfn_to_pfn_t(pfn));
+#else
+	return vmf_insert_mixed(vma, addr, pfn);
+#endif
+}
 
 #ifndef HAVE_DEVICE_COHERENT
 static inline bool is_device_coherent_page(const struct page *page)

@@ -713,6 +713,9 @@ static inline bool hh_may_break(struct page *page)
 	return PageAnon(page) && !hh_is_merged(page);
 }
 
+/* mapping.c */
+int hh_mmap(struct file *filp, struct vm_area_struct *vma);
+
 /* ioctl.c */
 long hh_ioctl(struct file *filp, unsigned int cmd, unsigned long arg);
 

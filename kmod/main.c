@@ -106,6 +106,7 @@ static const struct file_operations hh_fops = {
 	.release = hh_release,
 	.unlocked_ioctl = hh_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = hh_mmap,
 };
 
 /**

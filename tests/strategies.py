@@ -21,6 +21,8 @@ from harness.program.operations import (
     Asked,
     Backing,
     Bind,
+    Bring,
+    BringZeros,
     Call,
     Choices,
     DeviceOperation,
@@ -55,10 +57,12 @@ from harness.program.operations import (
     Read,
     Reap,
     Refuse,
+    Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
+    Shift,
     Snapshot,
     Sources,
     Span,
@@ -68,25 +72,33 @@ from harness.program.operations import (
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Truncate,
     Unbind,
     Unmap,
     Unpin,
     Usage,
+    Userfault,
     Watch,
     Watched,
     Write,
+    WriteProtect,
+    WriteUnprotect,
 )
 from harness.program.program import Program
 
 _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
+_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
 _EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
 _PRIVATE = tuple(device for device in DEVICES if device not in COHERENT)
 _SPAN_KINDS = (
-    Unmap, Read, Pagemap, Poison, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
+    Unmap, Read, Pagemap, Snapshot, DeviceRead, ToDevice, ToDeviceShort, ToSystem, Table, Exclusive, Held,
+    BringZeros, WriteProtect, WriteUnprotect,
 )  # fmt: skip
 
 
 def _size(backing: Backing) -> st.SearchStrategy[int]:
+    if backing in _DRIVERS:
+        return st.integers(1, 4)
     return st.sampled_from((512, 1024)) if backing is Backing.HUGETLB else st.integers(1, 8)
 
 
@@ -103,7 +115,10 @@ def _span(draw: st.DrawFn, region: str, size: int) -> Span:
 @st.composite
 def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     """A valid program of at most `max_steps` steps after its first mapping."""
-    backings = {"r0": draw(st.sampled_from(Backing))}
+    # Nothing of what a driver has mapped itself is for a device, so that there is little to see of it.
+    usual = [backing for backing in Backing if backing not in _DRIVERS]
+    kinds_of_memory = draw(st.sampled_from((usual, usual, list(Backing))))
+    backings = {"r0": draw(st.sampled_from(kinds_of_memory))}
     sizes = {"r0": draw(_size(backings["r0"]))}
     steps: list[Operation] = [Map("a", "r0", backings["r0"], sizes["r0"], draw(st.sampled_from(Prot)))]
     alive = ["a"]
@@ -114,6 +129,9 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     may_pin = draw(st.sampled_from((False, False, True)))
     may_swap = draw(st.sampled_from((False, False, True)))
     paged: set[str] = set()  # regions that may be in the swap cache
+    may_userfault = draw(st.sampled_from((False, False, True)))
+    userfaults: dict[tuple[str, str], list[Span]] = {}  # by subject and region
+    spoilt: set[str] = set()
     pinner: str | None = None
     pinned: set[str] = set()
     huge: set[str] = set()
@@ -126,14 +144,27 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         kinds: list[type[Operation]] = [Bind] if len(bound) < len(devices) and alive else []
         kinds += [Exit, Reap] if alive or dying else []
         if alive:
-            kinds += [Map, Unmap, Protect, Remap, Advise, Read, Write, Fork, Pagemap]
-            kinds += (
-                [Poison]
-                if backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned | paged
-                else []
-            )
-            kinds += [SwapOut] if may_swap else []
-            small = backings[region] is not Backing.HUGETLB and region not in huge
+            minded = any(name == region for _, name in userfaults)
+            kinds += [Map, Unmap, Protect, Read, Write, Fork, Pagemap]
+            drivers = backings[region] in _DRIVERS
+            kinds += [] if drivers else [Advise]
+            kinds += [] if minded or drivers else [Remap]
+            failing = backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned | paged
+            kinds += [Poison] if failing and not minded else []
+            small = backings[region] is not Backing.HUGETLB and region not in huge and not drivers
+            if may_userfault and small and region not in pinned | spoilt | paged:
+                kinds += [Register] * 3
+            origins = [
+                name for name in backings if backings[name] is Backing.ANON and name not in huge | spoilt | paged
+            ]
+            if minded:
+                kinds += [WriteProtect, WriteUnprotect]
+                kinds += [Shift] if region in origins else []
+                kinds += [Bring, BringZeros] if backings[region] is not Backing.PRIVATE_FILE else []
+            small = small and not minded
+            kinds += [SwapOut] if may_swap and not minded and not drivers else []
+            cut = region not in paged and not drivers
+            kinds += [Truncate] if cut and backings[region] not in (Backing.ANON, Backing.HUGETLB) else []
             kinds += [Pin] if may_pin and pinner is None and small else []
             kinds += [Unpin] if pinner in alive else []
         if bound:
@@ -173,7 +204,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         name = f"r{len(sizes)}"
         match kind.__name__:
             case "Map":
-                backings[name] = draw(st.sampled_from(Backing))
+                backings[name] = draw(st.sampled_from(kinds_of_memory))
                 sizes[name] = draw(_size(backings[name]))
                 steps.append(Map(actor, name, backings[name], sizes[name], draw(st.sampled_from(Prot))))
             case "Protect":
@@ -181,18 +212,42 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
             case "Remap":
                 sizes[name] = span.count
                 backings[name] = backings[region]
-                for regions in (pinned, huge, paged):
+                for regions in (pinned, huge, spoilt, paged):
                     if region in regions:
                         regions.add(name)
                 steps.append(Remap(actor, span, name))
             case "Advise":
                 advice = draw(st.sampled_from(_ADVICE))
+                refused = (Advice.HUGEPAGE, Advice.FREE, *([Advice.PAGEOUT] if may_swap else []))
+                if advice in refused and any(name == region for _, name in userfaults):
+                    continue
                 huge |= {region} if advice is Advice.HUGEPAGE else set()
                 paged |= {region} if advice is Advice.PAGEOUT and may_swap else set()
+                spoilt |= {region} if advice is Advice.FREE else set()
                 steps.append(Advise(actor, span, advice))
             case "SwapOut":
                 paged.add(region)
                 steps.append(SwapOut(actor, span))
+            case "Poison":
+                spoilt.add(region)
+                steps.append(Poison(actor, span))
+            case "Register":
+                spans = userfaults.setdefault((actor, region), [])
+                if not any(other.start < span.stop and span.start < other.stop for other in spans):
+                    spans.append(span)
+                    anonymous = backings[region] is Backing.ANON
+                    modes = [each for each in Userfault if anonymous or each is not Userfault.WP]
+                    steps.append(Register(actor, span, draw(st.sampled_from(modes))))
+            case "Shift":
+                origin = draw(st.sampled_from(origins))
+                page = draw(st.integers(0, sizes[origin] - 1))
+                to = replace(span, stop=span.start + 1)
+                if to != Span(origin, page, page + 1):
+                    steps.append(Shift(actor, to, Span(origin, page, page + 1)))
+            case "Bring":
+                steps.append(Bring(actor, span, token))
+            case "Truncate":
+                steps.append(Truncate(actor, span, draw(st.integers(0, 8))))
             case "Pin":
                 pinner = actor
                 pinned.add(region)

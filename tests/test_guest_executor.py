@@ -20,6 +20,7 @@ from harness.abi import CONSTANTS, ffi
 from harness.model.rules import FEATURES
 from tests.guest_executor import (
     BASE,
+    BUS,
     PAGE,
     RW,
     SEGV,
@@ -127,6 +128,132 @@ def test_advice_reaches_the_kernel(executor: Path) -> None:
         ],
     )
     assert seen[2:] == [done(), done(0, 6)]
+
+
+@pytest.mark.parametrize("backing", ["SHARED", "FILE", "PRIVATE_FILE"])
+def test_a_file_can_be_made_shorter_and_longer_again(executor: Path, backing: str) -> None:
+    seen = observe(
+        executor,
+        [
+            mapped(4, backing=backing),
+            operation("WRITE", npages=4, value=5),
+            operation("FORK", other=1),
+            operation("TRUNCATE", page=1, npages=1, value=2),
+            operation("READ", npages=4),
+            operation("READ", actor=1, npages=4),
+            operation("TRUNCATE", actor=1, npages=4, value=3),
+            operation("READ", npages=4),
+        ],
+    )
+    assert seen[3:] == [done(), done(5, 6, BUS, BUS), done(5, 6, BUS, BUS), done(), done(5, 6, 0, BUS)]
+
+
+def test_there_is_no_file_to_be_made_shorter_where_nothing_is_mapped(executor: Path) -> None:
+    seen = observe(executor, [mapped(2, backing="FILE"), operation("TRUNCATE", page=2, npages=1, value=1)])
+    assert seen == [done(), done(error=errno.EFAULT)]
+
+
+MISSING, WP, ANSWERED = (CONSTANTS[f"WIRE_USERFAULT_{name}"] for name in ("MISSING", "WP", "ANSWERED"))
+COPY, ZERO, PROTECT, UNPROTECT, MOVE = (
+    CONSTANTS[f"WIRE_RESOLVE_{name}"] for name in ("COPY", "ZERO", "PROTECT", "UNPROTECT", "MOVE")
+)
+
+
+@pytest.fixture
+def minder(executor: Path) -> Path:
+    """The executor, where it can have userfaultfds."""
+    done = subprocess.run([executor, "features"], capture_output=True, text=True, check=True)
+    if "USERFAULT_WP" not in done.stdout.split():
+        pytest.skip("this machine lets nobody have a userfaultfd")
+    return executor
+
+
+def test_what_a_userfaultfd_has_to_bring_raises_sigbus_until_it_is_there(minder: Path) -> None:
+    seen = observe(
+        minder,
+        [
+            mapped(4),
+            operation("USERFAULT", npages=4, argument=MISSING),
+            operation("READ", npages=1),
+            operation("RESOLVE", npages=2, argument=COPY, value=5),
+            operation("RESOLVE", page=2, npages=1, argument=ZERO),
+            operation("READ", npages=4),
+            operation("RESOLVE", page=2, npages=2, argument=COPY, value=9),
+            operation("FORK", other=1),
+            operation("READ", actor=1, npages=4),
+            operation("RESOLVE", actor=1, npages=1, argument=COPY, value=9),
+        ],
+    )
+    assert seen[1:] == [
+        done(), done(BUS), done(), done(), done(5, 6, 0, BUS), done(error=errno.EEXIST), done(), done(5, 6, 0, 0),
+        done(error=errno.ENOENT),
+    ]  # fmt: skip
+
+
+def test_what_a_userfaultfd_write_protects_raises_sigbus_when_it_is_written(minder: Path) -> None:
+    seen = observe(
+        minder,
+        [
+            mapped(3),
+            operation("WRITE", npages=3, value=5),
+            operation("RESOLVE", npages=1, argument=PROTECT),
+            operation("USERFAULT", npages=3, argument=WP),
+            operation("RESOLVE", npages=2, argument=PROTECT),
+            operation("WRITE", npages=3, value=8),
+            operation("RESOLVE", npages=1, argument=UNPROTECT),
+            operation("WRITE", npages=2, value=11),
+            operation("READ", npages=3),
+        ],
+    )
+    assert seen[2:] == [
+        done(error=errno.ENOENT), done(), done(), done(BUS, BUS, 0), done(), done(0, BUS), done(11, 6, 10),
+    ]  # fmt: skip
+
+
+def test_a_userfaultfd_moves_pages(minder: Path) -> None:
+    features = subprocess.run([minder, "features"], capture_output=True, text=True, check=True)
+    if "USERFAULT_MOVE" not in features.stdout.split():
+        pytest.skip("this machine's kernel has no UFFDIO_MOVE")
+    seen = observe(
+        minder,
+        [
+            mapped(2),
+            mapped(2, page=8),
+            operation("WRITE", page=8, npages=1, value=5),
+            operation("USERFAULT", npages=2, argument=MISSING),
+            operation("RESOLVE", page=1, npages=1, argument=MOVE, value=BASE + 8 * PAGE),
+            operation("RESOLVE", page=0, npages=1, argument=MOVE, value=BASE + 9 * PAGE),
+            operation("READ", npages=2),
+            operation("READ", page=8, npages=1),
+        ],
+    )
+    assert seen[4:] == [done(), done(error=errno.ENOENT), done(BUS, 5), done(0)]
+
+
+def test_somebody_answers_a_userfaultfd_of_each_subject(minder: Path) -> None:
+    """Also of one that takes the place of one that has ended, and there is nobody left when the program ends."""
+    program = request(
+        [
+            mapped(4),
+            operation("FORK", other=1),
+            operation("USERFAULT", npages=2, argument=ANSWERED),
+            operation("USERFAULT", page=2, npages=2, argument=ANSWERED),
+            operation("READ", npages=3),
+            operation("USERFAULT", actor=1, npages=4, argument=ANSWERED),
+            operation("EXIT"),
+            operation("WRITE", actor=1, page=1, npages=1, value=9),
+            operation("FORK", actor=1, other=0),
+            operation("USERFAULT", npages=4, argument=ANSWERED),
+            operation("READ", npages=4),
+            operation("READ", actor=1, npages=4),
+        ]
+    )
+    result = run(minder, program * 3)
+    assert (result.returncode, result.stderr) == (0, b"")
+    for seen in split(result.stdout):
+        assert seen[4:] == [
+            done(1, 2, 3), done(), done(), done(0), done(), done(), done(1, 9, 3, 4), done(1, 9, 3, 4),
+        ]  # fmt: skip
 
 
 def test_children_share_what_is_shared_and_copy_what_is_private(executor: Path) -> None:
@@ -396,7 +523,7 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("READ", page=1 << 50, npages=1)]), "address out of range"),
         (request([operation("EXIT", npages=1)]), "a range where none is meant"),
         (request([operation("MAP", npages=1, value=0)]), "unknown backing"),
-        (request([operation("MAP", npages=1, value=6)]), "unknown backing"),
+        (request([operation("MAP", npages=1, value=8)]), "unknown backing"),
         (request([operation("MAP", npages=511, value=5)]), "no whole huge pages"),
         (request([operation("MAP", page=1, npages=512, value=5)]), "no whole huge pages"),
         (request([operation("MAP", npages=1, value=1, argument=8)]), "unknown protection"),

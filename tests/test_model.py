@@ -24,8 +24,13 @@ R = Mark.VALID
 RW = Mark.VALID | Mark.WRITE
 NOTHING = Entry(NO_MARKS)
 ERROR = Entry(Mark.ERROR)
-# What debian:6.1 has, and the pins of later kernels
-RULES = {binding: rules_for(binding, [*rules.features, "PIN"]) for binding, rules in model_rules.RULES.items()}
+# What debian:6.1 has, userfaultfds with it, and the pins of later kernels
+RULES = {
+    binding: rules_for(
+        binding, [*rules.features, "PIN", "USERFAULT", "USERFAULT_MOVE", "USERFAULT_WP", "MAPPED_NODE"]
+    )
+    for binding, rules in model_rules.RULES.items()
+}
 
 
 def _program(text: str) -> Program:
@@ -140,6 +145,69 @@ def test_shared_memory_is_shared() -> None:
 def test_private_file_keeps_the_file() -> None:
     text = "a: map buf private-file 2 rw\na: fork b\na: write buf 7\n"
     _shows(text + "b: read buf", 0, 0)
+
+
+def test_behind_the_end_of_a_file_there_is_nothing() -> None:
+    text = "a: map buf file 4 rw\na: write buf 5\nd0: bind a\nd0: read buf\na: truncate buf 2\n"
+    _shows(text + "a: read buf", 5, 6, Signal.BUS, Signal.BUS)
+    _forbids(text + "a: read buf[2:4]", 0, 7)
+    _shows(text + "d0: snapshot buf", Entry(RW), Entry(RW), NOTHING, NOTHING)
+    _forbids(text + "d0: table buf[2:4]", Entry(RW), Entry(RW | Mark.STALE))
+    assert _last(text + "d0: fault buf read").errors == {errno.EFAULT}
+    assert _last(text + "d0: fault buf[0:2] read").errors == {0}
+    assert _last(text + "a: advise buf populate-write").errors == {errno.EFAULT}
+    assert _last(text + "a: pin buf").errors == {errno.EFAULT}
+    assert _last(text + "d0: exclusive buf[3]").errors == {errno.EFAULT}
+    _shows(text + "a: truncate buf 4\na: read buf", 5, 6, 0, 0)
+    _shows(text + "a: truncate buf 9\nd0: read buf", 5, 6, 0, 0)
+
+
+def test_the_end_of_a_file_is_the_same_for_all_who_map_it() -> None:
+    text = "a: map buf private-file 4 rw\na: fork b\nb: write buf 5\nd0: bind b\nd0: to-device buf\n"
+    text += "a: remap buf[2:4] far\na: truncate far 3\n"
+    _shows(text + "a: read far", 0, Signal.BUS)
+    _shows(text + "b: read buf", 5, 6, 7, Signal.BUS)
+    assert _last(text + "d0: usage").elements[0] == Count(3, 3)
+    assert _last("a: map buf file 4 rw\na: unmap buf[0]\na: truncate buf 2").errors == {errno.EFAULT}
+
+
+def test_a_request_that_fails_along_behind_the_end_of_a_file_deviates() -> None:
+    program = _program("a: map buf file 4 rw\na: truncate buf 2\nd0: bind a\nd0: request buf none both f.. own fresh")
+    before = [Observation(Status.DONE)] * 3
+    failed = [*before, Observation(Status.DONE, errno.EFAULT)]
+    assert compare(program, RULES["interval"], failed).verdict is Verdict.PASS
+    shown = [*before, Observation(Status.DONE, 0, (Entry(RW), Entry(RW), NOTHING, NOTHING))]
+    assert compare(program, RULES["interval"], shown).verdict is Verdict.FAIL, "page 3 was asked for"
+    program = _program(
+        "a: map buf file 4 rw\na: truncate buf 2\nd0: bind a\nd0: request buf none both f... own fresh"
+    )
+    assert compare(program, RULES["interval"], failed).reason.startswith("faulted-along")
+    shown = [*before, Observation(Status.DONE, 0, (Entry(RW), NOTHING, NOTHING, NOTHING))]
+    assert compare(program, RULES["interval"], shown).verdict is Verdict.PASS
+
+
+def test_what_a_driver_has_mapped_is_for_no_device() -> None:
+    for backing, untouched in (("pfnmap", ERROR), ("mixedmap", NOTHING)):
+        text = f"a: map buf {backing} 3 rw\nd0: bind a\na: write buf[0] 5\n"
+        _shows(text + "a: read buf", 5, 0, 0)
+        _shows(text + "a: fork b\nb: read buf", 5, 0, 0)
+        _shows(text + "d0: snapshot buf", ERROR, untouched, untouched)
+        _forbids(text + "d0: snapshot buf", NOTHING, Entry(RW), Entry(RW))
+        _shows(text + "a: read buf[1]\nd0: snapshot buf[1]", ERROR)
+        assert _last(text + "d0: fault buf[0] read").errors == {errno.EFAULT}
+        assert _last(text + "d0: fault buf[1] write").errors == {errno.EFAULT}
+        assert _last(text + "d0: write buf 7").errors == {errno.EFAULT}
+        assert _last(text + "d0: exclusive buf[0]").errors <= {errno.EEXIST, errno.EFAULT}
+        assert _last(text + "d0: to-device buf").errors == {errno.EINVAL}
+        assert _last(text + "d0: move buf system device m plain").errors == {errno.EINVAL}
+        assert _last(text + "d0: fault buf[0] read", "mirror").errors == {errno.EINVAL}
+    readonly = "a: map buf {} 1 rw\na: protect buf r\nd0: bind a\nd0: fault buf write"
+    assert _last(readonly.format("pfnmap")).errors == {errno.EFAULT}
+    assert _last(readonly.format("mixedmap")).errors == {errno.EPERM}
+    text = "a: map buf mixedmap 2 rw\nd0: bind a\nd0: fault buf read\nd0: snapshot buf"
+    for second in (ERROR, NOTHING):  # it may have been faulted along
+        _shows(text, ERROR, second)
+    _forbids(text, NOTHING, Entry(RW))
 
 
 def test_access_that_is_not_allowed_raises() -> None:

@@ -20,6 +20,8 @@ from harness.program.operations import (
     Asked,
     Backing,
     Bind,
+    Bring,
+    BringZeros,
     Call,
     DeviceRead,
     DeviceReadUnlocked,
@@ -50,10 +52,12 @@ from harness.program.operations import (
     Read,
     Reap,
     Refuse,
+    Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
+    Shift,
     Snapshot,
     Span,
     SubjectOperation,
@@ -62,6 +66,7 @@ from harness.program.operations import (
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Truncate,
     Unbind,
     Unmap,
     Unpin,
@@ -69,6 +74,8 @@ from harness.program.operations import (
     Watch,
     Watched,
     Write,
+    WriteProtect,
+    WriteUnprotect,
     span_of,
 )
 from harness.program.program import Program
@@ -94,7 +101,9 @@ LEFT_OUT: dict[type[Operation], str] = {
 }
 
 # Nobody has said yet how these are done in C: who asks for it is told.
-NOT_YET: tuple[type[Operation], ...] = (SwapOut,)
+NOT_YET: tuple[type[Operation], ...] = (
+    SwapOut, Truncate, Register, Bring, BringZeros, WriteProtect, WriteUnprotect, Shift,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

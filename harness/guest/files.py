@@ -41,6 +41,8 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/pin.c",
     "harness/guest/executor/swap.c",
     "harness/guest/executor/pagemap.c",
+    "harness/guest/executor/truncate.c",
+    "harness/guest/executor/userfault.c",
     "harness/guest/executor/test_hmm.c",
 )
 EXECUTOR_HEADERS = (

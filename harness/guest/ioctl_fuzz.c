@@ -165,6 +165,7 @@ struct board {
 	uint64_t subscribed;
 	uint64_t heard;		/* ... and that came */
 	uint64_t huge;		/* hugetlb mappings that there were */
+	uint64_t mapped;	/* ... and those of nodes */
 };
 
 static struct board *board;
@@ -682,6 +683,24 @@ static void map_huge(char *at)
 	touch(at + below(HUGE_PAGES) * PAGE, one_in(2));
 }
 
+/* Memory of the module's own, which no device may have: of any open file, or of what is none. */
+static void map_node(char *at, uint64_t npages)
+{
+	static const off_t offsets[] = {
+		HMM_HARNESS_MMAP_PFNS, HMM_HARNESS_MMAP_MIXED,
+		HMM_HARNESS_MMAP_MIXED + PAGE, PAGE,
+	};
+	off_t offset = offsets[below(one_in(4) ? ARRAY_SIZE(offsets) : 2)];
+	int protection = one_in(4) ? (int)below(8) : PROT_READ | PROT_WRITE;
+	int flags = MAP_FIXED | (one_in(8) ? MAP_PRIVATE : MAP_SHARED);
+
+	if (mmap(at, npages * PAGE, protection, flags,
+		 files[below(ARRAY_SIZE(files))], offset) == MAP_FAILED)
+		return;
+	count(&board->mapped);
+	touch(at + below(npages) * PAGE, one_in(2));
+}
+
 static void map_something(char *at, uint64_t npages)
 {
 	int protection = one_in(4) ? (int)below(8) : PROT_READ | PROT_WRITE;
@@ -758,6 +777,8 @@ static void change_memory(void)
 			spawn_child();
 		else if (has_huge && one_in(8))
 			map_huge(huge_of(at));
+		else if (one_in(4))
+			map_node(at, n);
 		break;
 	case 10:
 		/* May fail for lack of memory, which is as good. */
@@ -1006,6 +1027,11 @@ static int check_reach(void)
 		failures++;
 	}
 	printf("hugetlb   %9lu mappings\n", board->huge);
+	printf("nodes     %9lu mappings\n", board->mapped);
+	if (!board->mapped) {
+		printf("ioctl_fuzz: there was never any memory of a node\n");
+		failures++;
+	}
 	if (has_huge && !board->huge) {
 		printf("ioctl_fuzz: there was never any hugetlb memory\n");
 		failures++;

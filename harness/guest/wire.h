@@ -42,6 +42,9 @@
 #define WIRE_UNPIN 13
 #define WIRE_SWAP_OUT 14
 #define WIRE_PAGEMAP 15
+#define WIRE_TRUNCATE 16
+#define WIRE_USERFAULT 17
+#define WIRE_RESOLVE 18
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33
@@ -95,6 +98,20 @@
 #define WIRE_RETURNS_HELD 2	/* a reference to the page */
 #define WIRE_RETURNS_LOCKED 3	/* its lock */
 
+/* WIRE_USERFAULT, argument: what a userfaultfd is asked about */
+#define WIRE_USERFAULT_MISSING 0	/* pages that are not there; nobody answers: SIGBUS */
+#define WIRE_USERFAULT_WP 1		/* writes to what it protects; nobody answers: SIGBUS */
+#define WIRE_USERFAULT_ANSWERED 2	/* pages that are not there, which are brought */
+/* ... the token of these is 1 more than the number of the page modulo this */
+#define WIRE_ANSWER_PAGES 0x20000
+
+/* WIRE_RESOLVE, argument: what is done for who waits for a userfaultfd, page by page */
+#define WIRE_RESOLVE_COPY 0
+#define WIRE_RESOLVE_ZERO 1
+#define WIRE_RESOLVE_PROTECT 2
+#define WIRE_RESOLVE_UNPROTECT 3
+#define WIRE_RESOLVE_MOVE 4	/* value: the address of the pages to move there */
+
 /* WIRE_WATCH, argument */
 #define WIRE_WATCH_ONE_PASS 0
 #define WIRE_WATCH_TWO_PASS 1
@@ -117,6 +134,9 @@
 #define WIRE_FILE 3		/* MAP_SHARED of a new file as long as the mapping */
 #define WIRE_PRIVATE_FILE 4	/* MAP_PRIVATE of a new file as long as the mapping */
 #define WIRE_HUGETLB 5		/* MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, pages of 2 MiB */
+
+#define WIRE_PFNMAP 6		/* MAP_SHARED of our module's node, HMM_HARNESS_MMAP_PFNS */
+#define WIRE_MIXEDMAP 7		/* ... HMM_HARNESS_MMAP_MIXED */
 
 /* Of WIRE_HUGETLB: address and length are multiples of these */
 #define WIRE_HUGETLB_PAGES 512
@@ -174,14 +194,15 @@ struct wire_program {
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
  *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
- *            WIRE_WATCH, WIRE_MOVE: see there; WIRE_DEVICE_READ: 1 for faults that take the
+ *            WIRE_WATCH, WIRE_MOVE, WIRE_USERFAULT, WIRE_RESOLVE: see there; WIRE_DEVICE_READ: 1 for faults that take the
  *            mmap lock themselves; WIRE_TABLE: 1 for nothing but what the device
  *            has to itself; WIRE_EVICT_BY: HMM_HARNESS_EVICT_*; WIRE_RETURNS: WIRE_RETURNS_*;
  *            else 0
  * @address: first address, a multiple of 4096
  * @npages: length in pages of 4096 bytes
- * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE: token of the
+ * @value: WIRE_MAP: what backs it; WIRE_WRITE, WIRE_DEVICE_WRITE, WIRE_RESOLVE_COPY: token of the
  *         first page, the next page has the next one; WIRE_REMAP: new address;
+ *         WIRE_TRUNCATE: new length in pages of the file that is mapped there;
  *         WIRE_REQUEST, WIRE_MOVE: see there
  */
 struct wire_operation {

@@ -65,7 +65,10 @@ class Advising:
                 granted = error == errno.EACCES and area.shared and observed.error != errno.EACCES
                 if error and not granted:
                     return Expectation(frozenset({error}))
-                if step.advice in POPULATE and self._state.refuses(space, number):
+                if step.advice in POPULATE and (
+                    self._state.fail(space, number, write=step.advice is Advice.POPULATE_WRITE, waits=True)
+                    or self._state.refuses(space, number)
+                ):
                     return Expectation(frozenset({errno.EFAULT}))
                 self._advise_page(space, number, area, step.advice)
         return Expectation(frozenset({errno.ENOMEM})) if hole else OK

@@ -200,6 +200,7 @@ EXCLUSIVE_WHOLE = "exclusive-whole"
 LOCKED_HUGE_KEPT = "locked-huge-kept"
 FAULT_NOT_HELD = "fault-not-held"
 FAULT_NOT_LOCKED = "fault-not-locked"
+WP_ZERO_LOST = "wp-zero-lost"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -276,6 +277,13 @@ RECORDED = {
             'mm/rmap.c make_device_exclusive_range(), kernel-doc ("only if the page pointer is non-NULL") against '
             "page_make_device_exclusive_one(), which walks all of the folio, up to 6.14; mended in 6.15 by "
             '"mm/rmap: implement make_device_exclusive() using folio_walk instead of rmap walk"',
+        ),
+        Deviation(
+            WP_ZERO_LOST,
+            "a zero page that a userfaultfd has write-protected becomes a page of a device's memory that can be "
+            "written: the protection is lost",
+            "include/uapi/linux/userfaultfd.h (UFFDIO_WRITEPROTECT_MODE_WP) against mm/migrate_device.c "
+            "migrate_vma_insert_page(), which looks for VM_UFFD_MISSING only, 5.10 to 7.3",
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

@@ -2,8 +2,8 @@
 """Faults of pages beside those that need one, where they fail.
 
 hmm_range_fault() faults from the page that needs it to the end of the walked range (mm/hmm.c hmm_vma_fault(), since
-7.3 hmm_do_fault()): `FAULTED_ALONG` and `OWN_FAULTED_ALONG`. So all of it fails if a page behind cannot come back,
-of which that was not asked.
+7.3 hmm_do_fault()): `FAULTED_ALONG` and `OWN_FAULTED_ALONG`. So all of it fails if a page behind cannot be had, of
+which that was not asked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Wishes = Iterable[tuple[int, Asked]]
 
 
 def refused_along(state: State, walk: Walk, wishes: Wishes, observed: Observation) -> Expectation | None:
-    """What is allowed of a call that failed since a device did not give a page back that the call did not need.
+    """What is allowed of a call that failed since a page could not be had that the call did not need.
 
     None if that cannot be. Only for calls that fail as a whole.
     """
@@ -47,9 +47,13 @@ def refused_along(state: State, walk: Walk, wishes: Wishes, observed: Observatio
         if area is None or not area.prot.readable or number in space.traps:
             continue
         segment = (area, number // HUGE_PAGES)
-        if refuser is not None:
+        fails = state.fails(space, number, write=started.get(segment, False), waits=walk.waits)
+        if refuser is not None or fails:
             if segment in started:
-                refusers[number] = refuser
+                if refuser is not None:
+                    refusers[number] = refuser
+                elif number in space.ptes:
+                    touch_maybe(state, space, number, write=False)
                 name = name or (OWN_FAULTED_ALONG if wanted and walk.is_own(number) else FAULTED_ALONG)
             continue
         if wanted and walk.needs_fault(number, write=write):
@@ -71,7 +75,7 @@ def refused_along(state: State, walk: Walk, wishes: Wishes, observed: Observatio
 
 
 def _refuse_one(state: State, refusers: dict[int, str]) -> None:
-    """One of these pages was refused by its device."""
+    """One of these pages was refused by its device, if there are any."""
     for number, device in refusers.items():
         if state.listening:
             state.mirrors[device].hearing.may((Happening.CPU_FAULT, None), (number,))

@@ -43,10 +43,10 @@ class Dma:
             if write and walk.is_own_readonly(number):
                 entry = walk.fault_own_readonly(number, seen)
                 if entry is None:
-                    return Expectation(frozenset({errno.EPERM}))
+                    return Expectation(frozenset({walk.forbidden(number, write=True)}))
                 allowed.append(_mapped(entry))
                 continue
-            if walk.refused(number, observed, shown=None):
+            if walk.refused(number, observed, write=write, shown=None):
                 return Expectation(frozenset({0}), (), REFUSED)
             if walk.withheld(number, observed, write=write, shown=None):
                 return Expectation(frozenset({errno.EFAULT}))

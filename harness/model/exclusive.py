@@ -15,7 +15,7 @@ from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
 from harness.model.rules import Rules
 from harness.model.state import Handlers, State
 from harness.program.observations import Element, Entry, Happening, Mark, Observation
-from harness.program.operations import COHERENT, Exclusive, Held
+from harness.program.operations import COHERENT, Backing, Exclusive, Held
 
 
 def shown_exclusive(rules: Rules, page: Page, device: str) -> tuple[Shape, ...]:
@@ -114,16 +114,18 @@ class Exclusives:
         one = rules.has("MAKE_DEVICE_EXCLUSIVE")
         refusal = None if one else rules.exclusive_refusal
         area = space.areas.get(number)
-        if area is None or not area.prot.writable or number in space.traps:
+        if area is None or not area.prot.writable or number in space.traps or area.backing is Backing.PFNMAP:
             return refusal or errno.EFAULT  # mm/gup.c check_vma_flags(), faultin_page()
         pte = space.ptes.get(number)
         if space.unstable and not area.shared and not area.hugetlb:  # mm/memory.c check_stable_address_space()
             failed = observed.error == (refusal or errno.EFAULT) and len(observed.elements) == shown
             if pte is None or (pte.present is Known.MAYBE and failed):
                 return refusal or errno.EFAULT
-        if self._state.refuses(space, number):
+        if self._state.fail(space, number, write=True) or self._state.refuses(space, number):
             return refusal or errno.EFAULT
         self._state.touch(space, number, write=True)
+        if area.special:  # mm/gup.c follow_pfn_pte(): EFAULT until 5.17
+            return refusal or (errno.EFAULT if observed.error == errno.EFAULT else errno.EEXIST)
         if self._grantable(space, number):
             return 0
         return errno.EOPNOTSUPP if one else refusal or 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from harness.program.observations import Token
-from harness.program.operations import COHERENT, Backing, Prot
+from harness.program.operations import ANSWER_PAGES, COHERENT, Backing, Prot, Userfault
 
 HUGE_PAGES = 512  # base pages of a transparent huge page (x86-64)
 FAULT_AROUND = 16  # pages; mm/memory.c fault_around_bytes
@@ -82,6 +82,7 @@ class Pte:
     huge: bool = False  # may be mapped by a PMD
     or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
     exclusive: Known = Known.NO  # a device has the page to itself: no CPU can access it by this
+    uffd_wp: bool = False  # a userfaultfd has write-protected it: _PAGE_UFFD_WP, by whatever name
     along: bool = False  # MAYBE only because it was given with others of its huge page, against the rules
     swapped: Known = Known.NO  # it says where in swap space the page is; then `write` says nothing
 
@@ -93,8 +94,12 @@ class Pte:
 
 @dataclass(eq=False)
 class File:
-    """What a shared or a file mapping is a view of; a page that is not there reads as zeros."""
+    """What a shared or a file mapping is a view of; a page that is not there reads as zeros.
 
+    `size`: how many pages it has. Behind them nothing can be accessed.
+    """
+
+    size: int
     pages: dict[int, Page] = field(default_factory=dict)
 
 
@@ -109,16 +114,27 @@ class Area:
     hugepage: bool | None = None  # MADV_HUGEPAGE, MADV_NOHUGEPAGE, or neither
     dontfork: bool = False
     wipeonfork: bool = False
+    userfault: Userfault | None = None  # what a userfaultfd is asked about: VM_UFFD_MISSING, VM_UFFD_WP
+
+    @property
+    def minded(self) -> bool:
+        """userfaultfd_missing(): a userfaultfd says what comes where there is nothing."""
+        return self.userfault in (Userfault.MISSING, Userfault.ANSWERED)
 
     @property
     def shared(self) -> bool:
         """VM_SHARED."""
-        return self.backing in (Backing.SHARED, Backing.FILE)
+        return self.backing in (Backing.SHARED, Backing.FILE, Backing.PFNMAP, Backing.MIXEDMAP)
 
     @property
     def anonymous(self) -> bool:
         """vma_is_anonymous()."""
         return self.backing is Backing.ANON
+
+    @property
+    def special(self) -> bool:
+        """VM_SPECIAL: no page of it moves, nor can anybody have it that asks for pages."""
+        return self.backing in (Backing.PFNMAP, Backing.MIXEDMAP)
 
     @property
     def hugetlb(self) -> bool:
@@ -163,6 +179,30 @@ class AddressSpace:
                 found.append((range(number, number + 1), area))
         return found
 
+    def behind_end(self, page_number: int) -> bool:
+        """Whether the file that is mapped here ends before this page, so that there is no page of it."""
+        area = self.areas.get(page_number)
+        return area is not None and area.file is not None and page_number - area.origin >= area.file.size
+
+    def is_missing(self, page_number: int) -> bool:
+        """Whether a userfaultfd is asked to bring this page, as nothing else may.
+
+        mm/memory.c do_anonymous_page(); of files, mm/shmem.c shmem_get_folio_gfp() looks into the page cache first.
+        """
+        area = self.areas.get(page_number)
+        if area is None or not area.minded or page_number in self.ptes:
+            return False
+        return area.file is None or page_number - area.origin not in area.file.pages
+
+    def bring(self, page_number: int, token: Token) -> None:
+        """Makes the missing page, which holds `token`: mm/userfaultfd.c mfill_atomic_install_pte()."""
+        area = self.areas[page_number]
+        page = Page(frozenset({token}), anonymous=not area.shared)
+        if area.shared:
+            assert area.file is not None
+            area.file.pages[page_number - area.origin] = page
+        self.set(page_number, Pte(page, Known.YES if area.prot.writable else Known.NO))
+
     def add_table(self, page_number: int) -> None:
         """There is a page table for this page now, with nothing in it."""
         self._tables.add(page_number // HUGE_PAGES)
@@ -202,6 +242,9 @@ class AddressSpace:
         """
         area = self.areas[page_number]
         pte = self.ptes.get(page_number)
+        if area.userfault is Userfault.ANSWERED and self.is_missing(page_number):
+            self.bring(page_number, page_number % ANSWER_PAGES + 1)
+            return None
         if pte is None:
             self._first_touch(page_number, area, write=write)
             return None

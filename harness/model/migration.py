@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from harness.model.allowed import NOTHING, SNAPSHOT_CUT, Count, Entries, Expectation, Shape
+from harness.model.allowed import NOTHING, SNAPSHOT_CUT, WP_ZERO_LOST, Count, Entries, Expectation, Shape
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte
 from harness.model.state import Handlers, State
 from harness.model.views import counted
@@ -38,7 +38,7 @@ class Migration:
         split = -1  # number of the 2 MiB that move as small pages only
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
-            if area is None or area.hugetlb or not area.prot.readable:  # clause 64
+            if area is None or area.hugetlb or area.special or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             seen = observed.elements[index : index + 1]
             unsure = self._settle_exclusive(space, number, seen)
@@ -53,6 +53,7 @@ class Migration:
                 else:
                     allowed.append(Entries((Shape(Mark.MOVED | Mark.LOCAL), NOTHING)))
                 continue
+            loses = moves and self._loses_protection(space, number)
             whole = self._is_whole(space, number, step) and number // HUGE_PAGES != split
             if moves and self._may_stay_cached(space, number):
                 if self._state.rules.shows_moves and seen and not _moved(seen):
@@ -77,6 +78,8 @@ class Migration:
                     split = number // HUGE_PAGES
                     unsure = True
                     self._move_in_maybe(space, number, step.actor)
+            elif loses and self._is_said_to_stay(seen):
+                moves = False
             elif moves:
                 room -= 1
                 self._move_in(space, number, step.actor, huge=whole)
@@ -97,6 +100,8 @@ class Migration:
                     deviating = ((pte.page.strayed, Shape(Mark.MOVED | Mark.LOCAL)),)
                 if here and not unsure:
                     pte.page.strayed = None
+            if loses and not unsure:
+                shapes, deviating = (NOTHING,), ((WP_ZERO_LOST, Shape(Mark.MOVED | Mark.LOCAL)),)
             allowed.append(Entries((*shapes, NOTHING) if unsure else shapes, deviating))
         return Expectation(elements=self._if_moves_shown(allowed))
 
@@ -108,20 +113,39 @@ class Migration:
         if pte is not None and pte.page.swapped:
             return False  # clause 72: here, or in swap space for another process
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
-            return space.areas[number].anonymous and not space.unstable
+            return space.areas[number].anonymous and not space.unstable and not self._is_minded(space, number)
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
 
     def _taken_in_vain(self, space: AddressSpace, number: int) -> Known:
-        """Whether the driver finds memory for the page though it cannot move: clause 76.
+        """Whether the driver finds memory for the page though it cannot move: clauses 76 and 77.
 
         mm/migrate_device.c migrate_vma_collect_pmd() takes pages of files as well, __migrate_device_pages() does not.
         """
         pte = space.ptes.get(number)
+        if self._is_minded(space, number):
+            return Known.YES if space.areas[number].anonymous else Known.NO
         if pte is None or pte.page.pinned or pte.swapped is Known.YES:
             return Known.NO
         if pte.page.anonymous:  # in the swap cache, which it cannot leave: clause 239
             return Known.MAYBE if pte.page.swapped else Known.NO
         return pte.present
+
+    def _is_minded(self, space: AddressSpace, number: int) -> bool:
+        """Whether a userfaultfd says what comes to a place without a page, or with the zero page (clause 77).
+
+        mm/migrate_device.c migrate_vma_insert_page() backs off, after all else was done.
+        """
+        pte = space.ptes.get(number)
+        return space.areas[number].minded and number not in space.traps and (pte is None or pte.page.zero)
+
+    def _loses_protection(self, space: AddressSpace, number: int) -> bool:
+        """Whether a zero page is to be write-protected by a userfaultfd, for which no page of a device makes up."""
+        pte = space.ptes.get(number)
+        return pte is not None and pte.page.zero and pte.uffd_wp
+
+    def _is_said_to_stay(self, shown: tuple[Element, ...]) -> bool:
+        """Whether a driver that shows what moved shows that this does not."""
+        return self._state.rules.shows_moves and not _moved(shown)
 
     def _stays_huge(self, space: AddressSpace, number: int, shown: tuple[Element, ...]) -> bool:
         """Whether a driver says that a part of a huge page did not move.
@@ -222,7 +246,7 @@ class Migration:
         allowed: list[Entries] = []
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
-            if area is None or area.hugetlb or not area.prot.readable:  # clause 64
+            if area is None or area.hugetlb or area.special or not area.prot.readable:  # clause 64
                 return Expectation(frozenset({errno.EINVAL}), self._if_moves_shown(allowed))
             self._state.may_migrate(space, (number,), step.actor, Happening.TO_SYSTEM)
             unsure = self._settle_exclusive(space, number, observed.elements[index : index + 1])

@@ -12,6 +12,7 @@ from harness.model.allowed import (
     FAULT_NOT_LOCKED,
     LOCKED_HUGE_KEPT,
     NOTHING,
+    WP_ZERO_LOST,
     Count,
     Entries,
     Expectation,
@@ -38,10 +39,11 @@ _WITHOUT = {Answer.HELD: FAULT_NOT_HELD, Answer.LOCKED: FAULT_NOT_LOCKED}  # wha
 
 @dataclass(frozen=True)
 class _Case:
-    """What a page may turn out to be: how that is shown, and what comes of it."""
+    """What a page may turn out to be: how that is shown, what comes of it, and which deviation that is, if any."""
 
     shape: Shape
     effect: Callable[[], None] | None = None
+    deviation: str | None = None
 
 
 @dataclass
@@ -122,8 +124,10 @@ class _Migration:
         effect = next(fitting, cases[0]).effect
         if effect is not None:
             effect()
-        deviating = ((LOCKED_HUGE_KEPT, Shape(Mark.KEPT)),) if locked and not index and pte and pte.huge else ()
-        return Entries(tuple(case.shape for case in cases), deviating)
+        deviating = tuple((case.deviation, case.shape) for case in cases if case.deviation)
+        if locked and not index and pte and pte.huge:
+            deviating += ((LOCKED_HUGE_KEPT, Shape(Mark.KEPT)),)
+        return Entries(tuple(case.shape for case in cases if not case.deviation), deviating)
 
     def _is_locked(self, index: int, number: int, pte: Pte | None) -> bool:
         """Whether the page is the first, which somebody else has locked, or may be a part of the same huge page."""
@@ -229,14 +233,20 @@ class _Migration:
             # migrate_vma_insert_page() fills nothing there.
             yield _Case(Shape(NO_MARKS, Mark.COLLECTED))
         elif self._step.sources.system or not self._state.rules.selects:
-            yield self._filled(number, moves=moves)
+            filled = self._filled(number, moves=moves)
+            pte = self.space.ptes.get(number)
+            if pte is not None and pte.uffd_wp and filled.effect is not None:
+                yield _Case(Shape(Mark.COLLECTED))
+                filled = replace(filled, deviation=WP_ZERO_LOST)
+            yield filled
         else:
             yield _Case(NOTHING)
 
     def _filled(self, number: int, *, moves: bool, large: Large | None = None) -> _Case:
         """A place without a page, or with the zero page, which may get one: a part of `large`, if that is given."""
-        # What there is no memory for stays as it is, and nothing is made in a process that was reaped.
-        if not (moves and self._room > 0) or self.space.unstable:
+        # What there is no memory for stays as it is, and nothing is made in a process that was reaped, nor where a
+        # userfaultfd says what comes (clause 77).
+        if not (moves and self._room > 0) or self.space.unstable or self.space.areas[number].minded:
             return _Case(Shape(Mark.COLLECTED))
 
         def fill() -> None:
@@ -354,8 +364,8 @@ class Moves:
         space = migration.space
         areas = {space.areas.get(number) for number in numbers}
         errors = frozenset({0})
-        hugetlb = any(area is not None and area.hugetlb for area in areas)
-        if step.call is Call.STRANGE_FAULT or None in areas or len(areas) > 1 or hugetlb:
+        special = any(area is not None and (area.hugetlb or area.special) for area in areas)
+        if step.call is Call.STRANGE_FAULT or None in areas or len(areas) > 1 or special:
             return Expectation(frozenset({errno.EINVAL}))  # clause 64
         if len(numbers) > 1 and not space.pieces.isdisjoint(numbers):
             errors |= {errno.EINVAL}  # equal, but it may be two VMAs

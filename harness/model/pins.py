@@ -33,7 +33,7 @@ class Pins:
             area = space.areas.get(number)
             if area is None or not area.prot.writable or number in space.traps:
                 return Expectation(frozenset({errno.EFAULT}))
-            if self._state.refuses(space, number):
+            if self._state.fail(space, number, write=True) or self._state.refuses(space, number):
                 return Expectation(frozenset({errno.EFAULT}))
             page = self._state.touch(space, number, write=True).page  # clause 90
             if page.home is not None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from harness.model.allowed import NOTHING, OWN_READONLY_WRITE, SNAPSHOT_CUT, Entries, Expectation, Tokens
 from harness.model.exclusive import Own
+from harness.model.memory import WITH_HUGE
 from harness.model.state import Handlers, State
 from harness.model.views import content
 from harness.model.walk import REFUSED, Walk
@@ -50,18 +51,22 @@ class Ranges:
             if write and walk.is_own_readonly(number):
                 entry = walk.fault_own_readonly(number, seen)
                 if entry is None:
-                    return Expectation(frozenset({errno.EPERM}), self._if_shown(allowed))
+                    return Expectation(frozenset({walk.forbidden(number, write=True)}), self._if_shown(allowed))
                 if space.areas[number].prot.writable:
                     walk.keep(number)
                 allowed.append(entry)
                 continue
-            if walk.refused(number, observed, shown=index if self._state.rules.fault_shows_entries else None):
+            shown = index if self._state.rules.fault_shows_entries else None
+            if walk.refused(number, observed, write=write, shown=shown):
                 return Expectation(frozenset({0}), self._if_shown(allowed), REFUSED)
-            if walk.withheld(
-                number, observed, write=write, shown=index if self._state.rules.fault_shows_entries else None
-            ):
+            if walk.withheld(number, observed, write=write, shown=shown):
                 return Expectation(frozenset({errno.EFAULT}), self._if_shown(allowed))
-            error = walk.enter(number, write=write)
+            area = space.areas.get(number)
+            if area is not None and area.special and not self._state.rules.fault_shows_entries:
+                # A driver that has no such operation reads first, what it then writes: executor/test_hmm.c
+                error = walk.enter(number, write=False)
+            else:
+                error = walk.enter(number, write=write)
             if error:
                 return Expectation(frozenset({error}), self._if_shown(allowed))
             allowed.append(walk.view(number, granted=True))
@@ -71,14 +76,14 @@ class Ranges:
         return tuple(allowed) if self._state.rules.fault_shows_entries else ()
 
     def _device_read(self, step: DeviceRead, observed: Observation) -> Expectation:
-        walk = Walk(self._state, step.actor, step.actor)
+        walk = Walk(self._state, step.actor, step.actor, waits=isinstance(step, DeviceReadUnlocked))
         own = Own(self._state, step.actor)
         allowed: list[Tokens] = []
         for number in self._state.pages(step.span):
             if own.has(number, observed, shown=len(allowed)):
                 allowed.append(content(walk.space.ptes[number].page))
                 continue
-            if walk.refused(number, observed, shown=len(allowed)):
+            if walk.refused(number, observed, write=False, shown=len(allowed)):
                 return Expectation(frozenset({0}), tuple(allowed), REFUSED)
             if walk.withheld(number, observed, write=False, shown=len(allowed)):
                 return Expectation(frozenset({errno.EFAULT}), tuple(allowed))
@@ -104,9 +109,11 @@ class Ranges:
                     # The driver got the page without the permission that it asked for: uapi/hmm_harness.h.
                     deviating = ((errno.EACCES, OWN_READONLY_WRITE),)
                     break
-                if space.areas[number].prot.writable:
+                if walk.forbidden(number, write=True) == errno.EFAULT:
+                    self._state.stray(space.ptes[number].page, WITH_HUGE)
+                elif space.areas[number].prot.writable:
                     self._state.bring_home(space.ptes[number].page)
-            if walk.refused(number, observed, shown=len(numbers)):
+            if walk.refused(number, observed, write=True, shown=len(numbers)):
                 deviating = REFUSED
                 break
             if walk.withheld(number, observed, write=True, shown=len(numbers)):

@@ -32,7 +32,7 @@ class Requests:
         if step.manner is Manner.STALE:
             return Expectation(frozenset({errno.EBUSY}))  # clause 52
         owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: other_device(step.actor)}[step.owner]
-        walk = Walk(self._state, step.actor, owner)
+        walk = Walk(self._state, step.actor, owner, waits=step.manner is Manner.UNLOCKED)
         along = self._along(step, walk.space, owner)
         if self._fails_along(walk, step, along, observed):
             return Expectation(frozenset({0}), (), ((errno.EFAULT, FAULTED_ALONG),))
@@ -55,12 +55,12 @@ class Requests:
             if write and walk.is_own_readonly(number):
                 entry = walk.fault_own_readonly(number, seen)
                 if entry is None:
-                    return Expectation(frozenset({errno.EPERM}))
+                    return Expectation(frozenset({walk.forbidden(number, write=True)}))
                 allowed.append(entry)
                 continue
             granted = asked in (Asked.FAULT, Asked.BOTH)
             fresh = number not in walk.space.ptes
-            if granted and walk.refused(number, observed, shown=None):
+            if granted and walk.refused(number, observed, write=write, shown=None):
                 return Expectation(frozenset({0}), (), REFUSED)
             if granted and walk.withheld(number, observed, write=write, shown=None):
                 return Expectation(frozenset({errno.EFAULT}))
@@ -147,6 +147,8 @@ class Requests:
         if number in space.traps:
             return expected
         write = along[area, number // HUGE_PAGES] and area.prot.writable
+        if self._state.fails(space, number, write=write, waits=walk.waits):
+            return expected
         if failed:
             touch_maybe(self._state, space, number, write=write)
         elif isinstance(seen, Entry) and Mark.VALID in seen.marks and not expected.admits(seen):

@@ -12,6 +12,8 @@ from harness.program.operations import (
     Advice,
     Advise,
     Backing,
+    Bring,
+    BringZeros,
     Call,
     DeviceOperation,
     DeviceReadUnlocked,
@@ -30,13 +32,18 @@ from harness.program.operations import (
     Pin,
     Poison,
     Reap,
+    Register,
     Request,
     Returns,
+    Shift,
     SwapOut,
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Userfault,
     Watch,
+    WriteProtect,
+    WriteUnprotect,
 )
 
 
@@ -61,6 +68,7 @@ class Rules:
     unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
     reasons: bool = True  # the device is told why memory is invalidated
     remote_shown: bool = False  # a snapshot shows pages in the memory of other devices; clause 49
+    may_wait: bool = False  # its faults may drop the mmap lock, or not
     hugetlb_error: int = 0  # a fault in a mapping of hugetlb pages
     selects: bool = True  # the kernel is told which pages to collect for a migration
     traps_cut_snapshots: bool = False  # poisoned memory, at times: `SNAPSHOT_CUT`
@@ -97,10 +105,23 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Map) and step.backing is Backing.HUGETLB and not self.has("HUGETLB"):
             return "needs MAP_HUGETLB with pages of 2 MiB (CONFIG_HUGETLBFS)"
+        if isinstance(step, Map) and step.backing in _DRIVERS and not self.has("MAPPED_NODE"):
+            return "needs /dev/hmm_mirror0, a node of our module, to be mapped"
         if isinstance(step, Poison) and not self.has("POISON"):
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
         if isinstance(step, Pin) and not self.has("PIN"):
             return "needs long-term pins (CONFIG_GUP_TEST of v6.2, or CONFIG_IO_URING), which this kernel lacks"
+        if isinstance(step, Register | Bring | BringZeros) and not self.has("USERFAULT"):
+            return (
+                "needs userfaultfd(2) with UFFD_FEATURE_SIGBUS (CONFIG_USERFAULTFD), which this kernel does not have"
+            )
+        protects = isinstance(step, Register) and step.userfault is Userfault.WP
+        if (protects or isinstance(step, WriteProtect | WriteUnprotect)) and not self.has("USERFAULT_WP"):
+            return "needs UFFDIO_WRITEPROTECT, which this kernel does not have"
+        if isinstance(step, Shift) and not self.has("USERFAULT_MOVE"):
+            return "needs UFFDIO_MOVE, which this kernel does not have"
+        if isinstance(step, Register) and step.userfault is Userfault.ANSWERED and self.may_wait:
+            return f"{self.binding} may wait for a userfaultfd or not: v4.20's API does, kmod/compat/ does not"
         if isinstance(step, Advise) and step.advice in _GUARDS and not self.has("GUARD"):
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Exclusive) and not (
@@ -171,6 +192,7 @@ class Rules:
 _NEEDS_MEMORY = (ToDevice, ToDeviceShort, ToSystem, Evict, EvictBy, Move, Returns)
 _LOOKUPS = {Lookup.RANGE: "MIGRATE_DEVICE_RANGE", Lookup.PFNS: "MIGRATE_DEVICE_PFNS"}
 _GUARDS = (Advice.GUARD_INSTALL, Advice.GUARD_REMOVE)
+_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
 _AGES = (Advice.COLD, Advice.PAGEOUT)
 POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 
@@ -189,6 +211,10 @@ FEATURES = {
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
     "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
     "PIN": "FOLL_LONGTERM for programs (mm/gup_test.c PIN_LONGTERM_TEST_START, v6.2, or io_uring)",
+    "MAPPED_NODE": "our module's memory can be mapped",
+    "USERFAULT": "userfaultfd(2) with UFFD_FEATURE_SIGBUS (CONFIG_USERFAULTFD)",
+    "USERFAULT_MOVE": "UFFDIO_MOVE (v6.8)",
+    "USERFAULT_WP": "UFFDIO_WRITEPROTECT of anonymous memory (v5.7)",
     "FREE_UNPOISONS": "MADV_FREE clears poisoned entries (mm/madvise.c madvise_free_pte_range())",
     "HMM_DMA": "hmm_dma_map_pfn() (v6.16)",
     "REAP": "process_mrelease(2) (v5.15)",
@@ -255,6 +281,7 @@ _BINDINGS = {
             reasons=False,  # v4.20 hmm.h enum hmm_update_event: "no indication as to why"
             selects=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd()
             traps_cut_snapshots=True,
+            may_wait=True,  # v4.20 mm/hmm.c hmm_vma_do_fault(): FAULT_FLAG_ALLOW_RETRY
             remote_shown=True,  # v4.20 mm/hmm.c hmm_vma_handle_pte(), is_device_private_entry()
         ),
         Rules(

@@ -23,6 +23,7 @@ from harness.program.operations import (
     SwapOut,
     Table,
     Usage,
+    Userfault,
     Watch,
 )
 from harness.program.program import Program
@@ -291,6 +292,28 @@ class State:
             pte = space.ptes.get(near)
             if pte is not None and pte.huge and pte.page.home == device and near != number:
                 self.stray(pte.page, WITH_HUGE)
+
+    def fails(self, space: AddressSpace, number: int, *, write: bool, waits: bool = False) -> bool:
+        """Whether what the mapping permits cannot be had: a CPU gets SIGBUS, who asks for it as a CPU EFAULT.
+
+        `waits`: who asks may wait for a userfaultfd without the mmap lock (FAULT_FLAG_ALLOW_RETRY), as a CPU does.
+        """
+        if space.behind_end(number):  # mm/shmem.c shmem_get_folio_gfp()
+            return True
+        area = space.areas.get(number)
+        if area is None or area.userfault is None:
+            return False
+        if area.userfault is Userfault.WP:
+            return write and number in space.ptes and space.ptes[number].uffd_wp  # mm/memory.c do_wp_page()
+        return space.is_missing(number) and not (waits and area.userfault is Userfault.ANSWERED)
+
+    def fail(self, space: AddressSpace, number: int, *, write: bool, waits: bool = False) -> bool:
+        """The same of an access that happens now: a page that is write-protected comes home before that is seen."""
+        if not self.fails(space, number, write=write, waits=waits):
+            return False
+        if number in space.ptes and not self.refuses(space, number):
+            self.touch(space, number, write=False)
+        return True
 
     def refuser(self, space: AddressSpace, number: int) -> str | None:
         """The device that would refuse to give this page back if a CPU touched it; None if none does: clause 93."""

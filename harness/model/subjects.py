@@ -12,7 +12,20 @@ from harness.model.memory import AddressSpace, Area, File, Known, Page, Pte, Tra
 from harness.model.state import Handlers, State
 from harness.model.views import content
 from harness.program.observations import Happening, Observation, Signal
-from harness.program.operations import Backing, Exit, Fork, Map, Poison, Prot, Protect, Read, Remap, Unmap, Write
+from harness.program.operations import (
+    Backing,
+    Exit,
+    Fork,
+    Map,
+    Poison,
+    Prot,
+    Protect,
+    Read,
+    Remap,
+    Unmap,
+    Userfault,
+    Write,
+)
 
 _SIGNALS = {Trap.POISON: Signal.BUS, Trap.GUARD: Signal.SEGV}  # mm/memory.c do_swap_page(), handle_pte_marker()
 
@@ -33,7 +46,7 @@ class Subjects:
     def _map(self, step: Map, _: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
         first = self._state.program.regions[step.region].address // 4096
-        file = None if step.backing in (Backing.ANON, Backing.HUGETLB) else File()
+        file = None if step.backing in (Backing.ANON, Backing.HUGETLB) else File(step.pages)
         area = Area(step.backing, step.prot, first, file)
         for number in range(first, first + step.pages):
             space.areas[number] = area
@@ -75,7 +88,7 @@ class Subjects:
         space.change_area(number, prot=prot)
         self._state.invalidate(space, (number,), only_writable=prot.readable)
         if pte is not None:
-            pte.write = _write_after_protect(pte, space.areas[number])
+            pte.write = write_after_protect(pte, space.areas[number])
 
     def _remap(self, step: Remap, observed: Observation) -> Expectation:
         space = self._state.spaces[step.actor]
@@ -127,7 +140,7 @@ class Subjects:
                 allowed.append(Tokens(frozenset({Signal.SEGV})))
             elif number in space.traps:
                 allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
-            elif self._state.refuses(space, number):
+            elif self._state.fail(space, number, write=False, waits=True) or self._state.refuses(space, number):
                 allowed.append(Tokens(frozenset({Signal.BUS})))
             else:
                 allowed.append(content(self._state.touch(space, number, write=False).page))
@@ -144,7 +157,7 @@ class Subjects:
             if number in space.traps:
                 allowed.append(Tokens(frozenset({_SIGNALS[space.traps[number]]})))
                 continue
-            if self._state.refuses(space, number):
+            if self._state.fail(space, number, write=True, waits=True) or self._state.refuses(space, number):
                 allowed.append(Tokens(frozenset({Signal.BUS})))
                 continue
             pte = self._state.touch(space, number, write=True)
@@ -180,7 +193,8 @@ class Subjects:
         child = AddressSpace(self._state.zero)
         for number, area in parent.areas.items():
             if not area.dontfork:
-                child.areas[number] = area
+                # fs/userfaultfd.c dup_userfaultfd(): the child has none, nor what it protected
+                child.areas[number] = area if area.userfault is None else replace(area, userfault=None)
         child.pieces = set(parent.pieces)
         child.edges = set(parent.edges)
         for number, area in parent.areas.items():
@@ -230,8 +244,10 @@ class Subjects:
         return OK
 
 
-def _write_after_protect(pte: Pte, area: Area) -> Known:
+def write_after_protect(pte: Pte, area: Area) -> Known:
     """mm/mprotect.c change_pte_range(), after a change of the VMA's protection to that of `area`."""
+    if pte.uffd_wp and area.userfault is Userfault.WP:
+        return Known.NO  # userfaultfd_pte_wp()
     if (pte.page.private_home is not None and not pte.page.strayed) or pte.page.zero or not area.prot.writable:
         return Known.NO  # clause 96: a device entry loses write, whatever is asked for
     exclusive = pte.page.anonymous and len(pte.page.mappings) == 1

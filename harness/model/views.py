@@ -22,7 +22,7 @@ from harness.model.allowed import (
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
 from harness.model.rules import Rules
 from harness.program.observations import NO_MARKS, Mark
-from harness.program.operations import COHERENT
+from harness.program.operations import COHERENT, Backing
 
 _ERROR = Entries((Shape(Mark.ERROR),))
 _TRAPPED = {
@@ -46,12 +46,16 @@ def view(
             return absent or _ERROR
         missing = not granted and pte.present is Known.MAYBE
         return hugetlb.whole(entries_of(pte, owner or "", huge=True, missing=missing))
+    if area is not None and area.special and (area.backing is Backing.PFNMAP or rules.hugetlb_error):
+        return _ERROR  # clause 56: mm/hmm.c hmm_vma_walk_test(), v4.20 hmm_pfns_special()
     if area is None or (not area.prot.readable and rules.unreadable_shown):
         return _ERROR  # clauses 33 and 35
     if area.prot.readable and number in space.traps:
         return _TRAPPED[space.traps[number]]  # clauses 45 and 46
     if pte is None or not area.prot.readable:
         return Entries((NOTHING,))  # clause 32
+    if area.special:  # clause 56: mm/hmm.c hmm_vma_handle_pte() of what vm_normal_page() has none for
+        return _ERROR if pte.present is Known.YES else Entries((NOTHING, *_ERROR.shapes))
     if pte.exclusive is Known.YES or pte.swapped is Known.YES:
         return Entries((NOTHING,))  # clauses 51 and 42
     home = pte.page.home

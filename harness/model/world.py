@@ -28,6 +28,8 @@ from harness.model.sequences import Sequences
 from harness.model.state import Handlers, Mirror, State
 from harness.model.subjects import Subjects
 from harness.model.swapping import Swapping
+from harness.model.truncation import Truncation
+from harness.model.userfaults import Userfaults
 from harness.program.observations import Element, Entry, Mark, Observation
 from harness.program.operations import (
     Bind,
@@ -61,6 +63,7 @@ class _Part(Protocol):
 _PARTS: tuple[Callable[[State], _Part], ...] = (
     Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Moves, Exclusives, Reaping, Dma, Sequences,
     Swapping, Pagemaps,
+    Truncation, Userfaults,
 )  # fmt: skip
 
 # What a device does without the memory of its process

@@ -23,10 +23,12 @@ MAX_MOVE = 512  # pages of one move; HMM_HARNESS_MOVE_MAX_PAGES
 MAX_CHOICES = 16  # letters of `Choices`; wire.h WIRE_MOVE_MAX_CHOICES
 MAX_WATCHES = 16  # of a device; HMM_HARNESS_MAX_WATCHES
 MAX_DMA = 512  # pages of one range that is mapped for DMA; HMM_HARNESS_DMA_MAX_PAGES
+MAX_DRIVER_PAGES = 512  # of a pfnmap or mixedmap region; HMM_HARNESS_MMAP_MAX_PAGES
 MAX_DMA_MAPS = 8  # of a device; HMM_HARNESS_MAX_DMA_MAPS
 MAX_SWAPPED = 4096  # pages that one program may want swapped out, all told; harness/guest/kernel.py _SWAP_BYTES
 DEVICES = ("d0", "d1", "c0", "c1")  # wire.h WIRE_MAX_DEVICES
 COHERENT = ("c0", "c1")  # of these, those whose memory the CPU reaches: wire.h WIRE_FIRST_COHERENT
+ANSWER_PAGES = 0x20000  # of which each comes with a token of its own; wire.h WIRE_ANSWER_PAGES
 FIRST_SUBJECT = "a"  # runs from the start of every program
 
 
@@ -37,6 +39,8 @@ class Backing(StrEnum):
     SHARED = "shared"  # shared anonymous memory
     FILE = "file"  # shared mapping of a new file (tmpfs), as long as the mapping
     PRIVATE_FILE = "private-file"  # private mapping of a new file
+    PFNMAP = "pfnmap"  # pages of a driver that are for nobody else, mapped as the registers of a device are
+    MIXEDMAP = "mixedmap"  # ... mapped among pages that others may have
     HUGETLB = "hugetlb"  # private anonymous memory out of the pool of 2 MiB pages (MAP_HUGETLB)
 
 
@@ -289,6 +293,77 @@ class Unpin(SubjectOperation):
     """Lets go of what the subject has pinned."""
 
     verb = "unpin"
+
+
+@dataclass(frozen=True)
+class Truncate(SubjectOperation):
+    """ftruncate(2) of the file that is mapped at the first page of the span: from now on it has `pages` pages."""
+
+    verb = "truncate"
+    span: Span
+    pages: int
+
+
+class Userfault(StrEnum):
+    """What a userfaultfd is asked about, and whether anybody answers."""
+
+    MISSING = "missing"  # pages that are not there; nobody answers, so that touching them raises SIGBUS
+    WP = "wp"  # writes to pages that are write-protected by it; nobody answers
+    ANSWERED = "answered"  # pages that are not there: another process brings them
+
+
+@dataclass(frozen=True)
+class Register(SubjectOperation):
+    """UFFDIO_REGISTER: from now on, a userfaultfd is asked about what happens in the span.
+
+    Where it is `answered`, page 0 of a region comes with the token 1, page 1 with 2 and so on.
+    """
+
+    verb = "userfault"
+    span: Span
+    userfault: Userfault
+
+
+@dataclass(frozen=True)
+class Bring(SubjectOperation):
+    """UFFDIO_COPY, page by page: the first one has `token`, the next one `token + 1` and so on."""
+
+    verb = "userfault-copy"
+    span: Span
+    token: int
+
+
+@dataclass(frozen=True)
+class BringZeros(SubjectOperation):
+    """UFFDIO_ZEROPAGE, page by page."""
+
+    verb = "userfault-zero"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Shift(SubjectOperation):
+    """UFFDIO_MOVE of the one page `source` to the one page of the span."""
+
+    verb = "userfault-move"
+    span: Span
+    source: Span
+
+
+@dataclass(frozen=True)
+class WriteProtect(SubjectOperation):
+    """UFFDIO_WRITEPROTECT, page by page: from now on, a write is a fault for the userfaultfd."""
+
+    verb = "userfault-protect"
+    span: Span
+
+
+@dataclass(frozen=True)
+class WriteUnprotect(SubjectOperation):
+    """UFFDIO_WRITEPROTECT without the mode WP, page by page: the end of that."""
+
+    verb = "userfault-unprotect"
+    span: Span
 
 
 @dataclass(frozen=True)
@@ -666,6 +741,7 @@ class Events(DeviceOperation):
 SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
     Reap, Pin, Unpin, SwapOut, Pagemap,
+    Truncate, Register, Bring, BringZeros, WriteProtect, WriteUnprotect, Shift,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,

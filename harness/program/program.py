@@ -18,6 +18,7 @@ from harness.program.operations import (
     HUGETLB_PAGES,
     MAX_DMA,
     MAX_DMA_MAPS,
+    MAX_DRIVER_PAGES,
     MAX_MOVE,
     MAX_PAGES,
     MAX_REQUEST,
@@ -31,6 +32,8 @@ from harness.program.operations import (
     Advise,
     Backing,
     Bind,
+    Bring,
+    BringZeros,
     Call,
     DeviceOperation,
     DeviceWrite,
@@ -47,16 +50,20 @@ from harness.program.operations import (
     Pin,
     Poison,
     Reap,
+    Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
+    Shift,
     Span,
     SubjectOperation,
     SwapOut,
+    Truncate,
     Unbind,
     Unpin,
     Usage,
+    Userfault,
     Watch,
     Watched,
     Write,
@@ -65,6 +72,9 @@ from harness.program.operations import (
 
 _FIRST_ADDRESS = 1 << 40
 _STRIDE = 1 << 29  # MAX_PAGES pages and a gap as long
+_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
+# What is left out beside a userfaultfd: pages that may be huge, be gone at any time, or be guarded
+_NO_USERFAULT = (Advice.HUGEPAGE, Advice.FREE, Advice.GUARD_INSTALL)
 
 
 class ProgramError(ValueError):
@@ -144,11 +154,13 @@ class Checker:
         self._dying: set[str] = set()
         self._backings: dict[str, Backing] = {}  # of each region
         self._huge: set[str] = set()  # regions that may have huge pages
+        self._userfaults: dict[tuple[str, str], list[Span]] = {}  # by subject and region
         self._pinner: str | None = None  # the subject that has pinned something
         self._pinned: set[str] = set()  # regions of which something was ever pinned
         self._paged: dict[str, int] = {}  # pages of each region that were paged out, however often
         self._spoiled: str | None = None  # such a region of which memory failed later
         self._swaps = False  # there is swap space to page them out to
+        self._spoilt: set[str] = set()  # ... or poisoned, guarded or freed lazily
         self._step = 0
 
     def check(self, number: int, step: Operation) -> None:
@@ -167,38 +179,70 @@ class Checker:
                 self._fail(
                     f"{pages} pages in a hugetlb region", f"a multiple of {HUGETLB_PAGES}: its pages have 2 MiB each"
                 )
+            case Map(pages=pages, backing=backing) if backing in _DRIVERS and pages > MAX_DRIVER_PAGES:
+                self._fail(f"{pages} pages of a driver", f"at most {MAX_DRIVER_PAGES}")
+            case (
+                Remap(span=held) | Pin(span=held) | Advise(span=held) | Register(span=held) | Truncate(span=held)
+            ) if self._backings[held.region] in _DRIVERS:
+                self._fail(f"{held.region} is a driver's memory", f"`{step.verb}` another region")
             case Map(region=name, pages=pages, backing=backing):
                 self._add_region(name, pages)
                 self._backings[name] = backing
+            case Remap(span=held) | Pin(span=held) | Poison(span=held) if self._has_userfault(held.region):
+                self._fail(f"{held.region} has a userfaultfd", f"`{step.verb}` another region")
+            case Advise(span=held, advice=advice) if advice in _NO_USERFAULT and self._has_userfault(held.region):
+                self._fail(f"{held.region} has a userfaultfd", f"`{advice}` is for other regions")
+            case Bring(span=held) | BringZeros(span=held) if self._backings[held.region] is Backing.PRIVATE_FILE:
+                self._fail(f"{held.region} is a private mapping of a file", "it may have pages of the file already")
+            case Shift(span=to, source=source):
+                self._check_shift(to, source)
+            case Register(actor=subject, span=held, userfault=userfault):
+                self._check_userfault(subject, held, userfault)
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
                 if moved.region in self._paged:
                     self._paged.setdefault(name, 0)
                 self._backings[name] = self._backings[moved.region]
-                for regions in (self._huge, self._pinned):
+                for regions in (self._huge, self._pinned, self._spoilt):
                     if moved.region in regions:
                         regions.add(name)
             case Advise(span=advised, advice=Advice.HUGEPAGE):
                 self._huge.add(advised.region)
+            case SwapOut(span=going) if self._backings[going.region] in _DRIVERS:
+                self._fail(f"{going.region} is a driver's memory", "swap another region out")
+            case Truncate(span=cut) if cut.region in self._paged and self._swaps:
+                self._fail(f"{cut.region} may be swapped out", "truncate another region")
             case SwapOut(span=going) | Advise(span=going, advice=Advice.PAGEOUT):
                 pages = 0 if self._backings[going.region] is Backing.HUGETLB else going.count  # which is refused
                 self._paged[going.region] = self._paged.get(going.region, 0) + pages
                 self._swaps = self._swaps or isinstance(step, SwapOut)
                 self._check_swap_space()
+            case Advise(span=advised, advice=advice) if advice in _NO_USERFAULT:
+                self._spoilt.add(advised.region)
             case Pin(actor=subject, span=pinned):
                 self._check_pin(subject, pinned.region)
             case Unpin(actor=subject):
                 if self._pinner != subject:
                     self._fail(f"{subject} has not pinned anything", f"`{subject}: pin ...` first")
                 self._pinner = None
+            case Truncate(span=mapped) if self._backings[mapped.region] in (Backing.ANON, Backing.HUGETLB):
+                self._fail(f"{mapped.region} has no file", "only shared, file and private-file regions have one")
+            case Truncate(pages=pages) if not 0 <= pages <= MAX_PAGES:
+                self._fail(f"{pages} pages in one file", f"a file has 0 to {MAX_PAGES} pages")
             case Poison(span=failing) if failing.region in self._pinned:
                 self._fail(f"{failing.region} may be pinned", "poison another region")
             case Poison(span=failing) if self._backings[failing.region] not in (Backing.ANON, Backing.HUGETLB):
                 self._fail(f"{failing.region} is not anonymous", "only what nobody else may need can be poisoned")
-            case Poison(span=failing) if failing.region in self._paged:
-                self._spoiled = failing.region
-                self._check_swap_space()
-            case Write(span=written, token=token) | DeviceWrite(span=written, token=token):
+            case Poison(span=failing):
+                self._spoilt.add(failing.region)
+                if failing.region in self._paged:
+                    self._spoiled = failing.region
+                    self._check_swap_space()
+            case (
+                Write(span=written, token=token)
+                | DeviceWrite(span=written, token=token)
+                | Bring(span=written, token=token)
+            ):
                 if not 0 < token <= MAX_TOKEN - written.count:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
             case Request(span=asked) if asked.count > MAX_REQUEST:
@@ -224,8 +268,42 @@ class Checker:
         """What is not to happen in a program that has swap space."""
         if self._swaps and self._spoiled is not None:  # mm/memory-failure.c me_swapcache_dirty() leaves it there
             self._fail(f"{self._spoiled} may be in the swap cache and fail there", "poison another region")
+        for region in self._paged if self._swaps else ():
+            if self._has_userfault(region):
+                self._fail(f"{region} has a userfaultfd", "swap another region out")
         if self._swaps and sum(self._paged.values()) > MAX_SWAPPED:
             self._fail(f"more than {MAX_SWAPPED} pages swapped out, all told", "swap fewer pages out")
+
+    def _has_userfault(self, region: str) -> bool:
+        return any(name == region for _, name in self._userfaults)
+
+    def _check_userfault(self, subject: str, span: Span, userfault: Userfault) -> None:
+        backing = self._backings[span.region]
+        if span.region in self._huge or backing is Backing.HUGETLB:
+            self._fail(f"{span.region} may have huge pages", "give another region a userfaultfd")
+        if span.region in self._pinned | self._spoilt | self._paged.keys():
+            self._fail(
+                f"{span.region} may have pages that are pinned, poisoned, guarded, free or swapped out",
+                "give another region a userfaultfd",
+            )
+        if userfault is Userfault.WP and backing is not Backing.ANON:
+            self._fail(f"{span.region} is not anonymous", "only anonymous memory is write-protected on all kernels")
+        spans = self._userfaults.setdefault((subject, span.region), [])
+        if any(other.start < span.stop and span.start < other.stop for other in spans):
+            self._fail(f"{subject} has given these pages a userfaultfd", "each page can have one")
+        spans.append(span)
+
+    def _check_shift(self, to: Span, source: Span) -> None:
+        self._check_span(source)
+        if (to.count, source.count) != (1, 1):
+            self._fail("more than one page at once", "move page by page: it is known then which of them failed")
+        if to == source:
+            self._fail("no page can move to where it is")
+        for span in (to, source):
+            if self._backings[span.region] is not Backing.ANON:
+                self._fail(f"{span.region} is not anonymous", "only anonymous pages can be moved")
+            if span.region in self._huge | self._spoilt | self._paged.keys():
+                self._fail(f"{span.region} may have pages that are huge, poisoned, guarded, free or swapped out")
 
     def _check_pin(self, subject: str, region: str) -> None:
         if self._pinner is not None:

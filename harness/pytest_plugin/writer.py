@@ -21,6 +21,8 @@ from harness.program.operations import (
     Asked,
     Backing,
     Bind,
+    Bring,
+    BringZeros,
     Call,
     Choices,
     DeviceRead,
@@ -55,10 +57,12 @@ from harness.program.operations import (
     Read,
     Reap,
     Refuse,
+    Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
+    Shift,
     Snapshot,
     Sources,
     SwapOut,
@@ -67,13 +71,17 @@ from harness.program.operations import (
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Truncate,
     Unbind,
     Unmap,
     Unpin,
     Usage,
+    Userfault,
     Watch,
     Watched,
     Write,
+    WriteProtect,
+    WriteUnprotect,
 )
 from harness.program.operations import Span as Pages
 from harness.program.program import Checker, Program, ProgramError
@@ -279,6 +287,41 @@ class Subject(_Actor):
         """Lets go of what it has pinned."""
         __tracebackhide__ = True
         return self._add(Unpin(self.name))
+
+    def truncate(self, where: Where, pages: int) -> Step:
+        """ftruncate(2) of the file that is mapped at the first page: from now on it has so many."""
+        __tracebackhide__ = True
+        return self._add(Truncate(self.name, _pages(where), pages))
+
+    def userfault(self, where: Where, userfault: str) -> Step:
+        """From now on a userfaultfd is asked about the pages: `missing`, `wp` (nobody answers), or `answered`."""
+        __tracebackhide__ = True
+        return self._add(Register(self.name, _pages(where), _word(Userfault, userfault)))
+
+    def userfault_copy(self, where: Where, token: int) -> Step:
+        """Brings pages that are missing: the first one has `token`, the next one `token + 1` and so on."""
+        __tracebackhide__ = True
+        return self._add(Bring(self.name, _pages(where), token))
+
+    def userfault_zero(self, where: Where) -> Step:
+        """Brings pages of zeros."""
+        __tracebackhide__ = True
+        return self._add(BringZeros(self.name, _pages(where)))
+
+    def userfault_move(self, where: Where, source: Where) -> Step:
+        """Moves the one page `source` to the one page `where`."""
+        __tracebackhide__ = True
+        return self._add(Shift(self.name, _pages(where), _pages(source)))
+
+    def userfault_protect(self, where: Where) -> Step:
+        """From now on, a write to these pages is a fault for the userfaultfd."""
+        __tracebackhide__ = True
+        return self._add(WriteProtect(self.name, _pages(where)))
+
+    def userfault_unprotect(self, where: Where) -> Step:
+        """The end of that."""
+        __tracebackhide__ = True
+        return self._add(WriteUnprotect(self.name, _pages(where)))
 
     def fork(self, name: str | None = None) -> Subject:
         """fork(2): the child, which is called by the next free letter if it has no `name`."""

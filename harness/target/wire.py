@@ -18,6 +18,8 @@ from harness.program.operations import (
     Asked,
     Backing,
     Bind,
+    Bring,
+    BringZeros,
     Call,
     DeviceOperation,
     DeviceRead,
@@ -51,10 +53,12 @@ from harness.program.operations import (
     Read,
     Reap,
     Refuse,
+    Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
+    Shift,
     Snapshot,
     Sources,
     SwapOut,
@@ -63,13 +67,17 @@ from harness.program.operations import (
     ToDevice,
     ToDeviceShort,
     ToSystem,
+    Truncate,
     Unbind,
     Unmap,
     Unpin,
     Usage,
+    Userfault,
     Watch,
     Watched,
     Write,
+    WriteProtect,
+    WriteUnprotect,
     span_of,
 )
 from harness.program.program import Program
@@ -85,6 +93,9 @@ _CODES: dict[type[Operation], str] = {
     DmaMap: "DMA", DmaTable: "DMA", DmaUnmap: "DMA",
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
     Pin: "PIN", Unpin: "UNPIN", SwapOut: "SWAP_OUT", Pagemap: "PAGEMAP",
+    Truncate: "TRUNCATE",
+    Register: "USERFAULT", Bring: "RESOLVE", BringZeros: "RESOLVE",
+    WriteProtect: "RESOLVE", WriteUnprotect: "RESOLVE", Shift: "RESOLVE",
     Move: "MOVE", Returns: "RETURNS", EvictBy: "EVICT_BY",
 }  # fmt: skip
 _NODES = {"interval": "hmm_harness", "mirror": "hmm_mirror"}  # of our module, which alone tells events
@@ -95,6 +106,8 @@ _BACKINGS = {
     Backing.FILE: CONSTANTS["WIRE_FILE"],
     Backing.PRIVATE_FILE: CONSTANTS["WIRE_PRIVATE_FILE"],
     Backing.HUGETLB: CONSTANTS["WIRE_HUGETLB"],
+    Backing.PFNMAP: CONSTANTS["WIRE_PFNMAP"],
+    Backing.MIXEDMAP: CONSTANTS["WIRE_MIXEDMAP"],
 }
 # include/uapi/asm-generic/mman-common.h; Python's mmap module does not know the newer ones
 _ADVICE = {
@@ -132,6 +145,14 @@ _WATCHES: dict[Passes | Length, int] = {
     Passes.TWO: CONSTANTS["WIRE_WATCH_TWO_PASS"],
     Length.EMPTY: CONSTANTS["WIRE_WATCH_EMPTY"],
     Length.ENDLESS: CONSTANTS["WIRE_WATCH_ENDLESS"],
+}
+_USERFAULTS = {userfault: CONSTANTS[f"WIRE_USERFAULT_{userfault.name}"] for userfault in Userfault}
+_RESOLVES: dict[type[Operation], int] = {
+    Bring: CONSTANTS["WIRE_RESOLVE_COPY"],
+    BringZeros: CONSTANTS["WIRE_RESOLVE_ZERO"],
+    WriteProtect: CONSTANTS["WIRE_RESOLVE_PROTECT"],
+    WriteUnprotect: CONSTANTS["WIRE_RESOLVE_UNPROTECT"],
+    Shift: CONSTANTS["WIRE_RESOLVE_MOVE"],
 }
 _DMA_MAPS = {Access.READ: CONSTANTS["WIRE_DMA_MAP"], Access.WRITE: CONSTANTS["WIRE_DMA_MAP_WRITE"]}
 _TARGETS = {target: CONSTANTS[f"HMM_HARNESS_MOVE_TO_{target.name}"] for target in Target}
@@ -209,6 +230,18 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             wire.argument = _ADVICE[advice]
         case Write(token=token) | DeviceWrite(token=token):
             wire.value = token
+        case Register(userfault=userfault):
+            wire.argument = _USERFAULTS[userfault]
+        case Bring(token=token):
+            wire.argument = _RESOLVES[Bring]
+            wire.value = token
+        case Shift(source=source):
+            wire.argument = _RESOLVES[Shift]
+            wire.value = program.address(source)
+        case BringZeros() | WriteProtect() | WriteUnprotect():
+            wire.argument = _RESOLVES[type(step)]
+        case Truncate(pages=pages):
+            wire.value = pages
         case Fork(child=child):
             wire.other = subjects.index(child)
         case Bind(subject=subject):

@@ -138,6 +138,7 @@ _Noreturn void subject_run(unsigned int number, pid_t parent, int channel);
 
 /* interval.c */
 int interval_bind(int fd);
+int interval_open_mapped(void);
 
 /* reaper.c: of the worker, which is the subject's parent; 0 or an errno */
 int reaper_kill(pid_t pid);
@@ -161,6 +162,18 @@ int pagemap_read(uint64_t address, uint64_t npages, uint64_t *elements);
 int pin_pages(uint64_t address, uint64_t npages);
 void pin_release(void);
 void pin_forget(void);
+
+/* userfault.c: of this process; 0 or an errno */
+int userfault_register(const struct wire_operation *step);
+int userfault_resolve(const struct wire_operation *step);
+int userfault_answered(void);
+void userfault_forget(void);
+pid_t userfault_answer(int fd);
+bool userfault_works(bool protects);
+bool userfault_moves(void);
+
+/* truncate.c: of this process */
+int truncate_mapped(uint64_t address, uint64_t npages);
 
 /* features.c */
 void features_print(void);

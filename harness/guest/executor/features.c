@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "executor.h"
+#include "hmm_harness.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -130,6 +131,14 @@ static bool free_unpoisons(char *page)
 	return entry >> 62 == 0; /* neither present nor swapped */
 }
 
+/* Our module's nodes can be mapped. */
+static bool maps_nodes(void)
+{
+	int fd = interval_open_mapped();
+
+	return fd >= 0 && mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED, fd, HMM_HARNESS_MMAP_PFNS) != MAP_FAILED;
+}
+
 /* FOLL_LONGTERM, by whichever way */
 static bool pins(void)
 {
@@ -160,10 +169,18 @@ void features_print(void)
 	}
 	if (reaper_works())
 		puts("REAP");
+	if (maps_nodes())
+		puts("MAPPED_NODE");
 	if (pins())
 		puts("PIN");
 	if (swap_works())
 		puts("SWAP");
+	if (userfault_works(false))
+		puts("USERFAULT");
+	if (userfault_works(true))
+		puts("USERFAULT_WP");
+	if (userfault_moves())
+		puts("USERFAULT_MOVE");
 	if (moves_several_mappings())
 		puts("REMAP_SEVERAL");
 	if (huge_pages(1)) {

@@ -13,6 +13,8 @@
 
 #define INTERVAL_NODE "/dev/hmm_harness%d"
 #define MIRROR_NODE "/dev/hmm_mirror%d"
+/* Of the nodes of our module, one that is there on every kernel */
+#define MAPPED_NODE "/dev/hmm_mirror0"
 
 /* No flags look like this: a page that the module counts as done but says nothing of */
 #define NOT_FILLED UINT64_MAX
@@ -23,6 +25,14 @@
 static int call(int fd, unsigned long command, void *argument)
 {
 	return ioctl(fd, command, argument) ? errno : 0;
+}
+
+/* The node that memory without pages for others is mapped from: a file, or -errno */
+int interval_open_mapped(void)
+{
+	int fd = open(MAPPED_NODE, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
 }
 
 int interval_bind(int fd)

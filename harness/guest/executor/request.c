@@ -101,7 +101,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_PAGEMAP))
+	if (!device && (code < WIRE_MAP || code > WIRE_RESOLVE))
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";
@@ -117,8 +117,10 @@ static const char *find_fault(const struct wire_operation *operation)
 	}
 	switch (code) {
 	case WIRE_MAP:
-		if (operation->value < WIRE_ANON || operation->value > WIRE_HUGETLB)
+		if (operation->value < WIRE_ANON || operation->value > WIRE_MIXEDMAP)
 			return "unknown backing";
+		if (operation->value >= WIRE_PFNMAP && operation->npages > HMM_HARNESS_MMAP_MAX_PAGES)
+			return "npages out of range";
 		if (operation->value == WIRE_HUGETLB &&
 		    (operation->npages % WIRE_HUGETLB_PAGES ||
 		     operation->address / PAGE_BYTES % WIRE_HUGETLB_PAGES))
@@ -175,6 +177,22 @@ static const char *find_fault(const struct wire_operation *operation)
 	case WIRE_REMAP:
 		if (!range_is_valid(operation->value, operation->npages))
 			return "new address out of range";
+		return operation->argument ? "an argument where none is meant" : NULL;
+	case WIRE_USERFAULT:
+		if (operation->argument > WIRE_USERFAULT_ANSWERED)
+			return "unknown userfault";
+		break;
+	case WIRE_RESOLVE:
+		if (operation->argument > WIRE_RESOLVE_MOVE)
+			return "unknown resolution";
+		if (operation->argument == WIRE_RESOLVE_MOVE)
+			return range_is_valid(operation->value, operation->npages) ? NULL : "source out of range";
+		if (operation->argument != WIRE_RESOLVE_COPY)
+			break;
+		return operation->value > WIRE_MAX_TOKEN - (operation->npages - 1) ? "token out of range" : NULL;
+	case WIRE_TRUNCATE:
+		if (operation->value > WIRE_MAX_PAGES)
+			return "length out of range";
 		return operation->argument ? "an argument where none is meant" : NULL;
 	case WIRE_WRITE:
 	case WIRE_DEVICE_WRITE:

@@ -18,6 +18,7 @@
 
 #include "executor.h"
 #include "futex.h"
+#include "hmm_harness.h"
 #include "token.h"
 
 #define NODE_LENGTH 32
@@ -82,6 +83,7 @@ static int do_map(const struct wire_operation *step)
 {
 	size_t length = step->npages * PAGE_BYTES;
 	int flags = MAP_FIXED_NOREPLACE;
+	off_t offset = 0;
 	int file = -1;
 	void *mapped;
 	int error;
@@ -102,8 +104,17 @@ static int do_map(const struct wire_operation *step)
 	case WIRE_HUGETLB:
 		flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
 		break;
+	case WIRE_MIXEDMAP:
+		offset = HMM_HARNESS_MMAP_MIXED;
+		/* fall through */
+	case WIRE_PFNMAP:
+		flags |= MAP_SHARED;
+		file = interval_open_mapped();
+		if (file < 0)
+			return -file;
+		break;
 	}
-	if (!(flags & MAP_ANONYMOUS)) {
+	if (!(flags & MAP_ANONYMOUS) && file < 0) {
 		file = memfd_create("program", MFD_CLOEXEC);
 		if (file < 0)
 			return errno;
@@ -114,7 +125,7 @@ static int do_map(const struct wire_operation *step)
 		}
 	}
 	/* WIRE_PROT_* are the kernel's PROT_*. */
-	mapped = mmap((void *)(uintptr_t)step->address, length, step->argument, flags, file, 0);
+	mapped = mmap((void *)(uintptr_t)step->address, length, step->argument, flags, file, offset);
 	error = mapped == MAP_FAILED ? errno : 0;
 	if (file >= 0)
 		close(file);
@@ -239,10 +250,22 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 	case WIRE_UNPIN:
 		pin_release();
 		break;
+	case WIRE_USERFAULT:
+		slot->error = userfault_register(step);
+		if (!slot->error && step->argument == WIRE_USERFAULT_ANSWERED)
+			slot->error = -channel_send(channel, userfault_answered());
+		break;
+	case WIRE_RESOLVE:
+		slot->error = userfault_resolve(step);
+		break;
+	case WIRE_TRUNCATE:
+		slot->error = truncate_mapped(step->address, step->value);
+		break;
 	case WIRE_FORK:
 		child = fork_sibling(parent);
 		if (child == 0) {
 			pin_forget();
+			userfault_forget();
 			return &control->slots[step->other];
 		}
 		if (child < 0)

@@ -24,6 +24,7 @@ struct subject {
 	bool runs;
 	bool dying; /* runs no more steps: it has stopped on its way out */
 	int wait_status; /* when it does not run any more */
+	pid_t answerer; /* of its userfaultfd, or 0 */
 };
 
 static struct subject subjects[WIRE_MAX_SUBJECTS];
@@ -104,11 +105,23 @@ static struct subject *await(unsigned int number, bool exits)
 	}
 }
 
+/* Nobody answers the userfaultfd of @subject any more, which has ended. */
+static void stop_answerer(struct subject *subject)
+{
+	if (!subject->answerer)
+		return;
+	kill(subject->answerer, SIGKILL);
+	while (waitpid(subject->answerer, NULL, 0) < 0 && errno == EINTR)
+		;
+	subject->answerer = 0;
+}
+
 /* Returns the subject if it has ended already, or NULL. */
 static struct subject *started(unsigned int number, pid_t pid)
 {
 	struct subject *subject = &subjects[number];
 
+	stop_answerer(subject);
 	subject->pid = pid;
 	subject->dying = false;
 	subject->runs = unknown.pid != pid;
@@ -235,6 +248,29 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 	return true;
 }
 
+/* Has a subject register memory with a userfaultfd, which somebody may have to answer. */
+static bool run_userfault(const struct wire_operation *step, struct wire_observation *seen)
+{
+	struct subject *subject = &subjects[step->actor];
+	int fd;
+
+	if (!run_subject(step->actor, step, seen, NULL))
+		return false;
+	if (seen->status != WIRE_DONE || seen->error || step->argument != WIRE_USERFAULT_ANSWERED)
+		return true;
+	fd = channel_receive(channel[0]);
+	if (fd < 0) {
+		errno = -fd;
+		give_up("cannot receive a userfaultfd from a subject");
+	}
+	if (!subject->answerer)
+		subject->answerer = userfault_answer(fd);
+	if (subject->answerer < 0)
+		give_up("cannot fork who answers a userfaultfd");
+	close(fd);
+	return true;
+}
+
 static bool run_bind(const struct wire_operation *step, struct wire_observation *seen)
 {
 	struct slot *slot = &control->slots[step->other];
@@ -305,20 +341,25 @@ static bool run_step(const struct wire_operation *step, struct wire_observation 
 		return run_device(step, seen, elements);
 	if (step->code == WIRE_REAP)
 		return run_reap(step->actor, seen);
+	if (step->code == WIRE_USERFAULT)
+		return run_userfault(step, seen);
 	return run_subject(step->actor, step, seen, elements);
 }
 
 static void end_program(void)
 {
 	for (unsigned int i = 0; i < WIRE_MAX_SUBJECTS; i++) {
-		if (!subjects[i].runs)
+		if (!subjects[i].runs) {
+			stop_answerer(&subjects[i]);
 			continue;
+		}
 		kill(subjects[i].pid, SIGKILL);
 		if (subjects[i].dying)
 			reaper_release(subjects[i].pid);
 		while (waitpid(subjects[i].pid, NULL, 0) < 0 && errno == EINTR)
 			;
 		subjects[i].runs = false;
+		stop_answerer(&subjects[i]);
 		atomic_store(&control->slots[i].pid, 0);
 	}
 	unknown.pid = 0; /* the number may be given to another process */
