@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.compare import Verdict, show_error
 from harness.errors import UsageError
 from harness.explore.c_checks import check, settled, short_names
-from harness.explore.c_steps import LEFT_OUT, TRANSLATIONS, CCall, Names, huge_pages, performer, sizes
+from harness.explore.c_steps import LEFT_OUT, TRANSLATIONS, CCall, Names, huge_pages, is_said, performer, sizes
 from harness.explore.witness import Witness
 from harness.model.allowed import Entries, Tokens
 from harness.program.observations import Mark, Signal, Status
@@ -253,7 +253,7 @@ class _Composer:
         return [f"{condition} {{", *_indented(lines, 2), "\t}", *after]
 
     def _call(self, step: Operation, number: int = 0) -> CCall:
-        if type(step) not in TRANSLATIONS:
+        if not is_said(step):
             raise UsageError(f"`{step.verb}` cannot be said in C yet", hint="--format pytest, or --format hmm")
         return TRANSLATIONS[type(step)](step, self.names, number)
 

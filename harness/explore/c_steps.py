@@ -97,13 +97,21 @@ _PLAIN_PROCESS = re.compile(r"[A-Z][0-9]*")
 
 LEFT_OUT: dict[type[Operation], str] = {
     Events: "the device heard is not looked at: it is told over netlink (hmm_harness_netlink.h)",
-    Pagemap: "user space is told of its pages is not looked at: it is told by /proc/self/pagemap and mincore()",
+    Pagemap: "pagemap and mincore() tell is not looked at",
 }
 
 # Nobody has said yet how these are done in C: who asks for it is told.
 NOT_YET: tuple[type[Operation], ...] = (
     SwapOut, Truncate, Register, Bring, BringZeros, WriteProtect, WriteUnprotect, Shift,
 )  # fmt: skip
+
+
+def is_said(step: Operation) -> bool:
+    """Whether there is C for `step`, and for what is chosen of it."""
+    match step:
+        case Map(backing=Backing.PFNMAP | Backing.MIXEDMAP) | Returns(answer=Answer.HELD | Answer.LOCKED):
+            return False
+    return type(step) in TRANSLATIONS
 
 
 @dataclass(frozen=True)
@@ -395,6 +403,7 @@ _CALLS = {
     Call.PLAIN: "",
     Call.COMPOUND: " | HMM_HARNESS_MOVE_COMPOUND",
     Call.STRANGE_FAULT: " | HMM_HARNESS_MOVE_STRANGE_FAULT",
+    Call.LOCKED: " | HMM_HARNESS_MOVE_LOCKED",
 }
 
 
