@@ -131,7 +131,7 @@ class _Composer:
             "#define PAGE 4096UL",
             *filter(None, ["\n".join(short_names(self.checks))]),
             *(self._fill(piece.text) for piece in used if piece.text),
-            "\n".join(body),
+            self._end_of_processes("\n".join(body)),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -162,6 +162,10 @@ class _Composer:
             "MARKS": "\n".join(textwrap.wrap(" ".join(marks), 84, initial_indent="\t\t", subsequent_indent="\t\t")),
         }
         text = re.sub("@([A-Z]+)@", lambda found: words[found[1]], text)
+        return self._end_of_processes(text)
+
+    def _end_of_processes(self, text: str) -> str:
+        """Where there is one process, its end is that of all."""
         return text if self.apart else re.sub(r"\bquit\(", "exit(", text)
 
     # main()

@@ -12,7 +12,7 @@ from harness.model.allowed import Expectation, show_element
 from harness.model.rules import Rules, rules_for
 from harness.model.world import World
 from harness.program.observations import Observation, Status
-from harness.program.operations import Events, Operation
+from harness.program.operations import Events, Operation, Pagemap, Write
 from harness.program.program import Program
 from harness.run import Plan, judge, replay_command, reports_of, survey, verdict_of
 from harness.target.crashes import crashes
@@ -105,11 +105,12 @@ def witness_of(
         expectations.append(expectation)
         if number == known.step and comparison.divergence is not None:
             break
-        if not isinstance(step, Events):
+        if not isinstance(step, Events | Pagemap):  # what no C program looks at
             if comparison.verdict is Verdict.DEVIATION and _deviates(step, expectation, seen):
                 known = replace(known, step=number, strict=True, details=_details(step, expectation, seen))
                 break
-            if comparison.verdict is Verdict.PASS and seen.elements:
+            shows = seen.elements and not (isinstance(step, Write) and not any(seen.elements))  # just stores
+            if comparison.verdict is Verdict.PASS and shows:
                 known = replace(known, step=number)
         world.learn(step, seen)
     return replace(known, expectations=tuple(expectations))
