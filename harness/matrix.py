@@ -104,10 +104,15 @@ def run_machine(
     if not tasks:
         return
     vms = min(resources.vms or fitting(machine), len(tasks))
-    machine = replace(machine, crowded=vms * machine.cpus > len(os.sched_getaffinity(0)))
+    machine = shared(machine, vms)
     with ExitStack() as stack:
         labs = [stack.enter_context(resources.lab(machine)) for _ in range(vms)]
         yield from spread(plan, tasks, labs, _describe, say=resources.progress.say)
+
+
+def shared(machine: Machine, vms: int) -> Machine:
+    """`machine` as one of `vms` that run at once."""
+    return replace(machine, crowded=vms * machine.cpus > len(os.sched_getaffinity(0)))
 
 
 def _describe(lab: Lab) -> Target:

@@ -108,12 +108,17 @@ def spread(
         stop.set()
         work.end()
         opened.set()
-        for lab in labs:
-            lab.give_up()
-        while any(worker.is_alive() for worker in workers):
-            children.kill_all()  # whatever a worker waits for ends with it
-            for worker in workers:
-                worker.join(_JOIN_SECONDS)
+        dismiss(workers, labs)
+
+
+def dismiss(workers: Sequence[threading.Thread], labs: Sequence[Lab]) -> None:
+    """Returns when all `workers`, who use `labs` and were told to stop, are gone."""
+    for lab in labs:
+        lab.give_up()
+    while alive := [worker for worker in workers if worker.is_alive()]:
+        children.kill_all()  # whatever a worker waits for ends with it
+        for worker in alive:
+            worker.join(_JOIN_SECONDS)
 
 
 class _Work:

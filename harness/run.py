@@ -274,10 +274,14 @@ def reports_of(found: Sequence[Crash]) -> tuple[Report, ...]:
 
 def identity(program: Program | Case, binding: str, plan: Plan, machine: Machine) -> str:
     """The same for the same program on the same binding of the same kernel, driver and guest."""
-    keys = (machine.kernel.key, machine.image.key, machine.payload.key)
-    append = f"{machine.kernel.append} {machine.append}".strip()
     text = program.suite.key + program.test if isinstance(program, Case) else render(program)
-    return digest_of(text, binding, *plan.wrong, f"{plan.timeout:g}", append, *keys)[:16]
+    return digest_of(text, binding, *plan.wrong, f"{plan.timeout:g}", *keys_of(machine))[:16]
+
+
+def keys_of(machine: Machine) -> tuple[str, ...]:
+    """What tells a kernel, its command line, our driver and the guest from others."""
+    append = f"{machine.kernel.append} {machine.append}".strip()
+    return (append, machine.kernel.key, machine.image.key, machine.payload.key)
 
 
 def verdict_of(error: HarnessError) -> Verdict:

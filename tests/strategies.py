@@ -87,7 +87,6 @@ from harness.program.operations import (
 from harness.program.program import Program
 
 _ADVICE = [advice for advice in Advice if not advice.startswith("guard")]  # the oldest kernels do not have these
-_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
 _EDGES = (0, 1, 100, 511, 512, 513, 1023, 1024)  # of spans of hugetlb regions, whose pages have 512 pages each
 _PRIVATE = tuple(device for device in DEVICES if device not in COHERENT)
 _SPAN_KINDS = (
@@ -97,7 +96,7 @@ _SPAN_KINDS = (
 
 
 def _size(backing: Backing) -> st.SearchStrategy[int]:
-    if backing in _DRIVERS:
+    if backing.of_driver:
         return st.integers(1, 4)
     return st.sampled_from((512, 1024)) if backing is Backing.HUGETLB else st.integers(1, 8)
 
@@ -116,7 +115,7 @@ def _span(draw: st.DrawFn, region: str, size: int) -> Span:
 def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
     """A valid program of at most `max_steps` steps after its first mapping."""
     # Nothing of what a driver has mapped itself is for a device, so that there is little to see of it.
-    usual = [backing for backing in Backing if backing not in _DRIVERS]
+    usual = [backing for backing in Backing if not backing.of_driver]
     kinds_of_memory = draw(st.sampled_from((usual, usual, list(Backing))))
     backings = {"r0": draw(st.sampled_from(kinds_of_memory))}
     sizes = {"r0": draw(_size(backings["r0"]))}
@@ -146,7 +145,7 @@ def programs(draw: st.DrawFn, max_steps: int = 12) -> Program:
         if alive:
             minded = any(name == region for _, name in userfaults)
             kinds += [Map, Unmap, Protect, Read, Write, Fork, Pagemap]
-            drivers = backings[region] in _DRIVERS
+            drivers = backings[region].of_driver
             kinds += [] if drivers else [Advise]
             kinds += [] if minded or drivers else [Remap]
             failing = backings[region] in (Backing.ANON, Backing.HUGETLB) and region not in pinned | paged

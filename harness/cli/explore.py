@@ -7,21 +7,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import candidates
 from harness.cli.options import (
     CONFIGURED,
     add_kernel,
-    completed,
+    add_timeout,
+    add_wrong,
+    check_mistakes,
     count,
     duration,
     manual,
     number,
     open_cache,
     own_command,
-    seconds,
-    words,
 )
-from harness.defaults import DEFAULT_TIMEOUT
 from harness.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,10 +71,9 @@ def add(commands: Commands) -> None:
     limits.add_argument("--programs", type=count, metavar="N", help="that many programs, in all")
     limits.add_argument("--operations", type=count, metavar="N", help="that many operations, in all")
     command.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th part of N of the work")
-    wrong = command.add_argument("--wrong", type=words, metavar="NAME,...", help="deliberate mistakes of our driver")
-    completed(wrong, candidates.mistakes)
+    add_wrong(command)
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
-    command.add_argument("--timeout", type=seconds, help=f"seconds for one program (default: {DEFAULT_TIMEOUT:g})")
+    add_timeout(command)
     command.add_argument("--dir", type=Path, metavar="DIR", help="keep findings and the corpus there")
 
 
@@ -98,6 +95,7 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
     from harness.target.lab import prepare
 
     wrong = tuple(options.wrong or ())
+    check_mistakes(wrong)
     unlimited = options.time is None and options.programs is None and options.operations is None
     name = "-".join([options.kernel, options.flavour, *wrong]).replace("/", "_").replace(":", "-")
     place = options.dir or state_directory() / "explore" / name

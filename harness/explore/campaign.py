@@ -23,29 +23,26 @@ from harness.explore.findings import Finding, Store, Symptom, UnitDone, symptom_
 from harness.explore.generate import Generator
 from harness.explore.shrink import shrink
 from harness.explore.situations import situations
-from harness.matrix import Resources
+from harness.matrix import Resources, shared
 from harness.model.rules import rules_for
 from harness.model.state import State
+from harness.pool import dismiss
 from harness.program.operations import Operation
 from harness.program.program import Program
 from harness.progress import Step
 from harness.report.results import Result, exit_code
-from harness.run import Plan, run
-from harness.target import children
+from harness.run import Plan, keys_of, run
 from harness.target.cache import digest_of
 from harness.target.lab import Lab
-from harness.target.room import cpus, fitting
+from harness.target.room import fitting
 from harness.target.vm import Machine
 
 _GENERATOR = "1"  # another one whenever the same seed draws other programs
 _BATCH = 24  # programs that are drawn before the next are: they are sent together
 _BATCHES = 8  # of a unit
 _FRESH = 0.4  # of the programs of a unit that has something to vary
-_SPOILING = (
-    16  # one of so many units has programs that need a clean VM after them, each of which takes as long as many
-)
+_SPOILING = 16  # one of so many units has programs after which another one needs a clean VM
 _RUNS = 5  # of a suspicious program, each in a clean VM
-_JOIN_SECONDS = 0.1
 _TELL_SECONDS = 0.5
 
 
@@ -77,14 +74,11 @@ class Totals:
 
     programs: int = 0
     operations: int = 0
-    units: int = 0
     seconds: float = 0.0  # of VMs: two that work for a second are two
-    met: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
 
     def add(self, done: UnitDone) -> None:
         """Counts one more unit."""
-        self.units += 1
         self.programs += done.programs
         self.operations += done.operations
         self.seconds += done.seconds
@@ -104,9 +98,7 @@ class _Started:
 
 def target_hash(machine: Machine, wrong: Sequence[str]) -> str:
     """The same for the same kernel, module, guest, vocabulary and deliberate mistakes."""
-    keys = (machine.kernel.key, machine.image.key, machine.payload.key)
-    append = f"{machine.kernel.append} {machine.append}".strip()
-    return digest_of(_GENERATOR, append, *keys, *wrong)[:16]
+    return digest_of(_GENERATOR, *keys_of(machine), *wrong)[:16]
 
 
 def explore(terms: Terms, machine: Machine, resources: Resources, store: Store) -> ExitCode:
@@ -155,9 +147,8 @@ class _Campaign:
     def carry_out(self) -> ExitCode:
         """See `explore`."""
         say = self._resources.progress.say
-        machine = self._machine
-        vms = self._resources.vms or fitting(machine)
-        machine = replace(machine, crowded=vms * machine.cpus > cpus())
+        vms = self._resources.vms or fitting(self._machine)
+        machine = shared(self._machine, vms)
         again = " ".join([*self._terms.command, "explore", "--seed", str(self._terms.seed)])
         say(f"exploring with {vms} VMs; again, or on: {again}")
         if self._before:
@@ -173,13 +164,7 @@ class _Campaign:
                     self._listen(len(workers), step)
             finally:
                 self._stop.set()
-                for lab in labs:
-                    lab.give_up()
-                while any(worker.is_alive() for worker in workers if worker.ident is not None):
-                    children.kill_all()
-                    for worker in workers:
-                        if worker.ident is not None:
-                            worker.join(_JOIN_SECONDS)
+                dismiss(workers, labs)
                 self._tell_totals()
         return exit_code(self._bad or [Verdict.PASS])
 

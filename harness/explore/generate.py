@@ -68,7 +68,7 @@ from harness.program.operations import (
     Write,
     span_of,
 )
-from harness.program.program import Checker, Program, ProgramError
+from harness.program.program import Growing, Program
 
 _SHORT, _LONG = 4, 24  # steps, besides those that look at everything in the end
 _SMALL = 8  # pages
@@ -273,13 +273,13 @@ class Generator:
         return replace(span, stop=min(span.stop, span.start + _LIMITS.get(kind, span.stop)))
 
 
-class _Draft:
-    """A program that grows: it takes only steps that make sense where they come."""
+class _Draft(Growing):
+    """It takes only what the binding can do besides, on `devices`, and knows what the next steps can be about."""
 
     def __init__(self, rules: Rules, devices: Sequence[str], *, spoiling: bool) -> None:
+        super().__init__()
         self._spoiling = spoiling
         self.devices = devices
-        self.steps: list[Operation] = []
         self.sizes: dict[str, int] = {}  # of each region, in pages
         self.alive: list[str] = ["a"]
         self.dying: list[str] = []
@@ -287,7 +287,6 @@ class _Draft:
         self.bound: set[str] = set()
         self.huge = False  # there may be huge pages
         self._rules = rules
-        self._checker = Checker()
 
     def may(self, kind: type[Operation]) -> bool:
         """Whether the binding has such operations. Each can move pages, though not in every way."""
@@ -306,14 +305,8 @@ class _Draft:
             return False
         if isinstance(step, DeviceOperation) and step.actor not in self.devices:
             return False
-        try:
-            self._checker.check(len(self.steps), step)
-        except ProgramError:
-            self._checker = Checker()  # it may have taken note of a part of the step
-            for number, taken in enumerate(self.steps):
-                self._checker.check(number, taken)
+        if not super().take(step):
             return False
-        self.steps.append(step)
         note = _NOTES.get(type(step))
         if note is not None:
             note(self, step)

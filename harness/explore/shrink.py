@@ -26,7 +26,7 @@ from harness.program.operations import (
     Span,
     span_of,
 )
-from harness.program.program import Checker, Program, ProgramError
+from harness.program.program import Growing, Program
 
 FirstFailing = Callable[[Sequence[Program]], int | None]
 """The index of the first of some programs that shows what is looked for; None if none does."""
@@ -48,17 +48,10 @@ def shrink(program: Program, first_failing: FirstFailing) -> Program:
 
 def sensible(name: str, steps: Sequence[Operation], title: str) -> Program:
     """The program of those of `steps` that make sense after what is left of those before them."""
-    kept: list[Operation] = []
-    checker = Checker()
+    growing = Growing()
     for step in steps:
-        try:
-            checker.check(len(kept), step)
-            kept.append(step)
-        except ProgramError:
-            checker = Checker()  # it may have taken note of a part of the step
-            for number, each in enumerate(kept):
-                checker.check(number, each)
-    return Program(name, tuple(kept), title)
+        growing.take(step)
+    return Program(name, tuple(growing.steps), title)
 
 
 def _shorter(program: Program, first_failing: FirstFailing) -> Program:

@@ -124,7 +124,7 @@ class Area:
     @property
     def shared(self) -> bool:
         """VM_SHARED."""
-        return self.backing in (Backing.SHARED, Backing.FILE, Backing.PFNMAP, Backing.MIXEDMAP)
+        return self.backing in (Backing.SHARED, Backing.FILE) or self.backing.of_driver
 
     @property
     def anonymous(self) -> bool:
@@ -134,7 +134,7 @@ class Area:
     @property
     def special(self) -> bool:
         """VM_SPECIAL: no page of it moves, nor can anybody have it that asks for pages."""
-        return self.backing in (Backing.PFNMAP, Backing.MIXEDMAP)
+        return self.backing.of_driver
 
     @property
     def hugetlb(self) -> bool:

@@ -105,7 +105,7 @@ class Rules:
             return f"needs MADV_{step.advice.name}, which this kernel does not have"
         if isinstance(step, Map) and step.backing is Backing.HUGETLB and not self.has("HUGETLB"):
             return "needs MAP_HUGETLB with pages of 2 MiB (CONFIG_HUGETLBFS)"
-        if isinstance(step, Map) and step.backing in _DRIVERS and not self.has("MAPPED_NODE"):
+        if isinstance(step, Map) and step.backing.of_driver and not self.has("MAPPED_NODE"):
             return "needs /dev/hmm_mirror0, a node of our module, to be mapped"
         if isinstance(step, Poison) and not self.has("POISON"):
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
@@ -192,7 +192,6 @@ class Rules:
 _NEEDS_MEMORY = (ToDevice, ToDeviceShort, ToSystem, Evict, EvictBy, Move, Returns)
 _LOOKUPS = {Lookup.RANGE: "MIGRATE_DEVICE_RANGE", Lookup.PFNS: "MIGRATE_DEVICE_PFNS"}
 _GUARDS = (Advice.GUARD_INSTALL, Advice.GUARD_REMOVE)
-_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
 _AGES = (Advice.COLD, Advice.PAGEOUT)
 POPULATE = (Advice.POPULATE_READ, Advice.POPULATE_WRITE)
 

@@ -43,6 +43,11 @@ class Backing(StrEnum):
     MIXEDMAP = "mixedmap"  # ... mapped among pages that others may have
     HUGETLB = "hugetlb"  # private anonymous memory out of the pool of 2 MiB pages (MAP_HUGETLB)
 
+    @property
+    def of_driver(self) -> bool:
+        """Whether it is memory of a driver's: VM_PFNMAP or VM_MIXEDMAP."""
+        return self in (Backing.PFNMAP, Backing.MIXEDMAP)
+
 
 class Prot(StrEnum):
     """Protections of a mapping, as `r`, `w`, `x` in this order.

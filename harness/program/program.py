@@ -72,7 +72,6 @@ from harness.program.operations import (
 
 _FIRST_ADDRESS = 1 << 40
 _STRIDE = 1 << 29  # MAX_PAGES pages and a gap as long
-_DRIVERS = (Backing.PFNMAP, Backing.MIXEDMAP)
 # What is left out beside a userfaultfd: pages that may be huge, be gone at any time, or be guarded
 _NO_USERFAULT = (Advice.HUGEPAGE, Advice.FREE, Advice.GUARD_INSTALL)
 
@@ -179,11 +178,11 @@ class Checker:
                 self._fail(
                     f"{pages} pages in a hugetlb region", f"a multiple of {HUGETLB_PAGES}: its pages have 2 MiB each"
                 )
-            case Map(pages=pages, backing=backing) if backing in _DRIVERS and pages > MAX_DRIVER_PAGES:
+            case Map(pages=pages, backing=backing) if backing.of_driver and pages > MAX_DRIVER_PAGES:
                 self._fail(f"{pages} pages of a driver", f"at most {MAX_DRIVER_PAGES}")
             case (
                 Remap(span=held) | Pin(span=held) | Advise(span=held) | Register(span=held) | Truncate(span=held)
-            ) if self._backings[held.region] in _DRIVERS:
+            ) if self._backings[held.region].of_driver:
                 self._fail(f"{held.region} is a driver's memory", f"`{step.verb}` another region")
             case Map(region=name, pages=pages, backing=backing):
                 self._add_region(name, pages)
@@ -208,7 +207,7 @@ class Checker:
                         regions.add(name)
             case Advise(span=advised, advice=Advice.HUGEPAGE):
                 self._huge.add(advised.region)
-            case SwapOut(span=going) if self._backings[going.region] in _DRIVERS:
+            case SwapOut(span=going) if self._backings[going.region].of_driver:
                 self._fail(f"{going.region} is a driver's memory", "swap another region out")
             case Truncate(span=cut) if cut.region in self._paged and self._swaps:
                 self._fail(f"{cut.region} may be swapped out", "truncate another region")
@@ -389,3 +388,23 @@ class Checker:
         if not 0 < pages <= MAX_PAGES:
             self._fail(f"{pages} pages in one region", f"a region has 1 to {MAX_PAGES} pages")
         self.regions[name] = Region(name, _FIRST_ADDRESS + len(self.regions) * _STRIDE, pages)
+
+
+class Growing:
+    """A program that grows: it takes only steps that make sense where they come."""
+
+    def __init__(self) -> None:
+        self.steps: list[Operation] = []
+        self._checker = Checker()
+
+    def take(self, step: Operation) -> bool:
+        """Takes `step`, and says whether it did."""
+        try:
+            self._checker.check(len(self.steps), step)
+        except ProgramError:
+            self._checker = Checker()  # it may have taken note of a part of the step
+            for number, taken in enumerate(self.steps):
+                self._checker.check(number, taken)
+            return False
+        self.steps.append(step)
+        return True
