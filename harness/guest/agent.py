@@ -102,6 +102,7 @@ class Agent:
                 self._loaded[name] = error.message
         self._make_nodes()
         self._make_swap_space()
+        kernel.load_unpoison(self._modules_on_demand)
         kernel.allow_huge_pages()
         kernel.watch_races()
         self._kmemleak.start()

@@ -140,6 +140,14 @@ def make_swap_space(directory: str) -> None:
     os.symlink(device, _SWAP_SPACE)
 
 
+def load_unpoison(directory: str) -> None:
+    """Loads what makes failed memory good again (mm/hwpoison-inject.c), if it is a module in `directory`.
+
+    Raises `AgentError` if it does not load.
+    """
+    _load_with_needed(directory, "hwpoison-inject")
+
+
 def _load_with_needed(directory: str, name: str) -> None:
     """Loads the module `name` of `directory` and first, what it depends on. Those that are not there are built in."""
     path = f"{directory}/{name}.ko"

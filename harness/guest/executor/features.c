@@ -106,29 +106,59 @@ static void ignore(int number)
 	(void)number;
 }
 
-/* Memory failure; the page is lost until the next boot. Returns an address that has failed, or NULL. */
-static char *poisoned(void)
+/* The entry of a page in Documentation/admin-guide/mm/pagemap.rst's form */
+static uint64_t pagemap_entry(const char *page)
 {
-	char *page = three_pages();
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry;
 
-	/* Newer kernels tell at once who has it mapped. */
-	signal(SIGBUS, ignore);
-	if (!page)
-		return NULL;
-	*(volatile char *)page = 1;
-	return madvise(page, PAGE_BYTES, MADV_HWPOISON) ? NULL : page;
+	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)page / PAGE_BYTES * sizeof(entry)) != sizeof(entry))
+		entry = 1ULL << 63;
+	close(pagemap);
+	return entry;
 }
 
 /* MADV_FREE: whether it clears what memory failure has left */
 static bool free_unpoisons(char *page)
 {
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint64_t entry = 1;
+	return !madvise(page, PAGE_BYTES, MADV_FREE) &&
+	       pagemap_entry(page) >> 62 == 0; /* neither present nor swapped */
+}
 
-	if (madvise(page, PAGE_BYTES, MADV_FREE) ||
-	    pread(pagemap, &entry, sizeof(entry), (uintptr_t)page / PAGE_BYTES * sizeof(entry)) != sizeof(entry))
-		return false;
-	return entry >> 62 == 0; /* neither present nor swapped */
+/*
+ * Makes a frame good that has failed and that nobody has any more. As long as one has, mm/sparse.c
+ * clear_hwpoisoned_pages() of v6.1 reads the struct pages of device memory that goes, which are gone already.
+ * Where hwpoison-inject is missing, it stays failed.
+ */
+static void unpoison(uint64_t frame)
+{
+	FILE *file = fopen("/sys/kernel/debug/hwpoison/unpoison-pfn", "w");
+
+	if (!file)
+		return;
+	fprintf(file, "%llu\n", (unsigned long long)frame);
+	fclose(file);
+}
+
+/* Memory failure */
+static void try_poison(void)
+{
+	char *page = three_pages();
+	uint64_t frame;
+
+	/* Newer kernels tell at once who has it mapped. */
+	signal(SIGBUS, ignore);
+	if (!page)
+		return;
+	*(volatile char *)page = 1;
+	frame = pagemap_entry(page) & ((1ULL << 55) - 1);
+	if (madvise(page, PAGE_BYTES, MADV_HWPOISON))
+		return;
+	puts("POISON");
+	if (free_unpoisons(page))
+		puts("FREE_UNPOISONS");
+	munmap(page, PAGE_BYTES);
+	unpoison(frame);
 }
 
 /* Our module's nodes can be mapped. */
@@ -151,13 +181,7 @@ static bool pins(void)
 
 void features_print(void)
 {
-	char *page = poisoned();
-
-	if (page) {
-		puts("POISON");
-		if (free_unpoisons(page))
-			puts("FREE_UNPOISONS");
-	}
+	try_poison();
 	if (guards())
 		puts("GUARD");
 	if (ages())
