@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from harness.errors import ExitCode, GuestError
 from harness.progress import Progress
@@ -19,8 +20,15 @@ from harness.target.process import run_tool
 from harness.target.vm import VM, Machine
 from harness.target.watchdog import complaints
 
-Assault = Callable[[VM], tuple[int, str, list[str]]]
-"""Status and output of the program, and what in the kernel's log is never fine."""
+Hear = Callable[[str], None]
+"""It is told each line that the program prints, as it comes."""
+
+
+class Assault(Protocol):
+    """Status and output of the program, and what in the kernel's log is never fine."""
+
+    def __call__(self, vm: VM, *, hear: Hear) -> tuple[int, str, list[str]]: ...
+
 
 _GUEST = CHECKOUT / "harness/guest"
 _HEADERS = CHECKOUT / "kmod/include/uapi"
@@ -39,8 +47,7 @@ def main(
         progress.say(vm.banner)
         progress.say(f"again: hmm-harness fuzz --kernel {spec} --flavour {flavour} {again}")
         with progress.step(doing):
-            status, output, said = assault(vm)
-    progress.say(output.rstrip(), to=sys.stdout)
+            status, _, said = assault(vm, hear=lambda line: progress.say(line, to=sys.stdout))
     for line in said:
         progress.say(f"the kernel complained: {line}")
     if said:
@@ -58,7 +65,13 @@ def searching_leaks(machine: Machine) -> Machine:
 
 
 def run_in_guest(
-    vm: VM, source: str, arguments: Sequence[str], *, seconds: float, files: dict[str, bytes] | None = None
+    vm: VM,
+    source: str,
+    arguments: Sequence[str],
+    *,
+    seconds: float,
+    files: dict[str, bytes] | None = None,
+    hear: Hear = lambda _: None,
 ) -> tuple[int, str, list[str]]:
     """Runs the program of harness/guest/`source` for at most `seconds`; `files` are put where their names say.
 
@@ -73,10 +86,12 @@ def run_in_guest(
     looks = bool(vm.agent["info"].get("kmemleak"))
     if looks:
         _lost(vm)  # what was before is not its doing
-    status, output = vm.exec(f"{shlex.join([program, *arguments])} 2>&1", timeout=seconds)
+    status, output = vm.exec(f"{shlex.join([program, *arguments])} 2>&1", timeout=seconds, hear=hear)
     if looks:
         _must(vm, f"sleep {_AGE_SECONDS}")
         found = _lost(vm)
+        for line in found:
+            hear(line)
         output = "\n".join([output.rstrip("\n"), *found])
         status = status or bool(found)
     # The log's buffer may have wrapped; the console has not.

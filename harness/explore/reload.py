@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.explore.assault import run_in_guest
+from harness.explore.assault import Hear, run_in_guest
 from harness.program.program import Program
 from harness.program.text import parse
 from harness.target.vm import VM
@@ -38,7 +38,9 @@ def program() -> Program:
     return parse(_PROGRAM, file="reload", name="reload")
 
 
-def reload(vm: VM, *, rounds: int, seed: int, binding: str = "interval") -> tuple[int, str, list[str]]:
+def reload(
+    vm: VM, *, rounds: int, seed: int, binding: str = "interval", hear: Hear = lambda _: None
+) -> tuple[int, str, list[str]]:
     """Kills and unloads `rounds` times; `binding` is the executor's, its subjects besides use all.
 
     The status and output of the program that does it, and what in the kernel's log is never fine.
@@ -46,4 +48,4 @@ def reload(vm: VM, *, rounds: int, seed: int, binding: str = "interval") -> tupl
     request = encode(program(), binding, 60.0)
     arguments = ["-m", _MODULE, "-n", f"{rounds}", "-s", f"{seed}", "-x", _EXECUTOR, "-q", _REQUEST]
     seconds = _SECONDS + rounds * _SECONDS_PER_ROUND
-    return run_in_guest(vm, "reload.c", arguments, seconds=seconds, files={_REQUEST: request})
+    return run_in_guest(vm, "reload.c", arguments, seconds=seconds, files={_REQUEST: request}, hear=hear)

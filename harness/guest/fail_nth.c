@@ -233,6 +233,8 @@ static uint64_t told[PAGES];
 static uint64_t raw[PAGES];
 static uint8_t asked[PAGES];
 static uint64_t data[PAGES * WORDS];
+/* /proc/self/mem of the child */
+static int memory;
 static bool written[PAGES];
 
 _Noreturn static void fail(const char *format, ...)
@@ -328,16 +330,12 @@ static int run_open(int fd)
 /* A CPU touches each page of the region: not this process itself, which would be killed where that fails. */
 static int run_touch(int fd)
 {
-	int memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	ssize_t length;
 	int error;
 
 	(void)fd;
-	if (memory < 0)
-		return errno;
 	length = pread(memory, data, PAGES * PAGE, (uintptr_t)REGION);
 	error = length < 0 ? errno : 0;
-	close(memory);
 	if (length == (ssize_t)(PAGES * PAGE))
 		return 0;
 	/* What cannot be read is the end, or an I/O error there. */
@@ -519,7 +517,8 @@ _Noreturn static void child(const struct call *call, const struct state *state, 
 	int fd = open(device->node, O_RDWR | O_CLOEXEC);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (fail_nth < 0 || fd < 0)
+	memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (fail_nth < 0 || fd < 0 || memory < 0)
 		fail("cannot begin: %s", strerror(errno));
 	if (mmap(REGION, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS, -1,
 		 0) == MAP_FAILED)

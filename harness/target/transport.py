@@ -112,10 +112,12 @@ class Transport:
         except (OSError, EOFError, self._paramiko.SSHException) as error:
             raise TransportError(f"the connection to the agent broke: {error}") from error
 
-    def execute(self, command: str, *, timeout: float, stdin: bytes = b"") -> tuple[int, bytes]:
+    def execute(
+        self, command: str, *, timeout: float, stdin: bytes = b"", hear: Callable[[str], None] | None = None
+    ) -> tuple[int, bytes]:
         """Runs a shell command in the guest: its exit status (128 + the signal that ended it), and all its output.
 
-        Raises `LateError`, `TransportError`, or what the check raises.
+        `hear` is told each whole line as it comes. Raises `LateError`, `TransportError`, or what the check raises.
         """
         deadline = _Deadline(timeout)
         try:
@@ -127,8 +129,12 @@ class Transport:
                 channel.sendall(stdin)
                 channel.shutdown_write()
                 output = bytearray()
+                heard = 0
                 while data := self._wait(channel, 65536, deadline):
                     output += data
+                    while hear is not None and (end := output.find(b"\n", heard)) >= 0:
+                        hear(output[heard:end].decode(errors="replace"))
+                        heard = end + 1
                 while not channel.exit_status_ready():
                     self._look(deadline)
                     channel.status_event.wait(_TICK)

@@ -161,10 +161,13 @@ class VM:
             lambda transport: transport.call(request, body, timeout=patience, sign=lambda: self.programs)
         )
 
-    def exec(self, command: str, *, timeout: float) -> tuple[int, str]:
-        """Runs a shell command as root in the guest: exit status and output. Raises `VMFailure` as `call` does."""
+    def exec(self, command: str, *, timeout: float, hear: Callable[[str], None] | None = None) -> tuple[int, str]:
+        """Runs a shell command as root in the guest: exit status and output, of which `hear` is told as it comes.
+
+        Raises `VMFailure` as `call` does.
+        """
         patience = self._patience(timeout)
-        status, output = self._watched(lambda transport: transport.execute(command, timeout=patience))
+        status, output = self._watched(lambda transport: transport.execute(command, timeout=patience, hear=hear))
         return status, output.decode(errors="replace")
 
     def session(self, use: Callable[[paramiko.Channel, Callable[[], None]], int]) -> int:
