@@ -145,7 +145,7 @@ def load_unpoison(directory: str) -> None:
 
     Raises `AgentError` if it does not load.
     """
-    _load_with_needed(directory, "hwpoison-inject")
+    _load_with_needed(directory, "hwpoison_inject")
 
 
 def _load_with_needed(directory: str, name: str) -> None:
