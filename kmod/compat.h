@@ -434,6 +434,16 @@ static inline int hh_page_lock_killable(struct page *page)
 #endif
 }
 
+/* Whether anybody waits for that lock. */
+static inline bool hh_page_is_awaited(struct page *page)
+{
+#ifdef HAVE_FOLIO
+	return folio_test_waiters(page_folio(page));
+#else
+	return PageWaiters(compound_head(page));
+#endif
+}
+
 /* Takes a reference to a device page unless it is free. */
 static inline bool hh_page_get_unless_free(struct page *page)
 {

@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include "internal.h"
 
@@ -235,10 +236,45 @@ static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
 	return ret;
 }
 
-/* As hh_move_once(), while somebody else has the first page locked. */
+/* How long whoever waits for a page that somebody else has locked waits at least */
+#define HH_HOLD HZ
+
+/**
+ * struct hh_hold - a page that somebody else has locked
+ * @work: unlocks it once anybody waits for it
+ * @page: the page
+ * @unlocked: it did
+ */
+struct hh_hold {
+	struct delayed_work work;
+	struct page *page;
+	bool unlocked;
+};
+
+static void hh_hold_check(struct work_struct *work)
+{
+	struct hh_hold *hold = container_of(to_delayed_work(work),
+					    struct hh_hold, work);
+
+	if (!hh_page_is_awaited(hold->page)) {
+		schedule_delayed_work(&hold->work, HH_HOLD);
+		return;
+	}
+	hold->unlocked = true;
+	unlock_page(hold->page);
+}
+
+/*
+ * As hh_move_once(), while somebody else has the first page locked. Mostly the
+ * kernel passes over it. But it waits for the lock of a large page that is mapped
+ * in parts, to split it: since 6.19, mm/migrate_device.c
+ * migrate_vma_split_folio(). So it is another thread that has it locked, and lets
+ * go of it then. The reference that remains keeps the page as it is.
+ */
 static int hh_move_locked(struct hh_work *work, const struct hh_move *chosen)
 {
 	struct page *page = hh_lock_first(work, chosen->args->addr);
+	struct hh_hold hold = { .page = page };
 	bool kept;
 	int refs;
 	int ret;
@@ -246,9 +282,14 @@ static int hh_move_locked(struct hh_work *work, const struct hh_move *chosen)
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	refs = page_count(page);
+	INIT_DELAYED_WORK_ONSTACK(&hold.work, hh_hold_check);
+	schedule_delayed_work(&hold.work, HH_HOLD);
 	ret = hh_move_once(work, chosen);
+	cancel_delayed_work_sync(&hold.work);
+	destroy_delayed_work_on_stack(&hold.work);
 	kept = page_count(page) > refs;
-	unlock_page(page);
+	if (!hold.unlocked)
+		unlock_page(page);
 	put_page(page);
 	if (!ret && kept)
 		work->pages[0] |= HMM_HARNESS_PAGE_KEPT;

@@ -117,7 +117,7 @@ class _Migration:
                 cases += compound
             elif self._block.compound:
                 cases = compound
-        locked = self._step.call is Call.LOCKED and self._is_locked(index, number, pte)
+        locked = self._step.call is Call.LOCKED and self._is_locked(index, number)
         if locked:
             cases = (_Case(NOTHING), *(cases if index else ()))
         fitting = (case for case in cases if isinstance(seen, Entry) and case.shape.admits(seen))
@@ -129,9 +129,14 @@ class _Migration:
             deviating += ((LOCKED_HUGE_KEPT, Shape(Mark.KEPT)),)
         return Entries(tuple(case.shape for case in cases if not case.deviation), deviating)
 
-    def _is_locked(self, index: int, number: int, pte: Pte | None) -> bool:
-        """Whether the page is the first, which somebody else has locked, or may be a part of the same huge page."""
-        return not index or (pte is not None and pte.huge and number // HUGE_PAGES == (number - index) // HUGE_PAGES)
+    def _is_locked(self, index: int, number: int) -> bool:
+        """Whether the page is the first, which somebody else has locked, or is passed over with it.
+
+        That may be what is mapped by the same table as a huge page: migrate_device.c migrate_vma_collect_pmd()
+        skips all of it where that page cannot be split.
+        """
+        first = self.space.ptes.get(number - index)
+        return not index or (first is not None and first.huge and number // HUGE_PAGES == (number - index) // HUGE_PAGES)
 
     def _begin_block(self, index: int, number: int, seen: Element | None) -> None:
         """A new 2 MiB begins, of which all may be taken as one: what its first page shows is true of all of it."""

@@ -423,8 +423,10 @@ struct hmm_harness_watch {
  *
  * LOCKED: meanwhile somebody else has locked the page at @addr, or the large page
  * that it is a part of. @pages says _KEPT of the first page if there are more
- * references to it afterwards. -ENOENT: there is no anonymous page of system
- * memory; -EBUSY: somebody else wants the mapping to themselves.
+ * references to it afterwards. A kernel that waits for it gets it after a second,
+ * but it has a user then: all that the same page table maps from there on may be
+ * passed over. -ENOENT: there is no anonymous page of system memory; -EBUSY:
+ * somebody else wants the mapping to themselves.
  *
  * -EINVAL: there is no mapping that has all of the range, or it is of a kind
  * that never migrates. A call that fails has moved nothing, except with -EFAULT,
