@@ -4,6 +4,7 @@
  * Documentation/vm/hmm.rst describe. Where the kernel does not have that API any
  * more, compat/ has it.
  */
+#include <linux/completion.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
@@ -20,6 +21,7 @@
  *       registered (mm/hmm.c hmm_mirror_unregister(), hmm->mm)
  * @mm: its memory
  * @list: of all of these
+ * @released: the process exited, and all of @mirrors know
  * @sem: protects @mirrors
  * @mirrors: the devices' mirrors
  */
@@ -27,6 +29,7 @@ struct hh_space {
 	struct hmm_mirror hmm;
 	struct mm_struct *mm;
 	struct list_head list;
+	struct completion released;
 	struct rw_semaphore sem; /* protects mirrors */
 	struct list_head mirrors;
 };
@@ -165,6 +168,7 @@ static void hh_seed_release(struct hmm_mirror *hmm)
 		mutex_unlock(&each->mirror.lock);
 	}
 	up_read(&space->sem);
+	complete_all(&space->released);
 }
 
 static const struct hmm_mirror_ops hh_mirror_ops = {
@@ -185,6 +189,7 @@ static struct hh_space *hh_space_get(struct mm_struct *mm)
 	if (!space)
 		return ERR_PTR(-ENOMEM);
 	space->mm = mm;
+	init_completion(&space->released);
 	init_rwsem(&space->sem);
 	INIT_LIST_HEAD(&space->mirrors);
 	space->hmm.ops = &hh_mirror_ops;
@@ -220,12 +225,21 @@ static int hh_seed_attach(struct hh_mirror *mirror)
 /*
  * HMM keeps ranges that are under way in what goes with the last mirror. They
  * hold mmap_lock, and none begins once the mirror is dead.
+ *
+ * It lets go of a mirror before it calls release(), and waits for nobody who
+ * unregisters meanwhile. So the process either cannot exit, or did: whoever waits
+ * for that has no lock, exit_mmap() may be behind some.
  */
 static void hh_seed_detach(struct hh_mirror *mirror)
 {
 	struct hh_seed_mirror *mine = hh_of_mirror(mirror);
 	struct hh_space *space = mine->space;
+	bool alive = mmget_not_zero(mirror->mm);
 
+	if (!alive) {
+		wait_for_completion(&space->released);
+		hmm_mirror_settle();
+	}
 	mmap_write_lock(mirror->mm);
 	mutex_lock(&hh_spaces_lock);
 	down_write(&space->sem);
@@ -238,6 +252,8 @@ static void hh_seed_detach(struct hh_mirror *mirror)
 	}
 	mutex_unlock(&hh_spaces_lock);
 	mmap_write_unlock(mirror->mm);
+	if (alive)
+		mmput(mirror->mm);
 }
 
 static const struct hh_form *hh_form_of(unsigned long addr)

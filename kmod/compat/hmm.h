@@ -34,6 +34,25 @@
 
 #include <linux/pagemap.h>
 
+static inline void hmm_mirror_settled(struct rcu_head *head)
+{
+}
+
+/*
+ * Not of v4.20: waits until HMM does not use any more what release() was called
+ * for. It still does after that returned: mm/hmm.c hmm_release(), which
+ * mmu_notifier_release() calls.
+ */
+static inline void hmm_mirror_settle(void)
+{
+	struct rcu_head head;
+
+	init_rcu_head_on_stack(&head);
+	mmu_notifier_call_srcu(&head, hmm_mirror_settled);
+	mmu_notifier_synchronize();
+	destroy_rcu_head_on_stack(&head);
+}
+
 #ifdef HH_PRIVATE
 static inline void hmm_devmem_page_use(struct hmm_devmem *devmem,
 				       struct page *page)
@@ -196,6 +215,12 @@ struct hmm_mirror {
 
 int hmm_mirror_register(struct hmm_mirror *mirror, struct mm_struct *mm);
 void hmm_mirror_unregister(struct hmm_mirror *mirror);
+
+/* Not of v4.20: hmm_mirror_unregister() waits by itself. */
+static inline void hmm_mirror_settle(void)
+{
+}
+
 int hmm_vma_get_pfns(struct hmm_range *range);
 bool hmm_vma_range_done(struct hmm_range *range);
 int hmm_vma_fault(struct hmm_range *range, bool block);
