@@ -201,11 +201,13 @@ static pte_t *hh_find_entry(struct mm_struct *mm, unsigned long addr,
  *
  * hmm_range_fault() shows them as nothing, and so no driver can tell them from
  * nothing. Only a look at the entry can. Nothing is relied on but that tables
- * are not freed, which the locks are for.
+ * are not freed, which the locks are for, and that there is a mapping: munmap()
+ * frees the tables of what was one with mmap_lock held for reading.
  */
 void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 		       unsigned long npages, unsigned long *found)
 {
+	struct vm_area_struct *vma = find_vma(mm, start);
 	unsigned long i, addr = start;
 	struct page *page;
 	pmd_t table;
@@ -213,6 +215,10 @@ void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 
 	for (i = 0; i < npages; i++, addr += PAGE_SIZE) {
 		found[i] = 0;
+		if (vma && addr >= vma->vm_end)
+			vma = find_vma(mm, addr);
+		if (!vma || addr < vma->vm_start)
+			continue;
 		rcu_read_lock();
 		entry = hh_find_entry(mm, addr, &table);
 		page = entry ? hh_exclusive_page(READ_ONCE(*entry)) : NULL;
