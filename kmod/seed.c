@@ -46,8 +46,8 @@ struct hh_seed_mirror {
 	struct list_head list;
 };
 
-/* Mappings that one look may touch */
-#define HH_PIECES 64
+/* Looks at parts of mappings that one look may take: each page can be a mapping */
+#define HH_PIECES HH_CHUNK
 
 /**
  * struct hh_seed_work - an operation that looks mapping by mapping
@@ -469,8 +469,6 @@ static int hh_over_pieces(struct hh_seed_work *mine, unsigned long start,
 			memset_l(mine->work.cpu + at, HH_CPU_ERROR, n);
 			continue;
 		}
-		if (mine->npieces == HH_PIECES)
-			return -E2BIG;
 		n = min(n, (vma->vm_end - addr) >> PAGE_SHIFT);
 		range = hh_piece(mine, vma, at, addr,
 				 addr + (n << PAGE_SHIFT));
