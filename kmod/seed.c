@@ -404,16 +404,20 @@ static bool hh_pieces_done(struct hh_seed_work *mine)
 	return valid;
 }
 
-/* Whether what the looks saw is all that the pass asks for. */
+/* Whether what the looks saw is all that the pass asks for, and all where it must. */
 static bool hh_fulfilled(struct hh_seed_work *mine, unsigned long npages,
 			 const struct hh_pass *pass)
 {
 	const unsigned long wanted = HH_CPU_VALID |
 				     (pass->write ? HH_CPU_WRITE : 0);
+	struct hh_device *device = mine->work.mirror->device;
 	unsigned long i;
 
 	for (i = 0; i < npages; i++)
 		if ((mine->work.cpu[i] & wanted) != wanted)
+			return false;
+	for (i = 0; i < mine->npieces; i++)
+		if (hh_some_must_return(device, &mine->pieces[i], pass))
 			return false;
 	return true;
 }

@@ -259,6 +259,17 @@ static bool hmm_end(struct hmm *hmm, struct hmm_range *range)
 	return valid;
 }
 
+/*
+ * Nothing is known of the range, which its driver finds out when it ends the look.
+ * To try again here would keep mmap_lock for as long as anything changes anywhere.
+ */
+static void hmm_void(struct hmm *hmm, struct hmm_range *range)
+{
+	spin_lock(&hmm->lock);
+	range->valid = false;
+	spin_unlock(&hmm->lock);
+}
+
 /* From what the driver asks of a page to what hmm_walk() is asked. */
 static unsigned long hmm_request(const struct hmm_range *range, u64 pfn)
 {
@@ -266,6 +277,15 @@ static unsigned long hmm_request(const struct hmm_range *range, u64 pfn)
 		return 0;
 	return HMM_WALK_VALID |
 	       (pfn & range->flags[HMM_PFN_WRITE] ? HMM_WALK_WRITE : 0);
+}
+
+/* Whether hmm_walk() says that a page is memory of a device. */
+static bool hmm_is_private(unsigned long entry)
+{
+	unsigned long pfn = entry >> HMM_WALK_PFN_SHIFT;
+
+	return entry & HMM_WALK_VALID && pfn_valid(pfn) &&
+	       is_device_private_page(pfn_to_page(pfn));
 }
 
 /* From what hmm_walk() says to the driver's form. */
@@ -281,7 +301,7 @@ static u64 hmm_entry(const struct hmm_range *range, unsigned long entry)
 	mine = hmm_pfn_from_pfn(range, pfn);
 	if (entry & HMM_WALK_WRITE)
 		mine |= range->flags[HMM_PFN_WRITE];
-	if (pfn_valid(pfn) && is_device_private_page(pfn_to_page(pfn)))
+	if (hmm_is_private(entry))
 		mine |= range->flags[HMM_PFN_DEVICE_PRIVATE];
 	return mine;
 }
@@ -313,6 +333,24 @@ static int hmm_fault_device(struct hmm_range *range)
 	return 0;
 }
 
+/*
+ * Whether device memory that was to go back has not: hmm_fault_device() succeeds
+ * also where another CPU is just at it, or has a reference for a moment.
+ */
+static bool hmm_is_left(const struct hmm_range *range,
+			const unsigned long *entries)
+{
+	const u64 wanted = range->flags[HMM_PFN_VALID] |
+			   range->flags[HMM_PFN_DEVICE_PRIVATE];
+	unsigned long i, npages = (range->end - range->start) >> PAGE_SHIFT;
+
+	for (i = 0; i < npages; i++)
+		if ((range->pfns[i] & wanted) == wanted &&
+		    hmm_is_private(entries[i]))
+			return true;
+	return false;
+}
+
 static int hmm_look(struct hmm_range *range, bool fault)
 {
 	unsigned long i, npages = (range->end - range->start) >> PAGE_SHIFT;
@@ -332,31 +370,29 @@ static int hmm_look(struct hmm_range *range, bool fault)
 
 	if (fault)
 		ret = hmm_fault_device(range);
-	range->valid = true;
+	for (i = 0; i < npages; i++)
+		entries[i] = fault ? hmm_request(range, range->pfns[i]) : 0;
 	spin_lock(&hmm->lock);
+	range->valid = true;
 	list_add(&range->list, &hmm->ranges);
 	spin_unlock(&hmm->lock);
-	while (!ret) {
-		spin_lock(&hmm->lock);
-		range->valid = true;
-		spin_unlock(&hmm->lock);
-		for (i = 0; i < npages; i++)
-			entries[i] = fault ? hmm_request(range, range->pfns[i]) :
-					     0;
+	if (!ret)
 		ret = hmm_walk(&hmm->notifier, range->start, range->end,
 			       entries);
-		if (!ret)
-			break;
-		if (ret == -EBUSY)
-			ret = 0;
-	}
-	if (ret) {
-		hmm_end(hmm, range);
-		hmm_fill(range, HMM_PFN_NONE);
-	}
+	if (!ret && fault && hmm_is_left(range, entries))
+		ret = -EBUSY;
 	for (i = 0; i < npages && !ret; i++)
 		range->pfns[i] = hmm_entry(range, entries[i]);
 	kvfree(entries);
+	if (!ret)
+		return 0;
+
+	hmm_fill(range, HMM_PFN_NONE);
+	if (ret == -EBUSY) {
+		hmm_void(hmm, range);
+		return 0;
+	}
+	hmm_end(hmm, range);
 	return ret;
 }
 

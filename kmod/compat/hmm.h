@@ -11,6 +11,10 @@
  *  - hmm_vma_fault() never drops mmap_sem, and so never returns -EAGAIN or
  *    -EBUSY. A caller that is being killed gets -EINTR. (mm/hmm.c
  *    hmm_range_fault(), 5.10 to 7.3)
+ *  - A look that another change of the process came between, or that asked for
+ *    device memory to go back which has not yet, is void from the start: all
+ *    entries are none, and hmm_vma_range_done() says so. v4.20 looks again.
+ *    (mm/hmm.c hmm_vma_fault())
  *  - hmm_vma_fault() of a page that must be written in a mapping that must not
  *    be is -EPERM; v4.20 faults for ever. (mm/hmm.c hmm_vma_walk_test())
  *  - Only device memory that was added here is reported as such, v4.20 reports
