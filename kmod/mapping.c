@@ -3,6 +3,7 @@
  * Memory that a process maps from a node: pages that are for nobody else, as a
  * driver maps its device's registers. HMM has to refuse them.
  */
+#include <linux/atomic.h>
 #include <linux/mm.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
@@ -21,10 +22,17 @@ struct hh_mapping {
 	struct page *pages[];
 };
 
+/*
+ * Pages of all mappings together: no process counts them as its own, so that
+ * nobody would be killed for them when memory is short.
+ */
+static atomic_long_t hh_mapped_pages = ATOMIC_LONG_INIT(0);
+
 static void hh_mapping_put(struct hh_mapping *mapping)
 {
 	if (!refcount_dec_and_test(&mapping->refs))
 		return;
+	atomic_long_sub(mapping->npages, &hh_mapped_pages);
 	while (mapping->npages--)
 		__free_page(mapping->pages[mapping->npages]);
 	kfree(mapping);
@@ -47,6 +55,11 @@ static struct hh_mapping *hh_mapping_new(unsigned long npages)
 			return NULL;
 		}
 		mapping->pages[mapping->npages++] = page;
+		if (atomic_long_inc_return(&hh_mapped_pages) >
+		    HMM_HARNESS_MMAP_ALL_PAGES) {
+			hh_mapping_put(mapping);
+			return NULL;
+		}
 	}
 	return mapping;
 }

@@ -665,8 +665,9 @@ struct hmm_harness_events {
 
 /*
  * mmap() of a node, bound or not: new zeroed pages, of which HMM must show and
- * fault none. Only MAP_SHARED: -EINVAL; -E2BIG for more than _MAX_PAGES. The
- * offset says how they are mapped:
+ * fault none. Only MAP_SHARED: -EINVAL; -E2BIG for more than _MAX_PAGES; -ENOMEM
+ * also when all mappings of all nodes would have more than _ALL_PAGES. The offset
+ * says how they are mapped:
  * _PFNS: as the registers of a device are, VM_IO and VM_PFNMAP. _MIXED: among
  * pages that others may have (VM_MIXEDMAP), each with an entry that says that
  * nobody may. Any other offset: -EINVAL.
@@ -674,6 +675,7 @@ struct hmm_harness_events {
 #define HMM_HARNESS_MMAP_PFNS 0
 #define HMM_HARNESS_MMAP_MIXED 0x40000000
 #define HMM_HARNESS_MMAP_MAX_PAGES 512
+#define HMM_HARNESS_MMAP_ALL_PAGES 16384
 
 /* _IO(): the size travels in the struct, so a command keeps its number. */
 #define HMM_HARNESS_TYPE 0xD8
