@@ -907,8 +907,6 @@ int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 	unsigned long size;
 	int ret;
 
-	spin_lock_init(&devmem->lock);
-	init_rwsem(&devmem->reuse);
 	/* Struct pages are made and removed 2 MiB at a time. */
 	size = (unsigned long)ALIGN(mebibytes, 2) << 20;
 	if (!size || !device->binding->add_memory)

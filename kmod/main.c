@@ -287,6 +287,8 @@ static int __init hh_init(void)
 		snprintf(device->name, sizeof(device->name),
 			 device->binding->node, device->id);
 		mutex_init(&device->mirrors_lock);
+		spin_lock_init(&device->devmem.lock);
+		init_rwsem(&device->devmem.reuse);
 		INIT_LIST_HEAD(&device->mirrors);
 		ret = hh_devmem_init(device, devmem_mb);
 		if (ret) {
