@@ -439,9 +439,7 @@ int hh_dma(struct hh_dmas *dmas, struct hh_mirror *mirror,
 		return hh_dma_unmap_all(dmas, args);
 	if (!mmget_not_zero(mirror->mm))
 		return -ESRCH;
-	ret = -EINVAL;
-	if (args->addr + (args->npages << PAGE_SHIFT) <= mirror->mm->task_size)
-		ret = hh_dma_run(dmas, mirror, args);
+	ret = hh_dma_run(dmas, mirror, args);
 	mmput(mirror->mm);
 	return ret;
 }

@@ -4,6 +4,7 @@
  * of a table; what all have in common is checked here, once.
  */
 #include <linux/bitops.h>
+#include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
@@ -148,6 +149,20 @@ static int hh_check_part(u64 addr, u64 npages)
 	return 0;
 }
 
+/* What a file is bound to, if its process can have that range; or an error. */
+static struct hh_mirror *hh_mirror_of(struct hh_file *file, u64 addr,
+				      u64 npages)
+{
+	struct hh_mirror *mirror = hh_mirror_get(file);
+
+	if (!mirror)
+		return ERR_PTR(-ENXIO);
+	if (addr + (npages << PAGE_SHIFT) <= mirror->mm->task_size)
+		return mirror;
+	hh_mirror_put(mirror);
+	return ERR_PTR(-EINVAL);
+}
+
 static int hh_ioctl_watch(struct hh_file *file, union hh_args *args)
 {
 	struct hmm_harness_watch *watch = &args->watch;
@@ -161,9 +176,9 @@ static int hh_ioctl_watch(struct hh_file *file, union hh_args *args)
 		return ret;
 	if (watch->pages)
 		return -EINVAL;
-	mirror = hh_mirror_get(file);
-	if (!mirror)
-		return -ENXIO;
+	mirror = hh_mirror_of(file, watch->addr, watch->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
 	ret = mirror->device->binding->watch(mirror, watch);
 	hh_mirror_put(mirror);
 	return ret;
@@ -180,9 +195,9 @@ static int hh_ioctl_watched(struct hh_file *file, union hh_args *args)
 	ret = hh_check_part(watch->addr, watch->npages);
 	if (ret)
 		return ret;
-	mirror = hh_mirror_get(file);
-	if (!mirror)
-		return -ENXIO;
+	mirror = hh_mirror_of(file, watch->addr, watch->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
 	ret = mirror->device->binding->watched(mirror, watch);
 	hh_mirror_put(mirror);
 	return ret;
@@ -199,9 +214,9 @@ static int hh_ioctl_sequence(struct hh_file *file, union hh_args *args)
 	ret = hh_check_part(sequence->addr, sequence->npages);
 	if (ret)
 		return ret;
-	mirror = hh_mirror_get(file);
-	if (!mirror)
-		return -ENXIO;
+	mirror = hh_mirror_of(file, sequence->addr, sequence->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
 	ret = mirror->device->binding->sequence(mirror, sequence);
 	hh_mirror_put(mirror);
 	return ret;
@@ -226,9 +241,9 @@ static int hh_ioctl_dma(struct hh_file *file, union hh_args *args)
 		return -EINVAL;
 	if (dma->reserved || (unmap && dma->pages))
 		return -EINVAL;
-	mirror = hh_mirror_get(file);
-	if (!mirror)
-		return -ENXIO;
+	mirror = hh_mirror_of(file, dma->addr, dma->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
 	ret = mirror->device->binding->dma(mirror, dma);
 	hh_mirror_put(mirror);
 	return ret;
@@ -244,9 +259,9 @@ static int hh_ioctl_refuse(struct hh_file *file, union hh_args *args)
 		ret = hh_check_part(refuse->addr, refuse->npages);
 	if (ret)
 		return ret;
-	mirror = hh_mirror_get(file);
-	if (!mirror)
-		return -ENXIO;
+	mirror = hh_mirror_of(file, refuse->addr, refuse->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
 	ret = hh_mirror_refuse(mirror, refuse->addr,
 			       refuse->addr + (refuse->npages << PAGE_SHIFT));
 	hh_mirror_put(mirror);
