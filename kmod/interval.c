@@ -133,15 +133,22 @@ static const struct mmu_interval_notifier_ops hh_notifier_ops = {
 
 static int hh_interval_attach(struct hh_mirror *mirror)
 {
+	int ret;
+
 	mutex_init(&hh_of_mirror(mirror)->watches.lock);
 #ifdef HAVE_HMM_DMA
 	mutex_init(&hh_of_mirror(mirror)->dmas.lock);
 #endif
 	INIT_LIST_HEAD(&hh_of_mirror(mirror)->claims);
-	return mmu_interval_notifier_insert(&hh_of_mirror(mirror)->notifier,
-					    mirror->mm, 0,
-					    ULONG_MAX & PAGE_MASK,
-					    &hh_notifier_ops);
+	/* mmu_interval_notifier_insert() waits for the lock as if never killed. */
+	if (mmap_write_lock_killable(mirror->mm))
+		return -EINTR;
+	ret = mmu_interval_notifier_insert_locked(&hh_of_mirror(mirror)->notifier,
+						  mirror->mm, 0,
+						  ULONG_MAX & PAGE_MASK,
+						  &hh_notifier_ops);
+	mmap_write_unlock(mirror->mm);
+	return ret;
 }
 
 static void hh_interval_detach(struct hh_mirror *mirror)
