@@ -7,6 +7,7 @@
 
 #ifdef HH_DEVMEM
 
+#include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/slab.h>
@@ -236,6 +237,31 @@ static int hh_move_once(struct hh_work *work, const struct hh_move *chosen)
 	return ret;
 }
 
+/* How often to look whether a reference that is too many goes away, in 5 ms each */
+#define HH_LOOKS 8
+
+/* References to a page, without that of what is about to put it on an LRU list */
+static int hh_count_refs(struct page *page)
+{
+	return page_count(page) - !PageLRU(page);
+}
+
+/*
+ * Whether a page that was not let go of has more references than before. Others
+ * have some for a moment.
+ */
+static bool hh_is_kept(struct page *page, int refs)
+{
+	unsigned int looks;
+
+	for (looks = 0; hh_count_refs(page) > refs; looks++) {
+		if (looks == HH_LOOKS)
+			return true;
+		msleep(5);
+	}
+	return false;
+}
+
 /* How long whoever waits for a page that somebody else has locked waits at least */
 #define HH_HOLD HZ
 
@@ -281,13 +307,13 @@ static int hh_move_locked(struct hh_work *work, const struct hh_move *chosen)
 
 	if (IS_ERR(page))
 		return PTR_ERR(page);
-	refs = page_count(page);
+	refs = hh_count_refs(page);
 	INIT_DELAYED_WORK_ONSTACK(&hold.work, hh_hold_check);
 	schedule_delayed_work(&hold.work, HH_HOLD);
 	ret = hh_move_once(work, chosen);
 	cancel_delayed_work_sync(&hold.work);
 	destroy_delayed_work_on_stack(&hold.work);
-	kept = page_count(page) > refs;
+	kept = hh_is_kept(page, refs);
 	if (!hold.unlocked)
 		unlock_page(page);
 	put_page(page);
