@@ -12,6 +12,7 @@ import pytest
 from harness.compare import Verdict
 from harness.errors import ExitCode
 from harness.run import verdict_of
+from harness.target.crashes import crashes
 from harness.target.qemu import Qemu
 from harness.target.qmp import QmpError, QmpTimeoutError
 from harness.target.watchdog import (
@@ -72,6 +73,18 @@ def test_a_broken_kernel_is_told_by_its_console(kernel: str, name: str, kind: Tr
 def test_a_healthy_console_is_no_trouble() -> None:
     assert trouble_on_console(HARMLESS) is None
     assert complaints(HARMLESS.splitlines(), 0) == []
+
+
+def test_what_somebody_provokes_is_pardoned_and_nothing_else() -> None:
+    log = LOGS["warning", "6.1"]
+    (warning,) = crashes(log)
+    assert trouble_on_console("\n".join(log), {warning.title}) is None
+    assert complaints(log, 1 << 9, {warning.title}) == []  # the report explains the taint
+    assert complaints(log, 1 << 9, {"WARNING in somewhere_else"}) == complaints(log, 1 << 9) != []
+    both = [*log, *LOGS["panic", "6.1"]]
+    failure = trouble_on_console("\n".join(both), {warning.title})
+    assert failure is not None
+    assert failure.kind is Trouble.PANIC
 
 
 def test_a_panic_outranks_the_warning_before_it() -> None:

@@ -96,7 +96,7 @@ def run_in_guest(
         status = status or bool(found)
     # The log's buffer may have wrapped; the console has not.
     log = [*_must(vm, "dmesg").splitlines(), *vm.console.splitlines()]
-    return status, output, list(dict.fromkeys(complaints(log, before ^ _taint(vm))))
+    return status, output, list(dict.fromkeys(complaints(log, before ^ _taint(vm), vm.pardoned)))
 
 
 def _lost(vm: VM) -> list[str]:

@@ -136,7 +136,8 @@ class _Migration:
         skips all of it where that page cannot be split.
         """
         first = self.space.ptes.get(number - index)
-        return not index or (first is not None and first.huge and number // HUGE_PAGES == (number - index) // HUGE_PAGES)
+        same = number // HUGE_PAGES == (number - index) // HUGE_PAGES
+        return not index or (first is not None and first.huge and same)
 
     def _begin_block(self, index: int, number: int, seen: Element | None) -> None:
         """A new 2 MiB begins, of which all may be taken as one: what its first page shows is true of all of it."""

@@ -77,6 +77,7 @@ class VM:
         self._reported: float | None = None  # when the console first showed trouble, time.monotonic()
         self._looked = time.monotonic()
         self._searched = 0  # characters of the console that were looked through
+        self.pardoned: frozenset[str] = frozenset()  # titles of crashes that somebody provokes and knows
 
     @property
     def console(self) -> str:
@@ -249,12 +250,15 @@ class VM:
         if self._reported is None:
             self._reported = self._search(while_booting)
         elif now - self._reported > _GRACE_SECONDS:
-            raise self._fail(trouble_on_console(self.console))
+            raise self._fail(self._told(self.console))
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
             failure = trouble_of_qemu(self._qemu)
             if failure is not None:
                 raise self._fail(failure)
+
+    def _told(self, console: str) -> VMFailure | None:
+        return trouble_on_console(console, self.pardoned)
 
     def _look_for_end(self) -> None:
         if self._qemu.status is not None:
@@ -272,7 +276,7 @@ class VM:
     def _search(self, while_booting: bool) -> float | None:
         """Looks through the console's new lines: the time now if there is trouble in them."""
         console = _whole_lines(self.console)
-        found = trouble_on_console(console[self._searched :])
+        found = self._told(console[self._searched :])
         self._searched = len(console)
         # What is said while booting and does not stop it is judged by whoever started the VM.
         if found is None or (while_booting and found.kind is Trouble.OOPS):
@@ -281,7 +285,7 @@ class VM:
 
     def _late(self, error: LateError) -> VMFailure:
         """Why no answer came: it tells a guest that hangs from one that takes its time."""
-        failure = self._trouble() or trouble_on_console(self.console)
+        failure = self._trouble() or self._told(self.console)
         if failure is not None:
             return failure
         assert self._transport is not None
@@ -290,7 +294,7 @@ class VM:
             self._transport.execute("echo w > /proc/sysrq-trigger", timeout=_PING_SECONDS)
         except (LateError, TransportError):
             message = f"{error.message}, and the guest does not answer otherwise either"
-            on_console = trouble_on_console(self.console)
+            on_console = self._told(self.console)
             return on_console or VMFailure(Trouble.HANG, message, console=self._console_and_cpus())
         return VMFailure(Trouble.TIMEOUT, error.message, console=self._console_end())
 
@@ -298,7 +302,7 @@ class VM:
         """Why the connection broke; evidence may come a little later than the break."""
         deadline = time.monotonic() + _GRACE_SECONDS
         while time.monotonic() < deadline:
-            failure = self._trouble() or trouble_on_console(_whole_lines(self.console))
+            failure = self._trouble() or self._told(_whole_lines(self.console))
             if failure is not None:
                 return failure
             self._qemu.wait_change(0.2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 
 from harness.errors import ExitCode, GuestError
@@ -78,21 +78,34 @@ class VMFailure(GuestError):  # noqa: N818 - it says how a VM failed
 _AGENT_GONE = re.compile(r"hmm-init: (?:(?:agent|dropbear) (?:ended|was killed)|fatal:|cannot start).*")
 
 
-def find_trouble(log: Sequence[str]) -> tuple[Trouble, Crash] | None:
+def find_trouble(log: Sequence[str], pardoned: Collection[str] = ()) -> tuple[Trouble, Crash] | None:
     """What became of a kernel by its log, and the crash that says so; None if none does.
 
-    Of several the first; but a panic outranks all, and so does the crash that a panic followed from.
+    Of several the first; but a panic outranks all, and so does the crash that a panic followed from. Crashes with a
+    title in `pardoned` are none.
     """
-    found = damage(log)
+    found = list(_besides(pardoned, damage(log)))
     for crash in found:
         if CrashClass.PANIC in (crash.kind, *(each.kind for each in crash.consequences)):
             return Trouble.PANIC, crash
     return (_TROUBLES.get(found[0].kind, Trouble.OOPS), found[0]) if found else None
 
 
-def complaints(log: Sequence[str], taint: int) -> list[str]:
-    """What is never fine: the telling lines of reports, and the bits that were added to the taint unexplained."""
-    return [crash.text for each in crashes(log, taint) for crash in (each, *each.consequences)]
+def complaints(log: Sequence[str], taint: int, pardoned: Collection[str] = ()) -> list[str]:
+    """What is never fine: the telling lines of reports, and the bits that were added to the taint unexplained.
+
+    Without the reports whose title is in `pardoned`.
+    """
+    found = _besides(pardoned, crashes(log, taint))
+    return [crash.text for each in found for crash in (each, *each.consequences)]
+
+
+def _besides(pardoned: Collection[str], found: Sequence[Crash]) -> Iterator[Crash]:
+    for crash in found:
+        if crash.title in pardoned:
+            yield from _besides(pardoned, crash.consequences)
+        else:
+            yield crash
 
 
 def excerpt(log: Sequence[str], first: int | None = None, last: int | None = None) -> str:
@@ -103,10 +116,10 @@ def excerpt(log: Sequence[str], first: int | None = None, last: int | None = Non
     return "\n".join(log[max(0, first - _EXCERPT_BEFORE) : end])
 
 
-def trouble_on_console(console: str) -> VMFailure | None:
-    """What the console says went wrong, as a failure of the VM."""
+def trouble_on_console(console: str, pardoned: Collection[str] = ()) -> VMFailure | None:
+    """What the console says went wrong, as a failure of the VM; but for crashes with a title in `pardoned`."""
     log = console.splitlines()
-    found = find_trouble(log)
+    found = find_trouble(log, pardoned)
     if found is not None:
         kind, crash = found
         word = {Trouble.PANIC: "panicked", Trouble.HANG: "hangs"}.get(kind, "reported a bug")
