@@ -4,7 +4,7 @@
 #
 # Writes to OUTPUT a header that defines HAVE_NAME for every DIRECTORY/NAME.c
 # that the kernel's own compiler command accepts without a warning, and
-# HH_PROBED, the names of these.
+# HH_PROBED, the names of these. It is left alone if it says so already.
 set -eu
 
 directory=$1
@@ -33,4 +33,8 @@ fi
 	done
 	echo "#define HH_PROBED \"$names\""
 } > "$output.new"
-mv "$output.new" "$output"
+if cmp -s "$output.new" "$output"; then
+	rm "$output.new"
+else
+	mv "$output.new" "$output"
+fi
