@@ -20,6 +20,10 @@
 
 #include "probed.h"
 
+#if !defined(HAVE_HMM_MIRROR) && !defined(HAVE_MMU_INTERVAL)
+#error "The kernel has neither the HMM of v4.20 nor that of 5.10 and later."
+#endif
+
 #ifdef HAVE_HMM_MIRROR
 #include <linux/hmm.h>
 #endif
