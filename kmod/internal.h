@@ -426,6 +426,7 @@ static inline bool hh_can_unlocked(const struct hh_device *device)
 /* request.c */
 int hh_request(struct hh_file *file, struct hmm_harness_request *args);
 int hh_put_numbers(u64 to, const void *numbers, u64 npages);
+bool hh_may_see_numbers(void);
 
 /* main.c */
 struct hh_device *hh_other_device(struct hh_device *device);

@@ -343,7 +343,7 @@ static int hh_tell_move(struct hh_work *work,
  * @args: what the caller asked for
  *
  * Return: 0, those of hh_work_begin(), hh_walk() and migrate_vma_setup(), -EINTR,
- * -EFAULT, -ENOENT, -EBUSY, or -EOPNOTSUPP
+ * -EFAULT, -ENOENT, -EBUSY, -EPERM, or -EOPNOTSUPP
  */
 int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 {
@@ -358,6 +358,9 @@ int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 	ret = hh_check_move(file->device, args);
 	if (ret)
 		return ret;
+	if ((args->before || args->after || args->places) &&
+	    !hh_may_see_numbers())
+		return -EPERM;
 	choices = hh_get_choices(args);
 	if (IS_ERR(choices))
 		return PTR_ERR(choices);

@@ -3,6 +3,7 @@
  * HMM_HARNESS_REQUEST: one look at the CPU's page table, with every choice that
  * HMM leaves to a driver made by the caller.
  */
+#include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/uaccess.h>
@@ -70,6 +71,16 @@ static int hh_check_request(struct hh_device *device,
 	return 0;
 }
 
+/**
+ * hh_may_see_numbers() - whether the caller may know where in memory pages are
+ *
+ * As of /proc/PID/pagemap: who may not could aim at what is next to them.
+ */
+bool hh_may_see_numbers(void)
+{
+	return capable(CAP_SYS_ADMIN);
+}
+
 /* What is asked of each page, into memory that only migration needs. */
 static int hh_get_asked(struct hh_work *work, struct hh_request *request)
 {
@@ -109,7 +120,7 @@ int hh_put_numbers(u64 to, const void *numbers, u64 npages)
  * @file: whose memory
  * @args: what the caller asked for
  *
- * Return: 0, those of hh_work_begin(), those of hh_walk(), or -EFAULT
+ * Return: 0, those of hh_work_begin(), those of hh_walk(), -EPERM or -EFAULT
  */
 int hh_request(struct hh_file *file, struct hmm_harness_request *args)
 {
@@ -128,6 +139,8 @@ int hh_request(struct hh_file *file, struct hmm_harness_request *args)
 	ret = hh_check_request(device, args);
 	if (ret)
 		return ret;
+	if (args->raw && !hh_may_see_numbers())
+		return -EPERM;
 	if (args->owner == HMM_HARNESS_AS_OWN)
 		request.owner = device;
 	else if (args->owner == HMM_HARNESS_AS_OTHER)

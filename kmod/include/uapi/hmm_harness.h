@@ -271,7 +271,7 @@ struct hmm_harness_range {
  * @pages: user pointer to @npages __u64, filled with HMM_HARNESS_PAGE_*; 0 if
  *         not wanted
  * @raw: user pointer to @npages __u64, filled with hmm_range.hmm_pfns as they
- *       are; 0 if not wanted
+ *       are, for who has CAP_SYS_ADMIN, else -EPERM; 0 if not wanted
  * @counts: user pointer to @npages __u64, filled with the references to each
  *          page of a device, or to the large page that it is a part of, and with
  *          how often that is mapped, see HMM_HARNESS_COUNT_MAPPED_SHIFT; 0 of
@@ -341,8 +341,8 @@ struct hmm_harness_request {
  * until the file is unbound. TWO_PASS: with invalidate_start() and _finish();
  * -EOPNOTSUPP where the kernel has no such passes. EMPTY, ENDLESS: with a length
  * of 0, or with one that goes beyond all addresses, in place of @npages: what
- * the kernel says of that. When it takes the notifier against all rules, it is
- * removed at once, and the call succeeds.
+ * the kernel says of that; -EINVAL for both at once. When it takes the notifier
+ * against all rules, it is removed at once, and the call succeeds.
  *
  * WATCHED tells of the watch with exactly this range which pages it was told of
  * since it began, or since the last WATCHED: -ENOENT when there is none.
@@ -433,7 +433,8 @@ struct hmm_harness_watch {
  * when results could not be told.
  *
  * MIGRATE_PFN_MIGRATE is never cleared in migrate_vma.src: the kernel wants that
- * left alone.
+ * left alone. @before, @after and @places are for who has CAP_SYS_ADMIN, else
+ * -EPERM.
  */
 struct hmm_harness_move {
 	__u32 size;
