@@ -11,6 +11,8 @@
  * private field holds the state of the device page, see enum hh_page_state. The
  * field of a coherent page is that state.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include "compat.h"
 
 #ifdef HH_DEVMEM
@@ -18,6 +20,7 @@
 #include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/highmem.h>
+#include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
@@ -935,7 +938,9 @@ int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 void hh_devmem_exit(struct hh_device *device)
 {
 	struct hh_devmem *devmem = &device->devmem;
+	unsigned long patience = jiffies + HH_PATIENCE;
 	struct hh_evict *evict;
+	bool told = false;
 
 	if (!devmem->npages)
 		goto free;
@@ -946,7 +951,12 @@ void hh_devmem_exit(struct hh_device *device)
 		hh_evict_pass(device, evict);
 		if (!hh_pages_in_use(devmem))
 			break;
-		/* Somebody has a page in hand, or memory is short. */
+		/* Somebody has a page in hand, or pinned, or memory is short. */
+		if (!told && time_after(jiffies, patience)) {
+			told = true;
+			pr_warn("%s: waiting for %lu pages of its memory, which somebody holds on to\n",
+				device->name, hh_pages_in_use(devmem));
+		}
 		msleep(20);
 	}
 	kfree(evict);
