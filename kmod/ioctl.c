@@ -174,7 +174,8 @@ static int hh_ioctl_watch(struct hh_file *file, union hh_args *args)
 	ret = hh_check_part(watch->addr, watch->npages);
 	if (ret)
 		return ret;
-	if (watch->pages)
+	if (watch->pages || (watch->flags & HMM_HARNESS_WATCH_EMPTY &&
+			     watch->flags & HMM_HARNESS_WATCH_ENDLESS))
 		return -EINVAL;
 	mirror = hh_mirror_of(file, watch->addr, watch->npages);
 	if (IS_ERR(mirror))

@@ -165,7 +165,6 @@ static int do_bind(const struct slot *slot, int channel)
 	return error;
 }
 
-/* Asks to be killed when the worker ends. Lasts until the next fork. */
 /* Each page is written first: what fails is its own, never the zero page or one that others map. */
 static int poison(const struct wire_operation *step)
 {
@@ -183,6 +182,7 @@ static int poison(const struct wire_operation *step)
 	return error;
 }
 
+/* Asks to be killed when the worker ends. Lasts until the next fork. */
 static void die_with(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
