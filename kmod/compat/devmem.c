@@ -195,7 +195,8 @@ static void hmm_device_release(struct device *device)
  * hmm_device_new() - a device to hang memory onto
  * @drvdata: what dev_get_drvdata() shall return
  *
- * Return: the device, to be put with hmm_device_put(); or an error
+ * Return: the device, to be put with hmm_device_put(); -EBUSY when there are 256;
+ * or -ENOMEM
  */
 struct hmm_device *hmm_device_new(void *drvdata)
 {
@@ -208,7 +209,7 @@ struct hmm_device *hmm_device_new(void *drvdata)
 	minor = ida_alloc_max(&hmm_device_minors, 255, GFP_KERNEL);
 	if (minor < 0) {
 		kfree(hmm_device);
-		return ERR_PTR(minor);
+		return ERR_PTR(minor == -ENOSPC ? -EBUSY : minor);
 	}
 	hmm_device->minor = minor;
 	device_initialize(&hmm_device->device);

@@ -163,7 +163,7 @@ static struct hmm *hmm_create(struct mm_struct *mm)
  * @mirror: who; its ops are set
  * @mm: of what, its mmap_lock held for writing
  *
- * Return: 0, -EINVAL, or -ENOMEM
+ * Return: 0, -EINVAL, -EINTR, or -ENOMEM
  */
 int hmm_mirror_register(struct hmm_mirror *mirror, struct mm_struct *mm)
 {

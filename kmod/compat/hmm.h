@@ -26,6 +26,21 @@
  *    the page that failed.
  *  - MIGRATE_PFN_ERROR is gone; a page that does not migrate stays. (5.5)
  *  - The pfns of a range are not overwritten when it becomes invalid.
+ *  - hmm_vma_get_pfns() goes on behind an entry that can never be used, where
+ *    v4.20 stops, succeeds, and leaves what is behind. (mm/hmm.c
+ *    hmm_vma_get_pfns(), hmm_vma_handle_pte())
+ *  - A page of which NUMA balancing wants to know who touches it is none; v4.20
+ *    says so of a huge one only, and of a small one that it is valid. (mm/hmm.c
+ *    pte_to_hmm_pfn_flags(), pmd_to_hmm_pfn_flags())
+ *  - A look stays valid when an update merely touches it, and when one ends that
+ *    it waited for; v4.20 voids it then, too. (mm/hmm.c hmm_invalidate_range(),
+ *    hmm_invalidate_range_end())
+ *  - hmm_mirror_register() says -EINTR if a signal came between; v4.20 says
+ *    -ENOMEM, as of all that fails. (mm/hmm.c hmm_register())
+ *  - migrate_vma() collects device memory only if it was added here, v4.20
+ *    anybody's. (mm/migrate.c migrate_vma_collect_pmd())
+ *  - The device of hmm_device_new() has no class and no number, and so nothing
+ *    that shows it. (mm/hmm.c hmm_device_new(), hmm_init())
  *  - There is no MEMORY_DEVICE_PUBLIC, so that hmm_devmem_add_resource() only
  *    has its refusal left. (removed in 5.3)
  */
