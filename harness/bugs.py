@@ -4,47 +4,77 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from enum import StrEnum
 
+from harness.compare import Verdict
 from harness.conformance import catalogue
-from harness.conformance.bugs import Bug
+from harness.conformance.bugs import Bug, named
 from harness.errors import ExitCode
 from harness.matrix import Resources, run_matrix
-from harness.report.results import Result
+from harness.model.allowed import RECORDED
+from harness.report.results import Result, Target
 from harness.run import Plan
+from harness.target.kernel import built
 
-Kernel = tuple[str, str]
+Kernel = tuple[str, str]  # spec, flavour
+_HOW = {
+    Verdict.CRASHED: "red, by what the kernel says",
+    Verdict.DEVIATION: "red, by a recorded deviation",
+    Verdict.FAIL: "red",
+    Verdict.PASS: "green",
+}
+_NONE = frozenset({Verdict.ERROR, Verdict.INCONCLUSIVE})  # of these, nobody can say what the program shows
+
+
+class Told(StrEnum):
+    """Whether the kernels of a row are told apart."""
+
+    APART = "told apart"
+    NOT = "NOT TOLD APART"
+    UNKNOWN = "NO VERDICT"  # nothing is wrong, but a program has no verdict on some kernel, or was not run
 
 
 def main(bugs: Sequence[Bug], resources: Resources, command: Sequence[str]) -> ExitCode:
-    """Prints what each program showed, and which bugs are told apart.
+    """Prints what each program showed, and which bugs are told apart: a row as soon as its last kernel was run.
 
-    `ExitCode.FAIL` if a bug is not, `SKIPPED` if no bug has a program.
+    Kernels that are built already come first. `ExitCode.FAIL` if a bug is not told apart, `INFRASTRUCTURE` if a
+    program has no verdict, `SKIPPED` if no bug has a program.
     """
-    results: list[Result] = []
     shown = [bug for bug in bugs if bug.programs]
-    for kernel in dict.fromkeys(kernel for bug in shown for kernel in bug.kernels):
-        results += _run(kernel, [bug for bug in shown if kernel in bug.kernels], resources, command)
-    missed = [bug for bug in shown if not is_told_apart(bug, results)]
-    for bug in shown:
-        for line in report(bug, results):
-            resources.progress.say(line, to=sys.stdout)
-    told = len(shown) - len(missed)
-    resources.progress.say(f"{told} of {len(shown)} bugs are told apart", to=sys.stdout)
+    kernels = list(dict.fromkeys(kernel for bug in shown for kernel in bug.kernels))
+    here = built(kernels, cache=resources.cache, progress=resources.progress) if kernels else frozenset()
+    kernels.sort(key=lambda kernel: kernel not in here)
+    results: list[Result] = []
+    targets: list[Target] = []
+    for number, kernel in enumerate(kernels, 1):
+        for each in _run(kernel, [bug for bug in shown if kernel in bug.kernels], resources, command):
+            if isinstance(each, Target):
+                targets.append(each)
+            else:
+                results.append(each)
+        for bug in shown:
+            if kernel in bug.kernels and set(bug.kernels) <= set(kernels[:number]):
+                for line in report(bug, results, targets):
+                    resources.progress.say(line, to=sys.stdout)
+    verdicts = [told(bug, results) for bug in shown]
+    _conclude(bugs, shown, verdicts, lambda line: resources.progress.say(line, to=sys.stdout))
     if not shown:
         return ExitCode.SKIPPED
-    return ExitCode.FAIL if missed else ExitCode.PASS
+    if Told.NOT in verdicts:
+        return ExitCode.FAIL
+    return ExitCode.INFRASTRUCTURE if Told.UNKNOWN in verdicts else ExitCode.PASS
 
 
-def _run(kernel: Kernel, bugs: Sequence[Bug], resources: Resources, command: Sequence[str]) -> list[Result]:
-    """The results of what these bugs want to see on one kernel."""
-    found: list[Result] = []
+def _run(kernel: Kernel, bugs: Sequence[Bug], resources: Resources, command: Sequence[str]) -> list[Target | Result]:
+    """The kernel, and the results of what these bugs want to see on it."""
+    found: list[Target | Result] = []
     for binding in dict.fromkeys(bug.binding for bug in bugs):
         names = dict.fromkeys(name for bug in bugs if bug.binding == binding for name in bug.programs)
         plan = Plan(catalogue.select(list(names)), (binding,), command=command)
-        with closing(run_matrix(plan, [kernel], resources)) as told:
-            found += [each for each in told if isinstance(each, Result)]
+        with closing(run_matrix(plan, [kernel], resources)) as told_now:
+            found += [each for each in told_now if isinstance(each, Target | Result)]
     return found
 
 
@@ -55,19 +85,47 @@ def of(bug: Bug, results: Sequence[Result]) -> list[Result]:
     return [last[place] for place in places if place in last]
 
 
-def is_told_apart(bug: Bug, results: Sequence[Result]) -> bool:
+def told(bug: Bug, results: Sequence[Result]) -> Told:
     """Whether each program is red on each kernel that has `bug`, for that reason, and passes on the others."""
     found = of(bug, results)
-    return len(found) == len(bug.kernels) * len(bug.programs) and all(map(bug.is_told, found))
+    if any(result.status not in _NONE and not bug.is_told(result) for result in found):
+        return Told.NOT
+    complete = len(found) == len(bug.kernels) * len(bug.programs)
+    return Told.APART if complete and all(map(bug.is_told, found)) else Told.UNKNOWN
 
 
-def report(bug: Bug, results: Sequence[Result]) -> list[str]:
-    """What was seen of `bug`, line by line."""
-    lines = [f"{bug.id} {'told apart' if is_told_apart(bug, results) else 'NOT TOLD APART'}: {bug.symptom}"]
+def report(bug: Bug, results: Sequence[Result], targets: Sequence[Target] = ()) -> list[str]:
+    """What was seen of `bug`, line by line. `targets` say which version a kernel is."""
+    releases = {(target.kernel, target.flavour): target.release for target in targets if target.release}
+    lines = [f"{bug.id} {told(bug, results)}: {bug.symptom}"]
     for result in of(bug, results):
-        which = "has it" if (result.kernel, result.flavour) in bug.has else "mended"
-        remark = "" if bug.is_told(result) else "  <- not as it should be"
-        reason = f": {result.reason}" if result.reason else ""
-        where = f"{result.kernel} {result.flavour} ({which})"
-        lines.append(f"    {where}: {result.program}: {result.status}{reason}{remark}")
+        kernel = (result.kernel, result.flavour)
+        has = kernel in bug.has
+        release = f", Linux {releases[kernel]}" if kernel in releases else ""
+        where = f"{named(kernel)}{release}, {'which has it' if has else 'mended'}"
+        said = _said(bug, result)
+        reason = f": {said}" if said else ""
+        lines.append(f"    on {where}: {result.program} is {_HOW.get(result.status, result.status)}{reason}")
+        if result.status not in _NONE and not bug.is_told(result):
+            lines.append(f"        it should be {f'red for: {bug.shows}' if has else 'green'}; {result.replay}")
     return lines
+
+
+def _said(bug: Bug, result: Result) -> str:
+    """What was said of a program, if it is of `bug` that."""
+    if result.status is Verdict.DEVIATION and bug.shows in RECORDED and bug.evidence(result):
+        return f"{bug.shows}: {RECORDED[bug.shows].summary}"
+    return bug.evidence(result) or result.reason
+
+
+def _conclude(
+    bugs: Sequence[Bug], shown: Sequence[Bug], verdicts: Sequence[Told], say: Callable[[str], None]
+) -> None:
+    for bug in bugs:
+        if not bug.programs:
+            say(f"{bug.id} has no program: {bug.why}")
+    for verdict in (Told.NOT, Told.UNKNOWN):
+        ids = [bug.id for bug, each in zip(shown, verdicts, strict=True) if each is verdict]
+        if ids:
+            say(f"{verdict}: {', '.join(ids)}")
+    say(f"{verdicts.count(Told.APART)} of {len(shown)} bugs are told apart")

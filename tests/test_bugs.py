@@ -13,17 +13,20 @@ from typing import Any, cast
 import pytest
 
 import harness.bugs
-from harness.bugs import is_told_apart, main, report
+from harness.bugs import Told, main, report, told
 from harness.compare import Verdict
 from harness.conformance import bugs, catalogue
 from harness.conformance.bugs import Bug, known_bug, with_bug
 from harness.errors import ExitCode, UsageError
 from harness.matrix import Resources
+from harness.model.allowed import RECORDED
 from harness.model.rules import RULES
 from harness.progress import Progress
-from harness.report.results import Result, Target
+from harness.report.results import Report, Result, Target
 from harness.run import Plan
+from harness.target import kernel
 from harness.target.crashes import crashes
+from harness.target.kernels.provider import Offer
 
 # As Linux 4.20.11 said it when a page in device memory that two processes map was touched
 SUBPAGE = """\
@@ -110,47 +113,114 @@ BUG = Bug(
 
 
 def _result(kernel: str, flavour: str, status: Verdict, reason: str = "", program: str = "p") -> Result:
-    return Result(program, kernel, flavour, "interval", status, reason, 0.0, "")
+    return Result(program, kernel, flavour, "interval", status, reason, 0.0, "run")
 
 
 @pytest.mark.parametrize("status", [Verdict.FAIL, Verdict.CRASHED, Verdict.DEVIATION])
 def test_a_bug_is_told_apart_by_red_for_its_reason_and_green(status: Verdict) -> None:
     red, green = _result("old", "plain", status, "step 3: because of it"), _result("new", "debug", Verdict.PASS)
-    assert is_told_apart(BUG, [red, green])
+    assert told(BUG, [red, green]) is Told.APART
     assert report(BUG, [red, green])[0] == "X told apart: it fails"
-    assert not is_told_apart(BUG, [red])
-    assert not is_told_apart(BUG, [replace(red, reason="another"), green])
-    assert not is_told_apart(BUG, [replace(red, status=Verdict.PASS, reason=""), green])
-    assert not is_told_apart(BUG, [replace(red, status=Verdict.TIMEOUT), green])
-    assert not is_told_apart(BUG, [red, replace(green, status=Verdict.SKIP)])
-    assert not is_told_apart(BUG, [red, replace(green, flavour="plain")])
-    lines = report(BUG, [red, replace(green, status=status, reason="because")])
-    assert lines[0].startswith("X NOT TOLD APART")
-    assert lines[1] == f"    old plain (has it): p: {status}: step 3: because of it"
-    assert lines[2].endswith("<- not as it should be")
+    for wrong in (
+        [replace(red, reason="another"), green],
+        [replace(red, status=Verdict.PASS, reason=""), green],
+        [replace(red, status=Verdict.TIMEOUT), green],
+        [replace(red, status=Verdict.SKIP), green],
+        [red, replace(green, status=Verdict.SKIP)],
+        [red, replace(green, status=status, reason="because")],
+        [replace(red, reason="another")],
+    ):
+        assert told(BUG, wrong) is Told.NOT, wrong
+    for open_still in (
+        [],
+        [red],
+        [red, replace(green, flavour="plain")],
+        [red, replace(green, status=Verdict.ERROR)],
+    ):
+        assert told(BUG, open_still) is Told.UNKNOWN, open_still
+    assert told(BUG, [replace(red, status=Verdict.ERROR), replace(green, status=Verdict.FAIL)]) is Told.NOT
 
 
-def test_each_kernel_runs_once_what_its_bugs_want(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_of_the_kernel_behind_another_one_counts() -> None:
+    first, second = Report("warning", "WARNING in g()"), Report("warning", "WARNING in f(), because")
+    red = replace(_result("old", "plain", Verdict.CRASHED, first.title), reports=(first, second))
+    green = _result("new", "debug", Verdict.PASS)
+    assert told(BUG, [red, green]) is Told.APART
+    assert report(BUG, [red, green])[1].endswith(f": p is red, by what the kernel says: {second.title}")
+    assert told(BUG, [replace(red, reports=(first,)), green]) is Told.NOT
+    # Who complains without a word of this bug is not green either.
+    assert told(BUG, [red, replace(green, status=Verdict.CRASHED, reports=(first,))]) is Told.NOT
+
+
+def test_what_was_seen_is_said_of_both_sides() -> None:
+    red = _result("old", "plain", Verdict.DEVIATION, "because: it does that")
+    targets = [Target("old", "plain", release="5.10.262")]
+    assert report(BUG, [red, _result("new", "debug", Verdict.PASS)], targets) == [
+        "X told apart: it fails",
+        "    on old, Linux 5.10.262, which has it: p is red, by a recorded deviation: because: it does that",
+        "    on new (debug), mended: p is green",
+    ]
+    recorded = RECORDED["dirty-lost"]
+    lost = replace(red, reason=f"other: of old; dirty-lost: {recorded.summary} ({recorded.source})")
+    assert report(replace(BUG, shows="dirty-lost"), [lost])[1].endswith(f"deviation: dirty-lost: {recorded.summary}")
+    wrong = replace(_result("new", "debug", Verdict.FAIL, "step 1: because"), replay="run it")
+    assert report(BUG, [replace(red, status=Verdict.PASS, reason=""), wrong]) == [
+        "X NOT TOLD APART: it fails",
+        "    on old, which has it: p is green",
+        "        it should be red for: because; run",
+        "    on new (debug), mended: p is red: step 1: because",
+        "        it should be green; run it",
+    ]
+
+
+def test_each_kernel_runs_once_what_its_bugs_want(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran: list[tuple[str, list[str]]] = []
+    here: set[tuple[str, str]] = set()
 
-    def told(plan: Plan, kernels: list[tuple[str, str]], _resources: object) -> Iterator[Target | Result]:
+    def run(plan: Plan, kernels: list[tuple[str, str]], _resources: object) -> Iterator[Target | Result]:
         ((kernel, flavour),) = kernels
         ran.append((kernel, [program.name for program in plan.programs]))
         yield Target(kernel, flavour)
         for program in plan.programs:
             bad = kernel == "old" or program.name == "access/hole"
-            status = Verdict.FAIL if bad else Verdict.PASS
+            status = Verdict.ERROR if kernel == "gone" else Verdict.FAIL if bad else Verdict.PASS
             yield _result(kernel, flavour, status, "because" if bad else "", program.name)
 
-    monkeypatch.setattr(harness.bugs, "run_matrix", told)
+    monkeypatch.setattr(harness.bugs, "run_matrix", run)
+    monkeypatch.setattr(harness.bugs, "built", lambda kernels, **_: here.intersection(kernels))
     resources = Resources(cast(Any, None), Progress(StringIO()))
     one = replace(BUG, programs=("access/read",))
     two = replace(BUG, id="Y", programs=("access/read", "access/write"), mended=(("newer", "plain"),))
+    both = ["access/read", "access/write"]
     assert main([one, two], resources, ["x"]) is ExitCode.PASS
-    assert ran == [
-        ("old", ["access/read", "access/write"]),
-        ("new", ["access/read"]),
-        ("newer", ["access/read", "access/write"]),
-    ]
-    assert main([replace(BUG, programs=("access/hole",))], resources, ["x"]) is ExitCode.FAIL
-    assert main([replace(BUG, programs=())], resources, ["x"]) is ExitCode.SKIPPED
+    assert ran == [("old", both), ("new", ["access/read"]), ("newer", both)]
+    assert [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")] == [
+        "X told apart: it fails", "Y told apart: it fails", "2 of 2 bugs are told apart",
+    ]  # fmt: skip
+    # What need not be built comes first, and a row is told as soon as nothing is missing.
+    ran.clear()
+    here.update({("old", "plain"), ("newer", "plain")})
+    assert main([one, two], resources, ["x"]) is ExitCode.PASS
+    assert [kernel for kernel, _ in ran] == ["old", "newer", "new"]
+    assert capsys.readouterr().out.index("Y told apart") < 10
+    bad = replace(BUG, id="Z", programs=("access/hole",))
+    none = replace(BUG, id="N", programs=(), why="it cannot be")
+    assert main([one, bad, none], resources, ["x"]) is ExitCode.FAIL
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "N has no program: it cannot be", "NOT TOLD APART: Z", "1 of 2 bugs are told apart",
+    ]  # fmt: skip
+    lost = replace(one, id="L", mended=(("gone", "plain"),))
+    assert main([one, lost], resources, ["x"]) is ExitCode.INFRASTRUCTURE
+    assert capsys.readouterr().out.splitlines()[-2:] == ["NO VERDICT: L", "1 of 2 bugs are told apart"]
+    assert main([bad, lost], resources, ["x"]) is ExitCode.FAIL
+    assert main([none], resources, ["x"]) is ExitCode.SKIPPED
+
+
+def test_a_kernel_is_here_in_the_flavours_that_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = [Offer("debian:6.1", "", 0, (("debug", 1),)), Offer("debian:7.3", "", 0, (("plain", 1),))]
+    monkeypatch.setattr(kernel, "offers", lambda **_: offers)
+    wanted = [("debian:6.1", "plain"), ("debian:6.1", "debug"), ("tree:x", "plain"), ("debian:7.3", "plain")]
+    found = kernel.built(wanted, cache=cast(Any, None), progress=Progress(StringIO()))
+    assert found == {("debian:6.1", "debug"), ("debian:7.3", "plain")}

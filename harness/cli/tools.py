@@ -60,11 +60,14 @@ def add(commands: Commands) -> None:
         description="""\
             Lists bugs of kernels with what mended them, the kernels that have them, and the programs that show them.
             With --check, runs each program on the kernels of its row: it must be red where the bug is, for the reason
-            that the row says, and pass where it is mended. Kernels are built, which takes minutes each.""",
+            that the row says, and pass where it is mended. A recorded deviation is red, and so is a report in the
+            kernel's log. Kernels that are built already come first; others are built, which takes minutes each. It
+            ends with 1 if kernels are not told apart, with 3 if a program has no verdict on one of them.""",
         examples=(
             ("bugs", "all"),
             ("bugs H08 H04", "two"),
             ("bugs --check", "whether each is told apart (also `make bugs`)"),
+            ("bugs --check H08", "whether that one is"),
         ),
         environment=CONFIGURED,
     )

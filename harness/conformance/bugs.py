@@ -29,8 +29,9 @@ class Bug:
     """A bug: `title` and `commit` are those of its fix, if there is one, `where` is the function that has it.
 
     `has` and `mended` are kernels with and without it, each as (kernel, flavour). On `binding` of the first, each of
-    `programs` is red for a reason with `shows` in it, on the second it passes. `why`: there is no program.
-    `functions`: in the report of a crash that is this bug, each as the kernel prints it.
+    `programs` is red, a recorded deviation or a report of the kernel for instance, and `shows` is in what is said of
+    it; on the second it passes. `why`: there is no program. `functions`: in the report of a crash that is this bug,
+    each as the kernel prints it.
     """
 
     id: str
@@ -62,8 +63,16 @@ class Bug:
     def is_told(self, result: Result) -> bool:
         """Whether a result of one of its programs is as it should be on that kernel."""
         if (result.kernel, result.flavour) in self.has:
-            return result.status in _RED and self.shows in result.reason
+            return result.status in _RED and bool(self.evidence(result))
         return result.status is Verdict.PASS
+
+    def evidence(self, result: Result) -> str:
+        """What of `result` shows this bug: the reason, or one of the kernel's reports; "" if nothing does.
+
+        A kernel may have several bugs, and report that of another row first.
+        """
+        said = (result.reason, *(report.title for report in result.reports))
+        return next((each for each in said if self.shows and self.shows in each), "")
 
 
 @cache
@@ -110,8 +119,14 @@ def describe(bugs: Sequence[Bug]) -> Iterator[str]:
         yield ""
 
 
+def named(kernel: tuple[str, str]) -> str:
+    """ "debian:6.1", with its flavour if that is not the usual one."""
+    spec, flavour = kernel
+    return spec if flavour == DEFAULT_FLAVOUR else f"{spec} ({flavour})"
+
+
 def _names(kernels: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(kernel if flavour == DEFAULT_FLAVOUR else f"{kernel} ({flavour})" for kernel, flavour in kernels)
+    return ", ".join(map(named, kernels))
 
 
 def known_bug(crash: Crash) -> Bug | None:

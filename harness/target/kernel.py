@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.errors import UsageError
@@ -17,6 +18,7 @@ from harness.target.kernels.provider import Offer, Provider
 __all__ = [
     "NEEDS",
     "PROVIDERS",
+    "built",
     "check",
     "flavours",
     "forms",
@@ -64,6 +66,12 @@ def _provider(spec: str) -> tuple[Provider, str]:
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:
     """All kernels that can be had by name."""
     return [offer for provider in PROVIDERS.values() for offer in provider.offers(cache=cache, progress=progress)]
+
+
+def built(kernels: Iterable[tuple[str, str]], *, cache: Cache, progress: Progress) -> frozenset[tuple[str, str]]:
+    """Those of `kernels`, each as (spec, flavour), that are in the cache; of specs that name a place, none."""
+    here = {(offer.spec, flavour) for offer in offers(cache=cache, progress=progress) for flavour, _ in offer.built}
+    return frozenset(here.intersection(kernels))
 
 
 def installed() -> list[str]:

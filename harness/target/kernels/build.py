@@ -12,6 +12,7 @@ moved.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -194,6 +195,7 @@ def kernel_of(entry: Path, key: str, spec: str, flavour: str, *, origin: str) ->
     )
 
 
+@functools.cache
 def toolchain() -> str:
     """What the compiler, the assembler and the linker say that they are."""
     said = []
