@@ -27,6 +27,7 @@ from harness.run import Plan
 from harness.target import kernel
 from harness.target.crashes import crashes
 from harness.target.kernels.provider import Offer
+from tests.guest_executor import ROOT
 
 # As Linux 4.20.11 said it when a page in device memory that two processes map was touched
 SUBPAGE = """\
@@ -104,6 +105,16 @@ def test_the_table_can_be_read_by_people() -> None:
     assert bugs.select(["H08"])[0].id == "H08"
     with pytest.raises(UsageError, match="H99"):
         bugs.select(["H99"])
+
+
+def test_the_readme_has_the_table() -> None:
+    rows = dict(re.findall(r"(?m)^\| ([A-Za-z]\w+) \| (.* \|)$", (ROOT / "README.md").read_text(encoding="utf-8")))
+    for bug in bugs.load():
+        if bug.programs:
+            _, programs, has, mended, _ = re.split(r" ?\| ?", rows[bug.id])
+            assert programs == ", ".join(f"`{name}`" for name in bug.programs), bug.id
+            assert has == ", ".join(bugs.named(kernel).removeprefix("debian:") for kernel in bug.has), bug.id
+            assert mended == ", ".join(bugs.named(kernel).removeprefix("debian:") for kernel in bug.mended), bug.id
 
 
 BUG = Bug(

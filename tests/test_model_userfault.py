@@ -22,10 +22,12 @@ FEATURES = (
 BUF = "a: map buf anon 4 rw\nd0: bind a\n"
 
 
-def _run(text: str, *last: Element, error: int = 0, binding: str = "interval") -> Comparison:
+def _run(
+    text: str, *last: Element, error: int = 0, binding: str = "interval", features: tuple[str, ...] = FEATURES
+) -> Comparison:
     """The comparison of a run whose steps show what the model names first, but for the last one."""
     program = parse(text, file="x.hmm")
-    rules = rules_for(binding, FEATURES)
+    rules = rules_for(binding, features)
     world = World(program, rules)
     seen: list[Observation] = []
     for step in program.steps[:-1]:
@@ -130,6 +132,31 @@ def test_protection_moves_with_the_page() -> None:
     assert _passes(text + "d1: bind a\nd1: fault buf[1] write", error=errno.EFAULT)
     other = "d1: bind a\nd1: fault buf[1] write\nd0: snapshot buf"
     assert _passes(text + other, local, Entry(R), local, local)
+
+
+def test_protection_ends_with_mremap() -> None:
+    text = BUF + "a: write buf 5\na: userfault buf wp\na: userfault-protect buf[0:2]\na: remap buf moved\n"
+    assert _passes(text + "a: write moved 9", 0, 0, 0, 0)
+    assert not _passes(text + "a: write moved 9", Signal.BUS, 0, 0, 0)
+    again = text + "a: userfault moved wp\n"
+    assert _passes(again + "a: write moved 9", 0, 0, 0, 0)
+    assert not _passes(again + "a: write moved 9", Signal.BUS, 0, 0, 0)
+    assert _passes(again + "d0: write moved 9", 0, 0, 0, 0)
+    assert _passes(again + "a: userfault-protect moved[2]\na: write moved 9", 0, 0, Signal.BUS, 0)
+
+
+def test_a_protection_that_mremap_leaves_deviates_where_somebody_is_asked_again() -> None:
+    keeps = (*FEATURES, "USERFAULT_WP_MOVES")
+    text = BUF + "a: write buf 5\na: userfault buf wp\na: userfault-protect buf[0]\na: remap buf moved\n"
+    assert _run(text + "a: write moved 9", 0, 0, 0, 0, features=keeps).verdict is Verdict.PASS
+    again = text + "a: userfault moved wp\na: write moved 9"
+    comparison = _run(again, Signal.BUS, 0, 0, 0, features=keeps)
+    assert comparison.verdict is Verdict.DEVIATION
+    assert comparison.reason.startswith("wp-moved")
+    assert _run(again, 0, 0, 0, 0, features=keeps).verdict is Verdict.FAIL
+    # Of what was not protected nothing is left.
+    nothing = again.replace("a: userfault-protect buf[0]\n", "")
+    assert _run(nothing, 0, 0, 0, 0, features=keeps).verdict is Verdict.PASS
 
 
 def test_a_protected_zero_page_that_moves_deviates() -> None:

@@ -201,6 +201,7 @@ LOCKED_HUGE_KEPT = "locked-huge-kept"
 FAULT_NOT_HELD = "fault-not-held"
 FAULT_NOT_LOCKED = "fault-not-locked"
 WP_ZERO_LOST = "wp-zero-lost"
+WP_MOVED = "wp-moved"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -284,6 +285,14 @@ RECORDED = {
             "written: the protection is lost",
             "include/uapi/linux/userfaultfd.h (UFFDIO_WRITEPROTECT_MODE_WP) against mm/migrate_device.c "
             "migrate_vma_insert_page(), which looks for VM_UFFD_MISSING only, 5.10 to 7.3",
+        ),
+        Deviation(
+            WP_MOVED,
+            "a page that a userfaultfd has write-protected is so after mremap(), too, though no userfaultfd is asked "
+            "about it there: one that is asked later finds it protected",
+            "Documentation/admin-guide/mm/userfaultfd.rst (UFFD_FEATURE_EVENT_REMAP, write protect) against "
+            "mm/mremap.c move_ptes() up to 6.12, which moves the bit; mended in 6.13 by "
+            '"mm: clear uffd-wp PTE/PMD state on mremap()"',
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

@@ -83,6 +83,7 @@ class Pte:
     or_zero: bool = False  # a read may have found nothing here, and mapped the zero page
     exclusive: Known = Known.NO  # a device has the page to itself: no CPU can access it by this
     uffd_wp: bool = False  # a userfaultfd has write-protected it: _PAGE_UFFD_WP, by whatever name
+    uffd_kept: bool = False  # it was, where mremap() took it from, and the kernel left it so: `WP_MOVED`
     along: bool = False  # MAYBE only because it was given with others of its huge page, against the rules
     swapped: Known = Known.NO  # it says where in swap space the page is; then `write` says nothing
 

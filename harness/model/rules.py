@@ -213,6 +213,7 @@ FEATURES = {
     "MAPPED_NODE": "our module's memory can be mapped",
     "USERFAULT": "userfaultfd(2) with UFFD_FEATURE_SIGBUS (CONFIG_USERFAULTFD)",
     "USERFAULT_MOVE": "UFFDIO_MOVE (v6.8)",
+    "USERFAULT_WP_MOVES": "mremap() leaves the write-protection of a userfaultfd with the pages (up to 6.12)",
     "USERFAULT_WP": "UFFDIO_WRITEPROTECT of anonymous memory (v5.7)",
     "FREE_UNPOISONS": "MADV_FREE clears poisoned entries (mm/madvise.c madvise_free_pte_range())",
     "HMM_DMA": "hmm_dma_map_pfn() (v6.16)",

@@ -101,7 +101,8 @@ class Subjects:
         areas = [space.areas.get(number) for number in numbers]
         vmas = len(space.vmas(numbers))
         errors = frozenset({0})
-        if self._state.rules.has("REMAP_SEVERAL"):
+        minded = first is not None and first.userfault is not None  # 7.3 mm/mremap.c vma_multi_allowed()
+        if self._state.rules.has("REMAP_SEVERAL") and not minded:
             if areas[0] is None:
                 return Expectation(frozenset({errno.EFAULT}))  # mm/mremap.c remap_move(): no gap at the start
         elif first is None or vmas > 1:
@@ -122,8 +123,11 @@ class Subjects:
             else:
                 pte = self._state.clear(space, number, Happening.UNMAP)
             del space.areas[number]
-            space.areas[number + shift] = replace(area, origin=area.origin + shift)
+            # fs/userfaultfd.c mremap_userfaultfd_prep(): no userfaultfd is asked there (clause 270)
+            space.areas[number + shift] = replace(area, origin=area.origin + shift, userfault=None)
             if pte is not None:
+                pte.uffd_kept = pte.uffd_wp and self._state.rules.has("USERFAULT_WP_MOVES")
+                pte.uffd_wp = False
                 space.set(number + shift, pte)
             if number in space.traps:
                 space.trap(number + shift, space.traps.pop(number))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
-from harness.model.allowed import OK, Expectation
+from harness.model.allowed import OK, WP_MOVED, Expectation
 from harness.model.memory import AddressSpace, Known, Pte
 from harness.model.state import Handlers, State
 from harness.model.subjects import write_after_protect
@@ -46,7 +46,13 @@ class Userfaults:
         mapped = [number for number in self._state.pages(step.span) if number in space.areas]
         for number in mapped:
             space.change_area(number, userfault=step.userfault)
-        return OK if mapped else Expectation(frozenset({errno.EINVAL}))
+        if not mapped:
+            return Expectation(frozenset({errno.EINVAL}))
+        entries = [space.ptes[number] for number in mapped if number in space.ptes]
+        kept = [pte for pte in entries if pte.uffd_kept] if step.userfault is Userfault.WP else []
+        for pte in kept:
+            pte.uffd_wp = True
+        return Expectation(deviating_errors=((0, WP_MOVED),)) if kept else OK
 
     def _bring(self, step: Bring, _: Observation) -> Expectation:
         space = self._state.spaces[step.actor]

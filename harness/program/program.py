@@ -154,6 +154,8 @@ class Checker:
         self._backings: dict[str, Backing] = {}  # of each region
         self._huge: set[str] = set()  # regions that may have huge pages
         self._userfaults: dict[tuple[str, str], list[Span]] = {}  # by subject and region
+        self._protected: dict[tuple[str, str], list[Span]] = {}  # what of these is asked about writes
+        self._moved: dict[str, int] = {}  # regions to which such pages were moved, and in which step
         self._pinner: str | None = None  # the subject that has pinned something
         self._pinned: set[str] = set()  # regions of which something was ever pinned
         self._paged: dict[str, int] = {}  # pages of each region that were paged out, however often
@@ -187,8 +189,13 @@ class Checker:
             case Map(region=name, pages=pages, backing=backing):
                 self._add_region(name, pages)
                 self._backings[name] = backing
-            case Remap(span=held) | Pin(span=held) | Poison(span=held) if self._has_userfault(held.region):
+            case Pin(span=held) | Poison(span=held) if self._has_userfault(held.region):
                 self._fail(f"{held.region} has a userfaultfd", f"`{step.verb}` another region")
+            case Remap(actor=subject, span=held) if self._has_userfault(held.region) and not any(
+                whole.start <= held.start and held.stop <= whole.stop
+                for whole in self._protected.get((subject, held.region), ())
+            ):
+                self._fail(f"{held.region} has a userfaultfd", "`remap` pages that one `userfault ... wp` is about")
             case Advise(span=held, advice=advice) if advice in _NO_USERFAULT and self._has_userfault(held.region):
                 self._fail(f"{held.region} has a userfaultfd", f"`{advice}` is for other regions")
             case Bring(span=held) | BringZeros(span=held) if self._backings[held.region] is Backing.PRIVATE_FILE:
@@ -199,6 +206,8 @@ class Checker:
                 self._check_userfault(subject, held, userfault)
             case Remap(span=moved, region=name):
                 self._add_region(name, moved.count)
+                if self._has_userfault(moved.region):
+                    self._moved[name] = self._step
                 if moved.region in self._paged:
                     self._paged.setdefault(name, 0)
                 self._backings[name] = self._backings[moved.region]
@@ -287,10 +296,18 @@ class Checker:
             )
         if userfault is Userfault.WP and backing is not Backing.ANON:
             self._fail(f"{span.region} is not anonymous", "only anonymous memory is write-protected on all kernels")
+        if self._moved.get(span.region, self._step - 1) != self._step - 1:
+            # Whoever writes to a page that has kept its protection makes it writable without ending that.
+            self._fail(
+                f"{span.region} has pages that were write-protected elsewhere",
+                "give it a userfaultfd right after `remap`",
+            )
         spans = self._userfaults.setdefault((subject, span.region), [])
         if any(other.start < span.stop and span.start < other.stop for other in spans):
             self._fail(f"{subject} has given these pages a userfaultfd", "each page can have one")
         spans.append(span)
+        if userfault is Userfault.WP:
+            self._protected.setdefault((subject, span.region), []).append(span)
 
     def _check_shift(self, to: Span, source: Span) -> None:
         self._check_span(source)

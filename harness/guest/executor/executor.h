@@ -171,6 +171,7 @@ void userfault_forget(void);
 pid_t userfault_answer(int fd);
 bool userfault_works(bool protects);
 bool userfault_moves(void);
+bool userfault_protection_moves(void);
 
 /* truncate.c: of this process */
 int truncate_mapped(uint64_t address, uint64_t npages);

@@ -203,6 +203,8 @@ void features_print(void)
 		puts("USERFAULT");
 	if (userfault_works(true))
 		puts("USERFAULT_WP");
+	if (userfault_protection_moves())
+		puts("USERFAULT_WP_MOVES");
 	if (userfault_moves())
 		puts("USERFAULT_MOVE");
 	if (moves_several_mappings())

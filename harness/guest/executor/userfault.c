@@ -216,3 +216,26 @@ bool userfault_works(bool protects)
 	return page != MAP_FAILED && open_userfault(&unanswered, UFFD_FEATURE_SIGBUS) &&
 	       !register_range(unanswered, (uintptr_t)page, 1, mode);
 }
+
+/* Whether mremap() leaves pages write-protected, though no userfaultfd is asked about them then */
+bool userfault_protection_moves(void)
+{
+	char *from = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *to = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool moves;
+	int fd;
+
+	if (from == MAP_FAILED || to == MAP_FAILED || !open_userfault(&unanswered, UFFD_FEATURE_SIGBUS))
+		return false;
+	*from = 1;
+	if (register_range(unanswered, (uintptr_t)from, 1, UFFDIO_REGISTER_MODE_WP) ||
+	    protect(unanswered, (uintptr_t)from, true) ||
+	    mremap(from, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to ||
+	    register_range(unanswered, (uintptr_t)to, 1, UFFDIO_REGISTER_MODE_WP))
+		return false;
+	/* The kernel's own write fails where ours would raise SIGBUS. */
+	fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	moves = fd >= 0 && read(fd, to, 1) < 0 && errno == EFAULT;
+	close(fd);
+	return moves;
+}
