@@ -141,6 +141,9 @@ class Program:
         return f"{start * PAGE_SIZE:#x}-{stop * PAGE_SIZE:#x}"
 
 
+_LONG_AGO = -2  # no step comes right after it
+
+
 class Checker:
     """Walks a program once and says what cannot be meant."""
 
@@ -155,7 +158,7 @@ class Checker:
         self._huge: set[str] = set()  # regions that may have huge pages
         self._userfaults: dict[tuple[str, str], list[Span]] = {}  # by subject and region
         self._protected: dict[tuple[str, str], list[Span]] = {}  # what of these is asked about writes
-        self._moved: dict[str, int] = {}  # regions to which such pages were moved, and in which step
+        self._moved: dict[str, int] = {}  # regions to which such pages were moved, and in which step, once
         self._pinner: str | None = None  # the subject that has pinned something
         self._pinned: set[str] = set()  # regions of which something was ever pinned
         self._paged: dict[str, int] = {}  # pages of each region that were paged out, however often
@@ -208,6 +211,8 @@ class Checker:
                 self._add_region(name, moved.count)
                 if self._has_userfault(moved.region):
                     self._moved[name] = self._step
+                elif moved.region in self._moved:
+                    self._moved[name] = _LONG_AGO
                 if moved.region in self._paged:
                     self._paged.setdefault(name, 0)
                 self._backings[name] = self._backings[moved.region]
@@ -300,7 +305,7 @@ class Checker:
             # Whoever writes to a page that has kept its protection makes it writable without ending that.
             self._fail(
                 f"{span.region} has pages that were write-protected elsewhere",
-                "give it a userfaultfd right after `remap`",
+                "give another region a userfaultfd; this one can have it right after the first `remap`",
             )
         spans = self._userfaults.setdefault((subject, span.region), [])
         if any(other.start < span.stop and span.start < other.stop for other in spans):
