@@ -11,7 +11,7 @@ from enum import StrEnum
 from harness.compare import Verdict
 from harness.conformance import catalogue
 from harness.conformance.bugs import Bug, named
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 from harness.matrix import Resources, run_matrix
 from harness.model.allowed import RECORDED
 from harness.report.results import Result, Target
@@ -73,8 +73,11 @@ def _run(kernel: Kernel, bugs: Sequence[Bug], resources: Resources, command: Seq
     for binding in dict.fromkeys(bug.binding for bug in bugs):
         names = dict.fromkeys(name for bug in bugs if bug.binding == binding for name in bug.programs)
         plan = Plan(catalogue.select(list(names)), (binding,), command=command)
-        with closing(run_matrix(plan, [kernel], resources)) as told_now:
-            found += [each for each in told_now if isinstance(each, Target | Result)]
+        try:
+            with closing(run_matrix(plan, [kernel], resources)) as told_now:
+                found += [each for each in told_now if isinstance(each, Target | Result)]
+        except UsageError as error:  # an archive does not keep old versions for ever
+            found.append(Target(*kernel, error=error.message))
     return found
 
 
@@ -97,6 +100,7 @@ def told(bug: Bug, results: Sequence[Result]) -> Told:
 def report(bug: Bug, results: Sequence[Result], targets: Sequence[Target] = ()) -> list[str]:
     """What was seen of `bug`, line by line. `targets` say which version a kernel is."""
     releases = {(target.kernel, target.flavour): target.release for target in targets if target.release}
+    missing = {(target.kernel, target.flavour): target.error for target in targets if target.error}
     lines = [f"{bug.id} {told(bug, results)}: {bug.symptom}"]
     for result in of(bug, results):
         kernel = (result.kernel, result.flavour)
@@ -106,8 +110,10 @@ def report(bug: Bug, results: Sequence[Result], targets: Sequence[Target] = ()) 
         said = _said(bug, result)
         reason = f": {said}" if said else ""
         lines.append(f"    on {where}: {result.program} is {_HOW.get(result.status, result.status)}{reason}")
+        missing.pop(kernel, None)  # its results say why
         if result.status not in _NONE and not bug.is_told(result):
             lines.append(f"        it should be {f'red for: {bug.shows}' if has else 'green'}; {result.replay}")
+    lines += [f"    {named(kernel)} was not run: {why}" for kernel, why in missing.items() if kernel in bug.kernels]
     return lines
 
 

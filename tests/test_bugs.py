@@ -192,6 +192,8 @@ def test_each_kernel_runs_once_what_its_bugs_want(
 
     def run(plan: Plan, kernels: list[tuple[str, str]], _resources: object) -> Iterator[Target | Result]:
         ((kernel, flavour),) = kernels
+        if kernel == "unknown":
+            raise UsageError("the archive has no source of it")
         ran.append((kernel, [program.name for program in plan.programs]))
         yield Target(kernel, flavour)
         for program in plan.programs:
@@ -226,6 +228,14 @@ def test_each_kernel_runs_once_what_its_bugs_want(
     assert main([one, lost], resources, ["x"]) is ExitCode.INFRASTRUCTURE
     assert capsys.readouterr().out.splitlines()[-2:] == ["NO VERDICT: L", "1 of 2 bugs are told apart"]
     assert main([bad, lost], resources, ["x"]) is ExitCode.FAIL
+    capsys.readouterr()
+    # One that the archive had once keeps nobody from looking at the others.
+    old = replace(one, id="O", mended=(("unknown", "plain"), *one.mended))
+    assert main([old, two], resources, ["x"]) is ExitCode.INFRASTRUCTURE
+    said = capsys.readouterr().out
+    assert "    unknown was not run: the archive has no source of it\n" in said
+    assert "Y told apart" in said
+    assert said.splitlines()[-2:] == ["NO VERDICT: O", "1 of 2 bugs are told apart"]
     assert main([none], resources, ["x"]) is ExitCode.SKIPPED
 
 
