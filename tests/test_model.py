@@ -14,7 +14,7 @@ from harness.model import rules as model_rules
 from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Tokens, Whereabouts
 from harness.model.rules import FEATURES, Rules, rules_for
 from harness.model.world import World
-from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status
+from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status, Told
 from harness.program.operations import Usage
 from harness.program.program import Program
 from harness.program.text import parse
@@ -690,6 +690,27 @@ def test_a_page_that_somebody_has_locked_stays() -> None:
     assert _last(BUF + "d0: move buf system device m locked").errors == gone
     assert _last(BUF + "a: read buf\nd0: move buf system device m locked").errors == gone
     assert _last(BUF + "a: write buf 7\nd0: to-device buf\nd0: move buf own system m locked").errors == gone
+
+
+@pytest.mark.parametrize("binding", ["interval", "mirror"])
+def test_what_a_device_is_not_shown_nobody_locks_for_it(binding: str) -> None:
+    """The page is looked for before the kernel is asked to move any: kmod/move.c hh_move_locked()."""
+    gone, refused = frozenset({errno.ENOENT}), frozenset({errno.EINVAL})
+    moved = "d0: bind a\nd0: move buf system device m locked"
+    for made in ("map buf pfnmap 1 rw", "map buf mixedmap 1 rw\na: write buf 1", "map buf hugetlb 512 rw"):
+        assert _last(f"a: {made}\n{moved}", binding).errors == gone
+    for lost in ("unmap buf[0]", "protect buf none", "swap-out buf"):
+        assert _last(f"a: map buf anon 2 rw\na: write buf 1\na: {lost}\n{moved}", binding).errors == gone
+    assert _last(f"a: map buf anon 2 rw\na: write buf 1\na: unmap buf[1]\n{moved}", binding).errors == refused
+    shown = gone if binding == "mirror" else refused
+    assert _last(f"a: map buf hugetlb 512 rw\na: write buf[0] 1\n{moved}", binding).errors == shown
+
+
+def test_user_space_is_told_nothing_of_what_a_driver_maps_by_its_numbers() -> None:
+    _shows("a: map buf pfnmap 1 rw\na: read buf\na: pagemap buf", Told.NOTHING)
+    _forbids("a: map buf pfnmap 1 rw\na: read buf\na: pagemap buf", Told.PRESENT)
+    _shows("a: map buf mixedmap 1 rw\na: write buf 1\na: pagemap buf", Told.PRESENT)
+    _forbids("a: map buf mixedmap 1 rw\na: write buf 1\na: pagemap buf", Told.NOTHING)
 
 
 def test_a_huge_page_that_somebody_has_locked_is_let_go_of() -> None:

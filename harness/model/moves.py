@@ -87,15 +87,20 @@ class _Migration:
         self._state.may_hear(self.space, numbers, Happening.MIGRATE, by=self._by)
 
     def has_no_first(self, number: int) -> Known:
-        """Whether there is no anonymous page of system memory to be locked: kmod/move.c hh_act_hold()."""
+        """Whether the device is shown no anonymous page of system memory to be locked: kmod/move.c hh_act_hold()."""
+        area = self.space.areas.get(number)
+        if area is None or not area.prot.readable or area.special:
+            return Known.YES
+        if area.hugetlb and self._state.rules.hugetlb_error:
+            return Known.YES  # a look at such a mapping shows nothing: kmod/seed.c hh_over_pieces()
         pte = self.space.ptes.get(number)
-        if pte is None or pte.exclusive is Known.YES or number in self.space.traps:
+        if pte is None or Known.YES in (pte.exclusive, pte.swapped) or number in self.space.traps:
             return Known.YES
         if not pte.page.anonymous or pte.page.zero:
             return Known.YES
         if pte.page.home is not None:
             return Known.MAYBE if pte.page.strayed else Known.YES
-        return Known.MAYBE if Known.MAYBE in (pte.present, pte.exclusive) or pte.or_zero else Known.NO
+        return Known.MAYBE if Known.MAYBE in (pte.present, pte.exclusive, pte.swapped) or pte.or_zero else Known.NO
 
     def page(self, index: int, number: int, seen: Element | None) -> Entries:
         """What is shown of page `number`, which is `index` of the span. Follows what was `seen`."""
@@ -370,6 +375,10 @@ class Moves:
         space = migration.space
         areas = {space.areas.get(number) for number in numbers}
         errors = frozenset({0})
+        if step.call is Call.LOCKED:  # before the kernel is asked for anything else
+            missing = migration.has_no_first(numbers[0])
+            if missing is Known.YES or (missing is Known.MAYBE and observed.error == errno.ENOENT):
+                return Expectation(frozenset({errno.ENOENT}))
         special = any(area is not None and (area.hugetlb or area.special) for area in areas)
         if step.call is Call.STRANGE_FAULT or None in areas or len(areas) > 1 or special:
             return Expectation(frozenset({errno.EINVAL}))  # clause 64
@@ -377,10 +386,6 @@ class Moves:
             errors |= {errno.EINVAL}  # equal, but it may be two VMAs
         if observed.error in errors and observed.error:
             return Expectation(errors)
-        if step.call is Call.LOCKED:
-            missing = migration.has_no_first(numbers[0])
-            if missing is Known.YES or (missing is Known.MAYBE and observed.error == errno.ENOENT):
-                return Expectation(frozenset({errno.ENOENT}))
         migration.hear()
         seen = dict(enumerate(observed.elements))
         allowed = tuple(migration.page(index, number, seen.get(index)) for index, number in enumerate(numbers))

@@ -10,7 +10,7 @@ from harness.model.allowed import Expectation, Whereabouts
 from harness.model.memory import AddressSpace, Known, Pte
 from harness.model.state import Handlers, State
 from harness.program.observations import Observation, Told
-from harness.program.operations import Pagemap
+from harness.program.operations import Backing, Pagemap
 
 
 class Pagemaps:
@@ -33,6 +33,9 @@ class Pagemaps:
 
 def _told(space: AddressSpace, number: int) -> Iterator[Told]:
     """What may be told of a page."""
+    if space.areas[number].backing is Backing.PFNMAP:
+        yield Told.NOTHING  # mm/pagewalk.c walk_page_test(): its entries are not looked at
+        return
     pte = space.ptes.get(number)
     if number in space.traps:
         # Poison is an entry of something, a guard a marker of nothing, or a page of a file: kernels differ in them.
