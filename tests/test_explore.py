@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -418,3 +422,106 @@ def test_another_kernel_s_units_are_not_these(tmp_path: Path, monkeypatch: pytes
     _explore(tmp_path, programs=32)
     assert [unit.number for unit in _units(tmp_path)] == [0, 1, 0, 1]
     assert len({unit.target for unit in _units(tmp_path)}) == 2
+
+
+# kill -9
+
+_KILLED = """\
+import sys
+from pathlib import Path
+from tests import test_explore
+
+test_explore.campaign._BATCHES, test_explore.campaign._BATCH, test_explore.generate._LONG = 2, 8, 8
+print("begun", flush=True)
+test_explore._explore(Path(sys.argv[1]), defect=True, vms=2, programs=int(sys.argv[2]))
+"""
+
+
+def _begin(place: Path, programs: int) -> subprocess.Popen[str]:
+    """An exploration in a process group of its own, which has got as far as its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(place), str(programs)],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def test_an_exploration_that_is_killed_at_any_moment_loses_nothing_that_was_told(tmp_path: Path) -> None:
+    """Whatever was there before a kill is there afterwards; the last one counts each unit once, and finds all."""
+    random = Random(5)
+    known: tuple[list[UnitDone], set[str], set[str]] = ([], set(), set())
+    kills = 0
+    for _ in range(6):
+        process = _begin(tmp_path, 160)
+        try:
+            process.wait(timeout=random.uniform(0.0, 2.5))
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        with Store(tmp_path) as store:
+            now = (list(store.units()), store.corpus()[1], {finding.symptom.id for finding in store.findings()})
+        assert now[0][: len(known[0])] == known[0]
+        assert now[1] >= known[1]
+        assert now[2] >= known[2]
+        known = now
+    assert kills
+    process = _begin(tmp_path, 160)
+    assert process.wait() == 0
+    units = [unit.number for unit in _units(tmp_path)]
+    assert sorted(units) == list(range(10))
+    found = list(Store(tmp_path).findings())
+    assert {finding.symptom.id for finding in found} >= known[2]
+    assert {each for unit in _units(tmp_path) for each in unit.findings} <= {finding.symptom.id for finding in found}
+    assert all(finding.runs for finding in found), "somebody has looked into each"
+
+
+def test_a_finding_that_is_being_replaced_is_never_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between any two of the renames, and before the new one is whole."""
+    rename = Path.rename
+    for left in range(2):
+        place = tmp_path / str(left)
+        with Store(place) as store:
+            store.add_finding(FINDING)
+        remaining = left
+
+        def killed(path: Path, target: Path) -> Path:
+            nonlocal remaining
+            if not remaining:
+                raise KeyboardInterrupt
+            remaining -= 1
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", killed)
+        with Store(place) as store, pytest.raises(KeyboardInterrupt):
+            store.add_finding(replace(FINDING, shown=3))
+        monkeypatch.setattr(Path, "rename", rename)
+        with Store(place) as store:
+            assert [finding.symptom for finding in store.findings()] == [SYMPTOM]
+            assert {each.name for each in (place / "findings").iterdir()} == {SYMPTOM.id}
+
+
+def test_a_machine_that_loses_its_power_leaves_what_is_no_line(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add_unit(UNIT)
+        with (tmp_path / "campaign.jsonl").open("ab") as file:
+            file.write(b"\0" * 20 + b"\xff\n" + b'{"seed": 7}\n')
+        assert list(store.units()) == [UNIT]
+        store.add_unit(replace(UNIT, number=4))
+        assert [unit.number for unit in store.units()] == [3, 4]
+
+
+def test_what_nobody_has_looked_into_is_looked_into_the_next_time(tmp_path: Path) -> None:
+    program = _program("a: map x anon 1 rw\nd0: bind a\na: read x\na: advise x dontneed\nd0: table x\n")
+    with Store(tmp_path) as store:
+        store.add_finding(replace(FINDING, shown=0, runs=0, program=program, found=program))
+    code, _ = _explore(tmp_path, defect=True, programs=1)
+    assert code is ExitCode.FAIL
+    (finding,) = [each for each in Store(tmp_path).findings() if each.symptom == SYMPTOM]
+    assert (finding.shown, finding.runs) == (5, 5)

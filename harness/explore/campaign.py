@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -86,7 +86,7 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class _Started:
+class Started:
     """What all units of this process begin with."""
 
     terms: Terms
@@ -110,7 +110,7 @@ def explore(terms: Terms, machine: Machine, resources: Resources, store: Store) 
     target = target_hash(machine, terms.wrong)
     corpus, met = store.corpus()
     texts = [program.steps for program in corpus]
-    started = _Started(terms, target, tuple(corpus), digest_of(repr(texts))[:16], frozenset(met))
+    started = Started(terms, target, tuple(corpus), digest_of(repr(texts))[:16], frozenset(met))
     campaign = _Campaign(started, machine, resources, store)
     for done in store.units():
         if (done.seed, done.target) == (terms.seed, target):
@@ -121,7 +121,7 @@ def explore(terms: Terms, machine: Machine, resources: Resources, store: Store) 
 class _Campaign:
     """One exploration by one process: some workers with a VM each, and one place where all that they tell arrives."""
 
-    def __init__(self, started: _Started, machine: Machine, resources: Resources, store: Store) -> None:
+    def __init__(self, started: Started, machine: Machine, resources: Resources, store: Store) -> None:
         self._started = started
         self._terms = started.terms
         self._machine = machine
@@ -175,6 +175,12 @@ class _Campaign:
         for finding in self._store.findings():
             if finding.symptom.binding not in self._terms.bindings:
                 continue
+            if not finding.runs:
+                self._known[finding.symptom] = 0
+                self._tell_finding(
+                    self._looked_into(finding.symptom, finding.found, finding.before, finding.unit, lab)
+                )
+                continue
             looked = _Looked(self._plan(finding.program, finding.symptom.binding), lab)
             shown = sum(each == finding.symptom for each in looked.runs(1))
             self._known[finding.symptom] = 0
@@ -191,18 +197,20 @@ class _Campaign:
                 told = self._told.get(timeout=_TELL_SECONDS)
             except queue.Empty:
                 continue
-            if told.unit is not None:
-                self._store.add_unit(told.unit)
-                with self._lock:
-                    self._totals.add(told.unit)
-                    self._promised -= _BATCH * _BATCHES
             for program, new in told.corpus:
                 fresh = [each for each in new if each not in self._met]
                 if fresh:
                     self._met.update(fresh)
                     self._store.add_program(program, fresh)
+            if told.suspicion is not None:
+                self._store.add_finding(told.suspicion)
             if told.finding is not None:
                 self._tell_finding(told.finding)
+            if told.unit is not None:  # last: whoever is killed before does it again, and loses nothing
+                self._store.add_unit(told.unit)
+                with self._lock:
+                    self._totals.add(told.unit)
+                    self._promised -= _BATCH * _BATCHES
             if told.ended:
                 workers -= 1
             if told.error is not None:
@@ -274,7 +282,7 @@ class _Campaign:
         binding = terms.unit_binding(number)
         lab.vm()
         begun = time.monotonic()
-        unit = _Unit(started, number, binding, lab)
+        unit = Unit(started, number, binding, lab)
         suspicious: list[tuple[Symptom, Program, tuple[Program, ...]]] = []
         for result, program, before in unit.results():
             symptom = symptom_of(result, program)
@@ -288,12 +296,21 @@ class _Campaign:
                 is_new = self._known[symptom] == 0
             found.append(symptom.id)
             if is_new:
+                self._told.put(_Told(suspicion=self._suspicion(symptom, program, before, unit.name)))
                 self._told.put(_Told(finding=self._looked_into(symptom, program, before, unit.name, lab)))
         done = UnitDone(
             terms.seed, number, binding, started.target, started.corpus_hash, unit.programs, unit.operations,
             round(seconds, 3), dict(unit.verdicts), len(unit.met - started.met), tuple(dict.fromkeys(found)),
         )  # fmt: skip
         self._told.put(_Told(unit=done, corpus=tuple(unit.corpus)))
+
+    def _suspicion(self, symptom: Symptom, program: Program, before: tuple[Program, ...], unit: str) -> Finding:
+        """What is known before anybody looks into it: the next exploration does, if this one is killed meanwhile."""
+        kernel = self._machine.kernel
+        return Finding(
+            symptom, kernel.name, kernel.flavour, unit, 0, 0, program, program, ("nobody has looked into it yet",),
+            tuple(self._terms.wrong), round(time.monotonic() - self._begun, 1), before,
+        )  # fmt: skip
 
     def _looked_into(
         self, symptom: Symptom, program: Program, before: tuple[Program, ...], unit: str, lab: Lab
@@ -335,14 +352,23 @@ class _Told:
     unit: UnitDone | None = None
     corpus: tuple[tuple[Program, tuple[str, ...]], ...] = ()
     finding: Finding | None = None
+    suspicion: Finding | None = None  # what is to be looked into, as it was seen
     ended: bool = False
     error: BaseException | None = None
 
 
-class _Unit:
-    """The programs of one unit, drawn and run, batch by batch."""
+class Unit:
+    """The programs of one unit, drawn and run, batch by batch. `adapt` makes of what is drawn what is run."""
 
-    def __init__(self, started: _Started, number: int, binding: str, lab: Lab) -> None:
+    def __init__(
+        self,
+        started: Started,
+        number: int,
+        binding: str,
+        lab: Lab,
+        *,
+        adapt: Callable[[Program], Program] = lambda program: program,
+    ) -> None:
         self.name = f"{started.terms.seed}/{number}"
         self.programs = 0
         self.operations = 0
@@ -352,6 +378,7 @@ class _Unit:
         self._started = started
         self._binding = binding
         self._lab = lab
+        self._adapt = adapt
         self._random = Random(self.name)
         rules = rules_for(binding, lab.features())
         self._generator = Generator(rules, self._random, spoiling=number % _SPOILING == 0)
@@ -383,9 +410,11 @@ class _Unit:
         for index in range(_BATCH):
             name = f"explore/{self.name}/{batch * _BATCH + index}"
             if not pool or random.random() < _FRESH:
-                yield self._generator.fresh(name)
+                program = self._adapt(self._generator.fresh(name))
             else:
-                yield self._generator.variation(name, random.choice(pool), random.choice(pool))
+                program = self._adapt(self._generator.variation(name, random.choice(pool), random.choice(pool)))
+            if program.steps:
+                yield program
 
     def _plan(self, programs: Sequence[Program]) -> Plan:
         terms = self._started.terms

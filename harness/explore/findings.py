@@ -5,7 +5,8 @@
     corpus.jsonl         programs that met something new, with what that was
     findings/ID/         finding.json, program.hmm (the smallest that was found), found.hmm (as it was drawn)
 
-A line is written whole or is not there; a finding appears when all of it is written.
+A line is written whole or is not there; a finding appears when all of it is written, and is there ever after: what
+takes its place is written before it goes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from harness.target.cache import digest_of
 _CAMPAIGN, _CORPUS, _FINDINGS = "campaign.jsonl", "corpus.jsonl", "findings"
 _PROGRAM, _FOUND, _FINDING = "program.hmm", "found.hmm", "finding.json"
 _LOCK = "lock"
+_FRESH, _OLD = ".new-", ".old-"  # in front of ID: what is being written, and what has just been replaced
 _NUMBER = re.compile(r"0x[0-9a-f]+|[1-9]\d*")  # nothing is not just any number
 _PLACE = re.compile(r"^(step \d+: )?\w+(\[[\d:]+\])?: ")
 _ALLOWED = re.compile(r", (allowed is|at most|not) .*")
@@ -123,9 +125,17 @@ class Store:
         except BlockingIOError:
             os.close(self._lock)
             raise UsageError(f"another process explores in {self.path}", hint="--dir names another place") from None
-        for left in (self.path / _FINDINGS).glob(".*"):  # of one that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear_up()
         return self
+
+    def _clear_up(self) -> None:
+        """After a process that was killed: a finding that was to be replaced, and is not, is still one."""
+        for left in (self.path / _FINDINGS).glob(".*"):
+            place = left.with_name(left.name.removeprefix(_OLD))
+            if left.name.startswith(_OLD) and not place.exists():
+                left.rename(place)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -138,10 +148,13 @@ class Store:
         _append(self.path / _CAMPAIGN, asdict(done))
 
     def units(self) -> Iterator[UnitDone]:
-        """All that are done."""
+        """All that are done. What cannot be read any more is left out."""
         for line in _lines(self.path / _CAMPAIGN):
-            line["findings"] = tuple(line["findings"])
-            yield UnitDone(**line)
+            try:
+                line["findings"] = tuple(line["findings"])
+                yield UnitDone(**line)
+            except (TypeError, KeyError):
+                continue
 
     def add_program(self, program: Program, situations: Sequence[str]) -> None:
         """It met `situations` for the first time."""
@@ -162,7 +175,7 @@ class Store:
     def add_finding(self, finding: Finding) -> Path:
         """Writes a finding, in place of what was known of that symptom; its directory."""
         place = self.path / _FINDINGS / finding.symptom.id
-        fresh = place.with_name(f".{place.name}")
+        fresh, old = (place.with_name(f"{mark}{place.name}") for mark in (_FRESH, _OLD))
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         programs = [(_PROGRAM, finding.program), (_FOUND, finding.found)]
@@ -173,9 +186,13 @@ class Store:
         for key in ("program", "found", "before"):
             del told[key]
         _write(fresh / _FINDING, json.dumps(told, indent=2) + "\n")
+        _sync(fresh)
         if place.exists():
-            shutil.rmtree(place)
+            shutil.rmtree(old, ignore_errors=True)
+            place.rename(old)
         fresh.rename(place)
+        _sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
         return place
 
     def findings(self) -> Iterator[Finding]:
@@ -218,13 +235,28 @@ def _write(path: Path, text: str) -> None:
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
     """Writes a whole line behind the last whole one: of a process that was killed there may be half of one."""
+    is_new = not path.exists()
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         end = os.lseek(file, 0, os.SEEK_END)
         while end and os.pread(file, 1, end - 1) != b"\n":
             end -= 1
         os.ftruncate(file, end)
-        os.pwrite(file, json.dumps(line).encode() + b"\n", end)
+        data = json.dumps(line).encode() + b"\n"
+        while data:
+            written = os.pwrite(file, data, end)
+            data, end = data[written:], end + written
+        os.fsync(file)
+    finally:
+        os.close(file)
+    if is_new:
+        _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """What was made or renamed in a directory is there after a power cut, too."""
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         os.fsync(file)
     finally:
         os.close(file)
@@ -233,7 +265,10 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.endswith("\n"):
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError:  # of a machine that lost its power
+                    continue
