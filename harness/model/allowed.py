@@ -60,8 +60,11 @@ class Shape:
 
     def admits(self, entry: Entry) -> bool:
         """Whether `entry` is of this kind."""
-        orders = (9,) if self.whole else (0, 9) if self.huge else (0,)
-        return entry.marks & ~self.optional == self.marks & ~self.optional and entry.order in orders
+        # Of plain numbers: a page of many is compared in a tenth of the time that flags take.
+        differs = entry.marks._value_ ^ self.marks._value_
+        if differs and differs & ~self.optional._value_:
+            return False
+        return entry.order == 9 if self.whole else not entry.order or (self.huge and entry.order == 9)
 
     def __str__(self) -> str:
         return str(Entry(self.marks, 9 if self.whole else 0))

@@ -292,9 +292,9 @@ class AddressSpace:
         for near in range(page_number - FAULT_AROUND + 1, page_number + FAULT_AROUND):
             if (
                 near not in self.ptes
+                and near - area.origin in area.file.pages
                 and near not in self.traps
                 and self.areas.get(near) == area
-                and near - area.origin in area.file.pages
             ):
                 self.set(near, Pte(self.file_page(near), may_write, Known.MAYBE))
 

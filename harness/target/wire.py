@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 from harness.abi import CONSTANTS, ffi
@@ -191,6 +194,9 @@ _TOLD: dict[int, Element] = {
     CONSTANTS["WIRE_IS_SWAP"] | CONSTANTS["WIRE_IS_IN_CORE"]: Told.SWAP_IN_CORE,
 }
 _TOKENS = (Read, Write, DeviceRead, DeviceWrite)
+# struct wire_outcome and struct wire_observation: through cffi each of them takes as long as a page does in the guest
+_OUTCOME, _OBSERVATION = Struct("<II Q 4Q"), Struct("<Ii Q")
+_NUMBER_BYTES = 8
 _ORDER_SHIFT = CONSTANTS["HMM_HARNESS_PAGE_ORDER_SHIFT"]
 _ORDER_MASK = CONSTANTS["HMM_HARNESS_PAGE_ORDER_MASK"]
 
@@ -303,16 +309,14 @@ def decode(
     Raises `GuestError` if the response is not whole.
     """
     reader = _Reader(response)
-    head = reader.take("struct wire_outcome")
-    if head.magic != CONSTANTS["WIRE_MAGIC"] or head.observations != len(program.steps):
+    magic, count, *_ = reader.take(_OUTCOME)
+    if magic != CONSTANTS["WIRE_MAGIC"] or count != len(program.steps):
         raise GuestError("the executor's answer makes no sense: wrong magic, or not as many steps as were sent")
     observations = []
     for step in program.steps:
-        wire = reader.take("struct wire_observation")
-        numbers = reader.take(f"uint64_t[{wire.count}]") if wire.count else ()
-        observations.append(
-            Observation(_STATUSES[wire.status], wire.error, tuple(_element(step, n) for n in numbers))
-        )
+        status, error, count = reader.take(_OBSERVATION)
+        elements = tuple(map(_element_of(step), reader.numbers(count))) if count else ()
+        observations.append(Observation(_STATUSES[status], error, elements))
     reader.end()
     looks = [number for number, step in enumerate(program.steps) if isinstance(step, Events)]
     told = [
@@ -327,32 +331,41 @@ def decode(
     return tuple(observations)
 
 
-def _element(step: Operation, number: int) -> Element:
+def _element_of(step: Operation) -> Callable[[int], Element]:
+    """What the numbers say that are shown of `step`."""
     if isinstance(step, _TOKENS):
-        return _SPECIAL.get(number, number)
+        return lambda number: _SPECIAL.get(number, number)
     if isinstance(step, SwapOut):
-        return Residence.OUT if number else Residence.IN
+        return lambda number: Residence.OUT if number else Residence.IN
     if isinstance(step, Pagemap):
-        return _TOLD.get(number, number)  # which contradicts itself: it is no less an observation
+        return lambda number: _TOLD.get(number, number)  # which contradicts itself: it is no less an observation
     if span_of(step) is None or isinstance(step, SequenceNumber):
-        return number
+        return lambda number: number
+    return _entry
+
+
+@lru_cache(maxsize=1024)
+def _entry(number: int) -> Entry:
+    """Of many pages there are few kinds."""
     return Entry(Mark(number & ~_ORDER_MASK), (number & _ORDER_MASK) >> _ORDER_SHIFT)
 
 
 class _Reader:
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self._data = memoryview(data)
         self._at = 0
 
-    def take(self, kind: str) -> Any:
-        size = ffi.sizeof(kind)
+    def take(self, kind: Struct) -> tuple[int, ...]:
+        return kind.unpack(self._next(kind.size))
+
+    def numbers(self, count: int) -> memoryview:
+        return self._next(count * _NUMBER_BYTES).cast("Q")
+
+    def _next(self, size: int) -> memoryview:
         if self._at + size > len(self._data):
             raise GuestError(f"the executor's answer ends after {len(self._data)} bytes, in the middle")
-        value = ffi.from_buffer(
-            f"{kind}*" if kind.startswith("struct") else kind, self._data[self._at : self._at + size]
-        )
         self._at += size
-        return value
+        return self._data[self._at - size : self._at]
 
     def end(self) -> None:
         if self._at != len(self._data):
@@ -362,3 +375,6 @@ class _Reader:
 assert {mark.value for mark in Mark} == {CONSTANTS[f"HMM_HARNESS_PAGE_{mark.name}"] for mark in Mark}, (
     "harness.program.observations.Mark is not what hmm_harness.h says"
 )
+assert (_OUTCOME.size, _OBSERVATION.size) == tuple(
+    ffi.sizeof(f"struct wire_{name}") for name in ("outcome", "observation")
+), "wire.h says otherwise"
