@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -113,6 +114,14 @@ def test_programs_of_one_request_are_answered_in_order(port: int) -> None:
         assert (result["log"], result["taint"]) == ([], 0)
 
 
+def test_what_is_packed_is_answered_packed(agent: Agent) -> None:
+    program = a_program(7)
+    plain, body = agent.answer({"do": "run", "programs": [len(program)]}, program)
+    answer, packed = agent.answer({"do": "run", "programs": [len(program)], "packed": True}, zlib.compress(program))
+    assert zlib.decompress(packed) == body
+    assert [result["length"] for result in answer["results"]] == [result["length"] for result in plain["results"]]
+
+
 def test_kernel_log_lines_are_told_apart_by_program(agent: Agent, log: Log) -> None:
     log.printer.send(b"6,41,5140900,-;early\n")
     program = a_program(1)
@@ -125,7 +134,7 @@ def test_kernel_log_lines_are_told_apart_by_program(agent: Agent, log: Log) -> N
     assert answer["results"][0]["log"] == []
 
 
-def test_nothing_runs_behind_what_the_kernel_had_something_to_say_of(agent: Agent, log: Log) -> None:
+def test_nothing_runs_behind_what_the_kernel_complained_of(agent: Agent, log: Log) -> None:
     program = a_program(1)
     asked = {"do": "run", "programs": [len(program)] * 3, "asides": {}}
     log.printer.send(b"4,41,5140900,-;early\n")
@@ -134,6 +143,21 @@ def test_nothing_runs_behind_what_the_kernel_had_something_to_say_of(agent: Agen
     assert len(body) == answer["results"][0]["length"]
     answer, _ = agent.answer(asked, program * 3)
     assert len(answer["results"]) == 3
+
+
+def test_what_the_kernel_says_for_information_is_no_reason_to_end(agent: Agent, log: Log) -> None:
+    """That swap space is in use now, for one; a facility in front of the level says nothing else."""
+    program = a_program(1)
+    asked = {"do": "run", "programs": [len(program)] * 2}
+    log.printer.send(b"6,41,5140900,-;Adding 65532k swap\n")
+    answer, _ = agent.answer(asked, program * 2)
+    assert [len(result["log"]) for result in answer["results"]] == [2, 0]
+    log.printer.send(b"14,42,5140900,-;of user space\n")
+    answer, _ = agent.answer(asked, program * 2)
+    assert len(answer["results"]) == 2
+    log.printer.send(b"12,43,5140900,-;a warning\n")
+    answer, _ = agent.answer(asked, program * 2)
+    assert len(answer["results"]) == 1
 
 
 def test_a_program_that_cannot_be_run_hides_none_before_it(agent: Agent) -> None:

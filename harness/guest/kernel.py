@@ -290,11 +290,18 @@ def open_kernel_log() -> int:
     return fd
 
 
+_LEVEL, _INFORMATION = 7, 6  # of a record's first number: include/linux/kern_levels.h
+
+
 class KernelLog:
-    """The lines of /dev/kmsg, open as `fd`. It has a line as soon as printk() has returned."""
+    """The lines of /dev/kmsg, open as `fd`. It has a line as soon as printk() has returned.
+
+    `grave`: whether one of those that were read, since somebody said otherwise, is more than information.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self.grave = False
 
     def lines(self) -> list[str]:
         """What was printed since the last call, as dmesg shows it."""
@@ -306,8 +313,10 @@ class KernelLog:
                 return lines
             except BrokenPipeError:
                 lines.append(LOST_LINES)
+                self.grave = True
                 continue
             lines.append(_as_dmesg(record.decode(errors="replace")))
+            self.grave = self.grave or int(record.split(b",", 1)[0]) & _LEVEL < _INFORMATION
 
 
 def _as_dmesg(record: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -286,6 +287,7 @@ class Lab:
         requests = [encode(program, binding, timeout) for program, binding in jobs]
         header = {
             "do": "run",
+            "packed": True,
             "wrong": list(wrong),
             "programs": [len(request) for request in requests],
             "events": [index for index, (program, _) in enumerate(jobs) if _listens(program)],
@@ -299,7 +301,8 @@ class Lab:
         before, self._unseen = self._unseen, self._unseen + len(jobs)
         begun = vm.programs
         try:
-            answer, body = vm.call(header, b"".join(requests), timeout=timeout + _ANSWER_SECONDS)
+            packed = zlib.compress(b"".join(requests))
+            answer, body = vm.call(header, packed, timeout=timeout + _ANSWER_SECONDS)
         except BaseException as error:
             running = max(0, min(vm.programs - begun, len(jobs)) - 1)
             if before and self._looks_for_leaks():
@@ -312,6 +315,8 @@ class Lab:
             return
         start = 0
         results = answer.get("results", [])
+        if answer.get("packed"):
+            body = zlib.decompress(body)
         for job, result in zip(jobs, results, strict=False):
             end = start + result["length"]
             told = body[end : end + result["events"]]
