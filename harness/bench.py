@@ -12,13 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from harness.cli.options import BINDINGS
 from harness.conformance import catalogue
 from harness.errors import ExitCode, GuestError, HarnessError
-from harness.matrix import Resources, run_matrix
+from harness.explore import throughput
+from harness.matrix import Resources, run_matrix, shared
 from harness.program.program import Program
 from harness.program.text import parse
 from harness.progress import Progress
@@ -39,6 +41,8 @@ _HELPS = 20
 _HELP = "hmm-harness --help"
 _PYTHON = "python that does nothing"
 _WARM = "warm run of all programs, {} VMs"
+_EXPLORED = "1000 operations explored, {} VMs"
+_LOOPED = "the same operations in a plain C loop"
 _BUSY = "two busy processes, {}"
 _APART, _TOGETHER = _BUSY.format("one after the other"), _BUSY.format("at once")
 _BUSILY = "for _ in range(30_000_000): pass"
@@ -73,6 +77,7 @@ def main(spec: str, flavour: str, *, cache: Cache, progress: Progress) -> None:
             figures.time("one program, round trip", lambda: _first(lab))
         _measure_rates(lab, figures)
         _measure_upstream(lab, figures)
+    _measure_exploring(machine, figures, cache=cache, progress=progress)
     _measure_pool((spec, flavour), figures, cache=cache, progress=progress)
     figures.print()
 
@@ -114,6 +119,8 @@ class Figures:
         self._ratio("restore to first operation", "cold boot to first operation", "aim: 0.20 or less")
         self._ratio("cold boot to first operation", "virtme-ng, boot and `true`", "aim: 1.00 or less")
         self._ratio(_HELP, _PYTHON, "aim: 5.00 or less, 0.1 s where that python takes 0.02 s")
+        self._ratio(_LOOPED, _EXPLORED.format(1), "aim: 0.33 or more")
+        self._ratio(_EXPLORED.format(1), _EXPLORED.format(2), "aim: 1.70 or more, where two VMs have a CPU each")
         self._ratio(_WARM.format(1), _WARM.format(2), "aim: 1.60 or more on 2 CPUs")
         self._ratio(_APART, _TOGETHER, "no aim: what a second CPU of this machine is worth, to anybody; 2.00 at most")
 
@@ -151,6 +158,26 @@ def measure_cpus(figures: Figures) -> None:
 
     figures.time(_APART, apart)
     figures.time(_TOGETHER, lambda: wait(busy(), busy()))
+
+
+def _measure_exploring(machine: Machine, figures: Figures, *, cache: Cache, progress: Progress) -> None:
+    """Exploring in one VM and in two, and what is explored as a plain loop in that VM, by turns."""
+    with ExitStack() as stack:
+        shared_by_two = shared(machine, 2)
+        labs = [stack.enter_context(Lab(shared_by_two, cache=cache, progress=progress)) for _ in range(2)]
+        loop = None
+        for number in range(_RUNS):
+            with progress.step(f"measuring exploration, {number + 1} of {_RUNS}"):
+                one = throughput.explore_at_once(labs[:1])
+                loop = loop or throughput.loop_in(labs[0], one.programs)
+                _add_rate(figures, _LOOPED, loop(), one.operations)
+                _add_rate(figures, _EXPLORED.format(1), one.seconds, one.operations)
+                two = throughput.explore_at_once(labs)
+                _add_rate(figures, _EXPLORED.format(2), two.seconds, two.operations)
+
+
+def _add_rate(figures: Figures, name: str, seconds: float, operations: int) -> None:
+    figures.add(name, seconds / operations * 1000)
 
 
 def _measure_pool(kernel: tuple[str, str], figures: Figures, *, cache: Cache, progress: Progress) -> None:

@@ -61,7 +61,7 @@ def c_program(program: Program, binding: str, witness: Witness = Witness(), *, a
         raise UsageError(
             f"a C program is for our own module, not for {binding}", hint="--binding interval, or --binding mirror"
         )
-    return _Composer(program, binding, witness, apart).text()
+    return Composer(program, binding, witness, apart).text()
 
 
 @dataclass
@@ -92,11 +92,14 @@ def pieces() -> dict[str, _Piece]:
 
 
 @dataclass
-class _Composer:
+class Composer:
+    """The text of one program, and which pieces it needs. `silent`: it does not say what it does."""
+
     program: Program
     binding: str
     witness: Witness
     apart: bool
+    silent: bool = False
     needs: set[str] = field(default_factory=set)
     checks: list[str] = field(default_factory=list)  # lines that may have short names of marks
     judges: bool = False  # there is a step in question
@@ -167,6 +170,11 @@ class _Composer:
     def _end_of_processes(self, text: str) -> str:
         """Where there is one process, its end is that of all."""
         return text if self.apart else re.sub(r"\bquit\(", "exit(", text)
+
+    def function(self, name: str) -> list[str]:
+        """The lines of a function that does the steps, of a program of one process. Nothing is prepared for them."""
+        steps = [line for number, step in enumerate(self.steps) for line in self._step(number, step)]
+        return [f"static void {name}(void)", "{", *self._declarations(steps), "", *steps, "}"]
 
     # main()
 
@@ -247,7 +255,7 @@ class _Composer:
         else:
             lines = [*(f"{line};" for line in call.before), *self._done(number, step, call)]
         if not self.apart:
-            return [f'\tputs("{label}");', *_indented(lines, 1)]
+            return [*([] if self.silent else [f'\tputs("{label}");']), *_indented(lines, 1)]
         subject = performer(step)
         who = "DRIVER" if subject is None else self.names.processes[subject]
         condition = f'\tif (step({who}, "{label}"))'
