@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from harness.coverage import OURS, THEIRS, as_data, missed_lines, table
+from harness.coverage import OURS, THEIRS, as_data, table
 from harness.errors import BuildError
 from harness.target.artifacts import Kernel
 from harness.target.coverage import FileCoverage, merge, read_counters
@@ -94,9 +94,3 @@ def test_suites_stand_side_by_side() -> None:
     ]
     assert lines[0].split() == [OURS, THEIRS, "together"]
     assert as_data({OURS: ours})[OURS]["mm/hmm.c"] == {"lines": [2, 4], "branches": [1, 2], "missed_lines": [2, 4]}
-
-
-def test_missed_lines_are_shown_as_the_source_has_them(tmp_path: Path) -> None:
-    (tmp_path / "mm").mkdir()
-    (tmp_path / "mm/hmm.c").write_text("one\ntwo\n")
-    assert missed_lines({"mm/hmm.c": _file({1: 1, 2: 0}, {})}, tmp_path) == ["mm/hmm.c:2: two"]

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.vm]
 
 
 def _measured(machine: Machine, pattern: str, cache: Cache, progress: Progress) -> Coverage:
-    with CountingLab(machine, cache=cache, progress=progress) as lab:
+    with CountingLab(machine, module="hmm_harness", cache=cache, progress=progress) as lab:
         results = list(run(Plan(catalogue.select([pattern]), ("interval",)), lab))
         lab.discard()
         assert {result.status for result in results} <= {Verdict.PASS, Verdict.DEVIATION}

@@ -116,11 +116,13 @@ def add(commands: Commands) -> None:
         help="measure which lines of the kernel's HMM the programs reach",
         description="""\
             Runs programs on a kernel of the flavour `coverage`, which counts in mm/hmm.c, mm/migrate_device.c,
-            mm/mmu_notifier.c and mm/memremap.c what is executed, and prints the share of lines and branches.""",
+            mm/mmu_notifier.c and mm/memremap.c what is executed, and prints the share of lines and branches: of all,
+            and of what programs can reach. What they cannot, and why, is listed by the text of the code in
+            harness/conformance/unreached.toml; what that list has wrong of a kernel is said.""",
         examples=(
             ("coverage", "all programs"),
             ("coverage --peer", "and the kernel's own hmm-tests beside them"),
-            ("coverage --missed 'fault/*'", "some programs, and every line that they do not reach"),
+            ("coverage --missed 'fault/*'", "some programs, and all that they do not reach"),
         ),
         environment=CONFIGURED,
     )
@@ -130,7 +132,7 @@ def add(commands: Commands) -> None:
     kernel = command.add_argument("--kernel", help=f"the kernel under test (default: {DEFAULT_KERNEL})")
     completed(kernel, candidates.kernels)
     command.add_argument("--peer", action="store_true", help="run the kernel's own hmm-tests, too")
-    command.add_argument("--missed", action="store_true", help="print the lines that were not reached")
+    command.add_argument("--missed", action="store_true", help="print what was not reached, and why")
     command.add_argument("--json", metavar="FILE", help="write all figures and lines to FILE, too")
 
     command = manual(

@@ -69,6 +69,11 @@ class FileCoverage:
         """The lines that never ran, in order."""
         return sorted(line for line, count in self.lines.items() if not count)
 
+    @property
+    def untaken(self) -> list[Branch]:
+        """The branches that were never taken, in order."""
+        return sorted(branch for branch, count in self.branches.items() if not count)
+
 
 Coverage = dict[str, FileCoverage]  # by path in the kernel's source: "mm/hmm.c"
 
