@@ -371,6 +371,13 @@ static inline void hh_set_page_data(struct page *page, void *data)
 	hmm_devmem_page_set_drvdata(page, (unsigned long)data);
 }
 
+/* How a notifier hears that the CPUs' TLBs are flushed */
+#ifdef HAVE_NOTIFIER_SECONDARY_TLBS
+#define hh_flush_op arch_invalidate_secondary_tlbs
+#else
+#define hh_flush_op invalidate_range
+#endif
+
 /* How a driver gets a device page back: struct hh_freed of .hh_free_op */
 #ifdef HAVE_FOLIO_FREE
 #define hh_freed folio

@@ -21,7 +21,7 @@
  * All of these are the same for every device. How one talks to the kernel is
  * its binding, struct hh_binding:
  *
- *   interval.c, interval_devmem.c, watch.c, claim.c, dma.c  today's API
+ *   interval.c, interval_devmem.c, watch.c, plain.c, claim.c, dma.c  today's API
  *   seed.c, seed_devmem.c          v4.20's, which compat/ has on later kernels
  *
  * Order of locks: mmap_lock, then what the kernel holds around invalidation,
@@ -86,6 +86,7 @@ struct hh_work;
  * @finds_numbers: whether the kernel is asked to find pages by their numbers
  * @faults_strangely: whether @migrate does what
  *                    HMM_HARNESS_MOVE_STRANGE_FAULT says
+ * @errs: whether @migrate calls the kernel as HH_MOVE_MISTAKES say
  * @node: pattern of the name of its nodes, with the device's number
  * @mirror_size: of its struct that begins with a struct hh_mirror
  * @work_size: of its struct that begins with a struct hh_work
@@ -124,6 +125,7 @@ struct hh_binding {
 	bool moves_whole;
 	bool finds_numbers;
 	bool faults_strangely;
+	bool errs;
 	const char *node;
 	size_t mirror_size;
 	size_t work_size;
@@ -436,6 +438,13 @@ unsigned int hh_count_devices(const struct hh_binding *binding);
 int hh_read(struct hh_work *work, struct hmm_harness_range *args);
 int hh_write(struct hh_work *work, struct hmm_harness_range *args);
 
+/* Calls that the kernel must refuse */
+#define HH_MOVE_MISTAKES                                                       \
+	(HMM_HARNESS_MOVE_EMPTY | HMM_HARNESS_MOVE_BACKWARDS |                 \
+	 HMM_HARNESS_MOVE_BEFORE | HMM_HARNESS_MOVE_BEHIND |                   \
+	 HMM_HARNESS_MOVE_BEYOND | HMM_HARNESS_MOVE_NO_SOURCES |               \
+	 HMM_HARNESS_MOVE_NO_PLACES | HMM_HARNESS_MOVE_NO_MAPPING)
+
 /**
  * struct hh_move - a migration that the caller put together
  * @args: what the caller wants
@@ -540,6 +549,15 @@ void hh_debugfs_exit(void);
 
 /* interval.c, interval_devmem.c */
 extern const struct hh_binding hh_interval;
+
+/* plain.c */
+#ifdef HH_INTERVAL
+void hh_plain_exit(void);
+#else
+static inline void hh_plain_exit(void)
+{
+}
+#endif
 
 /* dma.c */
 #ifdef HAVE_HMM_DMA

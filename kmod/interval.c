@@ -425,6 +425,7 @@ const struct hh_binding hh_interval = {
 	.target_page = hh_interval_target_page,
 	.migrate = hh_interval_migrate,
 	.faults_strangely = HH_FAULT_PAGE_HELD,
+	.errs = true,
 	.moves_whole = HH_WHOLE_ORDER > 0,
 #endif
 #if defined(HH_DEVMEM) && defined(HAVE_MIGRATE_DEVICE_RANGE)

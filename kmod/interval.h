@@ -3,7 +3,55 @@
 #ifndef HMM_HARNESS_INTERVAL_H
 #define HMM_HARNESS_INTERVAL_H
 
+#include <linux/mmu_notifier.h>
+#include <linux/wait.h>
+
 #include "internal.h"
+
+/* Watches that are no interval notifiers, see plain.c */
+#define HH_WATCH_PLAIN                                                         \
+	(HMM_HARNESS_WATCH_PLAIN | HMM_HARNESS_WATCH_SHARED |                  \
+	 HMM_HARNESS_WATCH_TLB)
+
+/**
+ * struct hh_watch - a watch
+ * @notifier: covers its range, unless it is a plain one
+ * @finish: for the second pass of one call at a time
+ * @finishing: whether @finish is in use
+ * @plain: what it is told by instead of @notifier, or NULL
+ * @own: that, of a watch that shares it with nobody
+ * @sharing: among those that have one together
+ * @ended: woken when something that was begun has ended
+ * @first: number of its first page
+ * @npages: how many
+ * @lock: protects all that follows, and is what readers of the notifier hold
+ * @calls: of the callback
+ * @finished: of its second pass, or of the end of what was begun
+ * @strays: calls that did not concern its range, or came at no time for them
+ * @told: the notifier's sequence number when it was last told of
+ * @told_calls: @calls at that time
+ * @heard: a bit for each page
+ */
+struct hh_watch {
+	struct mmu_interval_notifier notifier;
+#ifdef HAVE_NOTIFIER_TWO_PASS
+	struct mmu_interval_notifier_finish finish;
+	unsigned long finishing;
+#endif
+	struct mmu_notifier *plain;
+	struct mmu_notifier own;
+	struct list_head sharing;
+	wait_queue_head_t ended;
+	unsigned long first;
+	unsigned long npages;
+	spinlock_t lock; /* protects all that follows */
+	u64 calls;
+	u64 finished;
+	u64 strays;
+	unsigned long told;
+	u64 told_calls;
+	unsigned long heard[];
+};
 
 /**
  * struct hh_watches - the watches of a mirror
@@ -47,6 +95,13 @@ int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args,
 int hh_watch_sequence(struct hh_watches *watches,
 		      struct hmm_harness_sequence *args);
 void hh_watch_end_all(struct hh_watches *watches);
+bool hh_watch_hear(struct hh_watch *watch, unsigned long start,
+		   unsigned long stop);
+
+/* plain.c */
+int hh_plain_begin(struct hh_watch *watch, struct mm_struct *mm, u32 flags);
+bool hh_plain_settled(struct hh_watch *watch);
+void hh_plain_end(struct hh_watch *watch);
 
 /* claim.c */
 #ifdef HH_EXCLUSIVE

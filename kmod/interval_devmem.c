@@ -244,6 +244,37 @@ static void hh_select(struct migrate_vma *args, struct hh_device *device,
 		hh_set_fault_page(args, ZERO_PAGE(0));
 }
 
+/*
+ * Puts into a call what must not be there. Should the kernel take it, there is
+ * room for as many pages as there were.
+ */
+static void hh_mistake(struct migrate_vma *args, u32 flags)
+{
+	unsigned long size = args->end - args->start;
+
+	if (flags & HMM_HARNESS_MOVE_EMPTY)
+		args->end = args->start;
+	else if (flags & HMM_HARNESS_MOVE_BACKWARDS)
+		args->end = args->start - PAGE_SIZE;
+	else if (flags & HMM_HARNESS_MOVE_NO_SOURCES)
+		args->src = NULL;
+	else if (flags & HMM_HARNESS_MOVE_NO_PLACES)
+		args->dst = NULL;
+	else if (flags & HMM_HARNESS_MOVE_NO_MAPPING)
+		args->vma = NULL;
+	else if (!args->vma)
+		return;
+	else if (flags & HMM_HARNESS_MOVE_BEFORE)
+		args->start = args->vma->vm_start - PAGE_SIZE;
+	else if (flags & HMM_HARNESS_MOVE_BEHIND)
+		args->start = args->vma->vm_end;
+	else if (flags & HMM_HARNESS_MOVE_BEYOND)
+		args->start = args->vma->vm_end + PAGE_SIZE - size;
+	if (flags & (HMM_HARNESS_MOVE_BEFORE | HMM_HARNESS_MOVE_BEHIND |
+		     HMM_HARNESS_MOVE_BEYOND))
+		args->end = args->start + size;
+}
+
 /**
  * hh_interval_migrate() - see struct hh_binding
  * @device: the device
@@ -264,8 +295,10 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 	int ret;
 
 	hh_set_fault_page(&args, move->fault_page);
-	if (move->chosen)
+	if (move->chosen) {
 		hh_select(&args, device, move->chosen->args);
+		hh_mistake(&args, move->chosen->args->flags);
+	}
 #ifdef HH_COMPOUND
 	if (move->whole)
 		args.flags |= MIGRATE_VMA_SELECT_COMPOUND;

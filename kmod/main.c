@@ -326,6 +326,7 @@ static void __exit hh_exit(void)
 	for (id = hh_nr_devices; id--;)
 		hh_devmem_exit(&hh_devices[id]);
 	hh_events_exit();
+	hh_plain_exit();
 }
 
 module_init(hh_init);

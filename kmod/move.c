@@ -117,10 +117,13 @@ static int hh_check_move(struct hh_device *device,
 	if (args->flags & HMM_HARNESS_MOVE_STRANGE_FAULT &&
 	    !device->binding->faults_strangely)
 		return -EOPNOTSUPP;
+	if (args->flags & HH_MOVE_MISTAKES && !device->binding->errs)
+		return -EOPNOTSUPP;
 	if (args->flags & HMM_HARNESS_MOVE_COMPOUND &&
 	    (!device->binding->moves_whole || device->devmem.address))
 		return -EOPNOTSUPP;
-	if (hweight32(args->flags & HH_MOVE_TO) != 1)
+	if (hweight32(args->flags & HH_MOVE_TO) != 1 ||
+	    hweight32(args->flags & HH_MOVE_MISTAKES) > 1)
 		return -EINVAL;
 	if (args->sources & ~(HMM_HARNESS_FROM_SYSTEM | HH_FROM_DEVICES))
 		return -EINVAL;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Watches: interval notifiers besides the one of the mirror, over parts of its
- * memory that may overlap. They keep no page table; they note of which pages
- * they were told.
+ * Watches: notifiers besides the one of the mirror, over parts of its memory
+ * that may overlap. They keep no page table; they note of which pages they were
+ * told. Here are those that the kernel keeps in its interval tree; see plain.c
+ * for the others.
  */
 #include "compat.h"
 
@@ -19,41 +20,33 @@
 /* Lengths that no notifier may have */
 #define HH_WATCH_NOTHING (HMM_HARNESS_WATCH_EMPTY | HMM_HARNESS_WATCH_ENDLESS)
 
-/**
- * struct hh_watch - a watch
- * @notifier: covers its range
- * @finish: for the second pass of one call at a time
- * @finishing: whether @finish is in use
- * @first: number of its first page
- * @npages: how many
- * @lock: protects all that follows, and is what readers of the notifier hold
- * @calls: of the callback
- * @finished: of its second pass
- * @strays: calls that did not concern its range
- * @told: the notifier's sequence number when it was last told of
- * @told_calls: @calls at that time
- * @heard: a bit for each page
- */
-struct hh_watch {
-	struct mmu_interval_notifier notifier;
-#ifdef HAVE_NOTIFIER_TWO_PASS
-	struct mmu_interval_notifier_finish finish;
-	unsigned long finishing;
-#endif
-	unsigned long first;
-	unsigned long npages;
-	spinlock_t lock; /* protects all that follows */
-	u64 calls;
-	u64 finished;
-	u64 strays;
-	unsigned long told;
-	u64 told_calls;
-	unsigned long heard[];
-};
-
 static struct hh_watch *hh_of_notifier(struct mmu_interval_notifier *notifier)
 {
 	return container_of(notifier, struct hh_watch, notifier);
+}
+
+/**
+ * hh_watch_hear() - note that a watch is told of addresses
+ * @watch: the watch; its lock is held
+ * @start: the first one
+ * @stop: the first one behind them
+ *
+ * Return: whether they concern its range
+ */
+bool hh_watch_hear(struct hh_watch *watch, unsigned long start,
+		   unsigned long stop)
+{
+	unsigned long from = start >> PAGE_SHIFT;
+	/* What ends in the middle of a page, or at the end of all, has it. */
+	unsigned long to = ((stop - 1) >> PAGE_SHIFT) + 1;
+	unsigned long end = watch->first + watch->npages;
+
+	if (from >= end || to <= watch->first)
+		return false;
+	from = max(from, watch->first);
+	to = min(to, end);
+	bitmap_set(watch->heard, from - watch->first, to - from);
+	return true;
 }
 
 /* Never sleeps, so it never has to refuse. */
@@ -62,22 +55,13 @@ static bool hh_watch_told(struct mmu_interval_notifier *notifier,
 			  unsigned long sequence)
 {
 	struct hh_watch *watch = hh_of_notifier(notifier);
-	unsigned long from = range->start >> PAGE_SHIFT;
-	/* What ends in the middle of a page, or at the end of all, has it. */
-	unsigned long to = ((range->end - 1) >> PAGE_SHIFT) + 1;
-	unsigned long end = watch->first + watch->npages;
 
 	spin_lock(&watch->lock);
 	if (!hh_wrong(HH_WATCH_SKIP_SEQUENCE))
 		mmu_interval_set_seq(notifier, sequence);
 	watch->calls++;
-	if (from < end && to > watch->first) {
-		from = max(from, watch->first);
-		to = min(to, end);
-		bitmap_set(watch->heard, from - watch->first, to - from);
-	} else {
+	if (!hh_watch_hear(watch, range->start, range->end))
 		watch->strays++;
-	}
 	spin_unlock(&watch->lock);
 	return true;
 }
@@ -153,6 +137,8 @@ static struct hh_watch *hh_watch_new(const struct hmm_harness_watch *args)
 	spin_lock_init(&watch->lock);
 	watch->first = args->addr >> PAGE_SHIFT;
 	watch->npages = args->npages;
+	INIT_LIST_HEAD(&watch->sharing);
+	init_waitqueue_head(&watch->ended);
 	return watch;
 }
 
@@ -193,8 +179,8 @@ static struct hh_watch *hh_find_watch(struct hh_watches *watches, u64 addr,
  * @mm: its memory, which has a user
  * @args: what the caller asked for
  *
- * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -ENOMEM, or those of the kernel to
- * a notifier of no length
+ * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -EINVAL for two kinds at once,
+ * -EINTR, -ENOMEM, or those of the kernel to a notifier of no length
  */
 int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		   const struct hmm_harness_watch *args)
@@ -203,6 +189,8 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 	struct hh_watch *watch;
 	int ret;
 
+	if (hweight32(args->flags) > 1)
+		return -EINVAL;
 	ops = hh_watch_ops_of(args->flags);
 	if (!ops)
 		return -EOPNOTSUPP;
@@ -215,13 +203,19 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 	watch = hh_watch_new(args);
 	if (!watch)
 		return -ENOMEM;
-	ret = mmu_interval_notifier_insert(&watch->notifier, mm, args->addr,
-					   args->npages << PAGE_SHIFT, ops);
+	if (args->flags & HH_WATCH_PLAIN)
+		ret = hh_plain_begin(watch, mm, args->flags);
+	else
+		ret = mmu_interval_notifier_insert(&watch->notifier, mm,
+						   args->addr,
+						   args->npages << PAGE_SHIFT,
+						   ops);
 	if (ret) {
 		kfree(watch);
 		return ret;
 	}
-	hh_watch_note(watch);
+	if (!watch->plain)
+		hh_watch_note(watch);
 	watches->all[watches->count++] = watch;
 	return 0;
 }
@@ -240,13 +234,16 @@ int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args,
 {
 	struct hh_watch *watch = hh_find_watch(watches, args->addr,
 					       args->npages);
+	u64 strays = 0;
 
 	if (!watch)
 		return -ENOENT;
+	if (watch->plain && !hh_plain_settled(watch))
+		strays = 1;
 	spin_lock(&watch->lock);
 	args->calls = watch->calls;
 	args->finished = watch->finished;
-	args->strays = watch->strays;
+	args->strays = watch->strays + strays;
 	if (heard) {
 		bitmap_copy(heard, watch->heard, watch->npages);
 		bitmap_zero(watch->heard, watch->npages);
@@ -271,7 +268,7 @@ int hh_watch_sequence(struct hh_watches *watches,
 	unsigned long before;
 	u64 calls;
 
-	if (!watch)
+	if (!watch || watch->plain)
 		return -ENOENT;
 	notifier = &watch->notifier;
 	before = watch->told;
@@ -302,7 +299,10 @@ void hh_watch_end_all(struct hh_watches *watches)
 	while (watches->count) {
 		struct hh_watch *watch = watches->all[--watches->count];
 
-		mmu_interval_notifier_remove(&watch->notifier);
+		if (watch->plain)
+			hh_plain_end(watch);
+		else
+			mmu_interval_notifier_remove(&watch->notifier);
 		kfree(watch);
 	}
 }

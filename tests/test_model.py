@@ -15,7 +15,7 @@ from harness.model.allowed import Count, Entries, Expectation, Odd, Shape, Token
 from harness.model.rules import FEATURES, Rules, rules_for
 from harness.model.world import World
 from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Observation, Signal, Status, Told
-from harness.program.operations import Usage
+from harness.program.operations import Call, Passes, Usage
 from harness.program.program import Program
 from harness.program.text import parse
 from tests.strategies import programs
@@ -643,7 +643,23 @@ def test_a_move_is_about_one_mapping() -> None:
     refused = frozenset({errno.EINVAL})
     assert _last(BUF + "a: protect buf[1] r\nd0: move buf system device m plain").errors == refused
     assert _last(BUF + "a: unmap buf[1]\nd0: move buf system device m plain").errors == refused
-    assert _last(BUF + "d0: move buf system device m strange-fault").errors == refused
+    for call in Call:
+        allowed = _last(BUF + f"a: write buf 7\nd0: move buf system device m {call}").errors
+        assert allowed == (refused if call.refused else frozenset({0}))
+
+
+def test_every_kind_of_watch_hears_what_the_cpu_loses() -> None:
+    for passes in Passes:
+        text = BUF + f"a: write buf 7\nd0: watch buf[0:2] {passes}\na: advise buf[1] dontneed\nd0: watched buf[0:2]"
+        heard = _last(text).elements
+        assert [allowed.admits(NOTHING) for allowed in heard] == [True, False], passes
+
+
+def test_a_flush_of_tlbs_is_of_what_a_cpu_could_use() -> None:
+    text = BUF + "a: write buf 7\nd0: to-device buf\n"
+    for passes, told in ((Passes.TLB, False), (Passes.PLAIN, True)):
+        heard = _last(text + f"d0: watch buf {passes}\na: unmap buf\nd0: watched buf").elements
+        assert all(allowed.admits(NOTHING) is not told for allowed in heard)
 
 
 def test_refused_returns_leave_the_page_where_it_is() -> None:

@@ -98,6 +98,12 @@ def test_every_program_of_the_product_reads_back_and_says_its_promise(name: str)
             "513 pages in one request",
             "at most 512",
         ),
+        (
+            BUF + "d0: bind a\nd0: watch buf plain\nd0: sequence buf",
+            "x.hmm:4",
+            "d0's watch of this is no interval notifier: it has no sequence number",
+            None,
+        ),
         (BUF + "d0: bind a\nd0: watched buf", "x.hmm:3", "d0 does not watch exactly this", "`d0: watch ...` first"),
         (
             BUF + "d0: bind a\nd0: watch buf one-pass\nd0: watch buf one-pass",

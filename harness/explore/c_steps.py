@@ -296,7 +296,7 @@ def _request(step: Request, names: Names, _number: int) -> CCall:
 
 def _watch(step: Watch, names: Names, _number: int) -> CCall:
     two = step.passes is Passes.TWO
-    flags = "HMM_HARNESS_WATCH_TWO_PASS" if two else "0"
+    flags = "0" if step.passes is Passes.ONE else f"HMM_HARNESS_WATCH_{'TWO_PASS' if two else step.passes.name}"
     text = f"watch({step.actor}, HMM_HARNESS_WATCH, {flags}, {names.at(step.span)}, {step.span.count})"
     return CCall(text, ("watch",), ("WATCH", "TWO_PASS") if two else ("WATCH",))
 
@@ -399,12 +399,7 @@ _MANNERS = {
     Manner.STALE: "HMM_HARNESS_REQUEST_STALE",
     Manner.UNLOCKED: "HMM_HARNESS_REQUEST_UNLOCKED",
 }
-_CALLS = {
-    Call.PLAIN: "",
-    Call.COMPOUND: " | HMM_HARNESS_MOVE_COMPOUND",
-    Call.STRANGE_FAULT: " | HMM_HARNESS_MOVE_STRANGE_FAULT",
-    Call.LOCKED: " | HMM_HARNESS_MOVE_LOCKED",
-}
+_CALLS = {call: "" if call is Call.PLAIN else f" | HMM_HARNESS_MOVE_{call.name}" for call in Call}
 
 
 def _prot(prot: Prot) -> str:

@@ -228,7 +228,8 @@ class Generator:
         if hint is Prot:
             return random.choice((Prot.RW, Prot.RW, *Prot)) if kind is Map else random.choice(list(Prot))
         if hint is Call:
-            return random.choice((Call.PLAIN, Call.PLAIN, *Call))
+            refused = random.choice([call for call in Call if call.refused])
+            return random.choice((Call.PLAIN, Call.PLAIN, *(call for call in Call if not call.refused), refused))
         if hint is Pattern:
             return Pattern("".join(random.choices("fwb.", k=random.randint(1, 4))))
         if hint is Choices:

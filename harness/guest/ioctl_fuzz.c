@@ -422,6 +422,8 @@ static void fill_move(struct hmm_harness_move *args,
 		args->flags = below(64);
 	else if (one_in(8))
 		args->flags |= HMM_HARNESS_MOVE_LOCKED;
+	else if (one_in(16))
+		args->flags |= HMM_HARNESS_MOVE_EMPTY << below(9);
 	if (one_in(40))
 		args->reserved = rnd();
 }
@@ -433,9 +435,10 @@ static void fill_watch(struct hmm_harness_watch *args,
 	args->addr = (uint64_t)POOL + below(4) * 4 * PAGE;
 	args->npages = 1 + below(3) * 6;
 	args->flags = command->flags & one_in(2);
-	if (command->flags && one_in(16))
-		args->flags |= one_in(2) ? HMM_HARNESS_WATCH_EMPTY :
-					   HMM_HARNESS_WATCH_ENDLESS;
+	if (command->flags && one_in(2))
+		args->flags = HMM_HARNESS_WATCH_TWO_PASS << below(6);
+	if (command->flags && one_in(40))
+		args->flags |= HMM_HARNESS_WATCH_PLAIN;
 	if (command->nr == HMM_HARNESS_WATCHED)
 		args->pages = some_pointer(false);
 	if (one_in(20))

@@ -117,6 +117,9 @@
 #define WIRE_WATCH_TWO_PASS 1
 #define WIRE_WATCH_EMPTY 2	/* of no length: no watch comes of it */
 #define WIRE_WATCH_ENDLESS 3	/* beyond all addresses: no watch comes of it */
+#define WIRE_WATCH_PLAIN 4
+#define WIRE_WATCH_SHARED 5
+#define WIRE_WATCH_TLB 6
 /*
  * WIRE_MOVE, argument: HMM_HARNESS_FROM_*, HMM_HARNESS_MOVE_*. Value: what
  * becomes of each page, HMM_HARNESS_CHOOSE_*, two bits each, lowest first, and
@@ -124,7 +127,7 @@
  */
 #define WIRE_MOVE_SOURCES_SHIFT 0
 #define WIRE_MOVE_FLAGS_SHIFT 3
-#define WIRE_MOVE_ARGUMENT_BITS 8
+#define WIRE_MOVE_ARGUMENT_BITS 16
 #define WIRE_MOVE_LENGTH_SHIFT 32
 #define WIRE_MOVE_MAX_CHOICES 16
 

@@ -11,7 +11,7 @@ from harness.model.memory import Known, Pte
 from harness.model.state import Ear, Handlers, Mirror, State
 from harness.model.views import counted, entries_of
 from harness.program.observations import Mark, Observation
-from harness.program.operations import COHERENT, Bind, Events, Table, Unbind, Usage, Watch, Watched
+from harness.program.operations import COHERENT, Bind, Events, Passes, Table, Unbind, Usage, Watch, Watched
 
 _HEARD = Shape(Mark.HEARD)
 
@@ -76,7 +76,8 @@ class Devices:
         return Expectation(elements=elements)
 
     def _watch(self, step: Watch, _: Observation) -> Expectation:
-        self._state.mirrors[step.actor].watches[step.span] = Ear(frozenset(self._state.pages(step.span)))
+        pages = frozenset(self._state.pages(step.span))
+        self._state.mirrors[step.actor].watches[step.span] = Ear(pages, flushes=step.passes is Passes.TLB)
         return OK
 
     def _watched(self, step: Watched, _: Observation) -> Expectation:

@@ -380,7 +380,7 @@ class Moves:
             if missing is Known.YES or (missing is Known.MAYBE and observed.error == errno.ENOENT):
                 return Expectation(frozenset({errno.ENOENT}))
         special = any(area is not None and (area.hugetlb or area.special) for area in areas)
-        if step.call is Call.STRANGE_FAULT or None in areas or len(areas) > 1 or special:
+        if step.call.refused or None in areas or len(areas) > 1 or special:
             return Expectation(frozenset({errno.EINVAL}))  # clause 64
         if len(numbers) > 1 and not space.pieces.isdisjoint(numbers):
             errors |= {errno.EINVAL}  # equal, but it may be two VMAs

@@ -62,7 +62,7 @@ class Reaping:
                 for mirror in mirrors:
                     mirror.hearing.reaped[number] = self._state.cause
                     for ear in mirror.watches.values():
-                        ear.hear((number,))
+                        ear.hear_of(number, pte, flushed=True)
             if self._state.clear(space, number) is not None and pte is not None:
                 self._state.drop(pte.page)
             if space.traps.get(number) is Trap.POISON:  # mm/memory.c zap_pte_range() leaves guards alone

@@ -269,7 +269,7 @@ _BINDINGS = {
                 "dma-map": "v4.20 leaves DMA to the driver",
                 "exclusive": "v4.20 has no exclusive access",
                 "read-unlocked": "v4.20 faults with the mmap lock held",
-                "move": "migrate_vma() of v4.20 has neither a fault_page nor huge pages",
+                "move": "migrate_vma() of v4.20 has no fault_page and no huge pages; ours is never called wrongly",
                 "evict-by": "v4.20 finds pages by processes only",
             },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits

@@ -38,9 +38,11 @@ class Ear:
     """A watch. `told`: the pages that it must have been told of since the last look; it may be told of any.
 
     `called`: whether it must have been since the last look at its `sequence` number, which is None until then.
+    `flushes`: it is told when TLBs are flushed, nothing else.
     """
 
     pages: frozenset[int]
+    flushes: bool = False
     told: set[int] = field(default_factory=set)
     called: bool = False
     sequence: int | None = None
@@ -50,6 +52,11 @@ class Ear:
         told = self.pages.intersection(pages)
         self.told |= told
         self.called = self.called or bool(told)
+
+    def hear_of(self, number: int, pte: Pte, *, flushed: bool) -> None:
+        """It is told of a change of `pte`. `flushed`: which goes or allows less. What no CPU can use is in no TLB."""
+        if not self.flushes or (flushed and pte.page.home is None and pte.exclusive is Known.NO):
+            self.hear((number,))
 
 
 @dataclass(eq=False)
@@ -161,8 +168,18 @@ class State:
 
     # What of that the devices hear: facts of mm/, by its calls of mmu_notifier_range_init*()
 
-    def must_hear(self, space: AddressSpace, number: int, *happenings: Happening, by: str | None = None) -> None:
-        """The devices must hear one of `happenings` of the page if its entry is there for sure. `by`: who does it."""
+    def must_hear(
+        self,
+        space: AddressSpace,
+        number: int,
+        *happenings: Happening,
+        by: str | None = None,
+        flushed: bool = False,
+    ) -> None:
+        """The devices must hear one of `happenings` of the page if its entry is there for sure. `by`: who does it.
+
+        `flushed`: the entry goes, or can be written no more, for sure.
+        """
         pte = space.ptes.get(number)
         if not self.listening or pte is None or not pte.mapped:
             return
@@ -170,7 +187,7 @@ class State:
             if mirror.space is space:
                 mirror.hearing.must(self.cause, [(what, _owner(what, device, by)) for what in happenings], number)
                 for ear in mirror.watches.values():
-                    ear.hear((number,))
+                    ear.hear_of(number, pte, flushed=flushed)
 
     def may_hear(
         self, space: AddressSpace, numbers: Iterable[int], happening: Happening, *, by: str | None = None
@@ -238,7 +255,7 @@ class State:
     def clear(self, space: AddressSpace, number: int, happening: Happening | None = None) -> Pte | None:
         """The entry goes, which is heard of as `happening`."""
         if happening is not None:
-            self.must_hear(space, number, happening)
+            self.must_hear(space, number, happening, flushed=True)
         self.invalidate(space, (number,))
         return space.clear(number)
 
@@ -360,7 +377,8 @@ class State:
             present = mapped and pte is not None and pte.present is Known.YES
             replaced = space.fault_in(near, write=write)
             if replaced is not None and present:
-                self.must_hear(space, near, Happening.CLEAR)  # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()
+                # mm/memory.c wp_page_copy(), mm/hugetlb.c hugetlb_wp()
+                self.must_hear(space, near, Happening.CLEAR, flushed=True)
             if replaced is not None:
                 self.invalidate(space, (near,))
         return space.ptes[number]

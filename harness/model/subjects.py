@@ -82,7 +82,7 @@ class Subjects:
         pte = space.ptes.get(number)
         loses_write = pte is not None and pte.write is Known.YES and not prot.writable
         if loses_write or not prot.cpu_readable:
-            self._state.must_hear(space, number, Happening.PROTECTION_VMA)
+            self._state.must_hear(space, number, Happening.PROTECTION_VMA, flushed=loses_write)
         if space.has_tables_near(number) or space.areas[number].hugetlb:  # mm/hugetlb.c hugetlb_change_protection()
             self._state.may_hear(space, (number,), Happening.PROTECTION_VMA)
         space.change_area(number, prot=prot)
@@ -222,7 +222,7 @@ class Subjects:
             if not area.shared:
                 if pte.write is Known.YES:
                     kinds = (Happening.CLEAR,) if area.hugetlb else (Happening.PROTECTION_PAGE,)
-                    self._state.must_hear(parent, number, *kinds)
+                    self._state.must_hear(parent, number, *kinds, flushed=True)
                 pte.write = Known.NO
                 pte.exclusive = Known.NO  # mm/memory.c copy_nonpresent_pte() gives it back first
                 self._state.invalidate(parent, (number,), only_writable=True)

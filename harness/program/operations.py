@@ -450,15 +450,23 @@ class Request(DeviceOperation):
 
 
 class Passes(StrEnum):
-    """How an interval notifier is told."""
+    """How a notifier is told, and how it came to be."""
 
     ONE = "one-pass"  # invalidate()
     TWO = "two-pass"  # invalidate_start(), invalidate_finish()
+    PLAIN = "plain"  # invalidate_range_start(), invalidate_range_end(), by __mmu_notifier_register()
+    SHARED = "shared"  # the same, by mmu_notifier_get_locked(): one for all of the process's watches of this kind
+    TLB = "tlb"  # arch_invalidate_secondary_tlbs(), up to v6.5 invalidate_range()
+
+    @property
+    def interval(self) -> bool:
+        """It is an mmu_interval_notifier; else a plain mmu_notifier, of which the driver picks what it wants."""
+        return self in (Passes.ONE, Passes.TWO)
 
 
 @dataclass(frozen=True)
 class Watch(DeviceOperation):
-    """Another mmu_interval_notifier, over this span, until the device is unbound."""
+    """Another notifier, over this span, until the device is unbound."""
 
     verb = "watch"
     span: Span
@@ -662,6 +670,19 @@ class Call(StrEnum):
     COMPOUND = "compound"  # huge pages, and holes of that size, are taken as such
     STRANGE_FAULT = "strange-fault"  # because of a fault on a page that is no device's
     LOCKED = "locked"  # while somebody else has the first page locked
+    EMPTY = "empty"  # of no page
+    BACKWARDS = "backwards"  # of a range that ends before it begins
+    BEFORE = "before"  # ... that begins before the mapping
+    BEHIND = "behind"  # ... that begins behind it
+    BEYOND = "beyond"  # ... that ends behind it
+    NO_SOURCES = "no-sources"  # without room for what is found
+    NO_PLACES = "no-places"  # ... for where it goes
+    NO_MAPPING = "no-mapping"  # of none
+
+    @property
+    def refused(self) -> bool:
+        """It is none that a driver may make."""
+        return self not in (Call.PLAIN, Call.COMPOUND, Call.LOCKED)
 
 
 @dataclass(frozen=True)

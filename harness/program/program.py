@@ -47,6 +47,7 @@ from harness.program.operations import (
     Map,
     Move,
     Operation,
+    Passes,
     Pin,
     Poison,
     Reap,
@@ -151,7 +152,7 @@ class Checker:
         self.regions: dict[str, Region] = {}
         self.subjects: dict[str, bool] = {FIRST_SUBJECT: True}  # name: whether it still runs
         self._bound: dict[str, str] = {}
-        self._watches: dict[str, list[Span]] = {}  # of each device that is bound
+        self._watches: dict[str, dict[Span, Passes]] = {}  # of each device that is bound
         self._dma: dict[str, list[Span]] = {}  # what each device that is bound has mapped
         self._dying: set[str] = set()
         self._backings: dict[str, Backing] = {}  # of each region
@@ -364,14 +365,16 @@ class Checker:
                 del self._bound[step.actor]
                 self._watches.pop(step.actor, None)
                 self._dma.pop(step.actor, None)
-            case Watch(span=span):
-                watches = self._watches.setdefault(step.actor, [])
+            case Watch(span=span, passes=passes):
+                watches = self._watches.setdefault(step.actor, {})
                 if span in watches:
                     self._fail(f"{step.actor} watches exactly this already")
                 if len(watches) == MAX_WATCHES:
                     self._fail(f"more than {MAX_WATCHES} watches of {step.actor}")
-                watches.append(span)
-            case Watched(span=span) | SequenceNumber(span=span) if span not in self._watches.get(step.actor, []):
+                watches[span] = passes
+            case SequenceNumber(span=span) if not self._watches.get(step.actor, {}).get(span, Passes.ONE).interval:
+                self._fail(f"{step.actor}'s watch of this is no interval notifier: it has no sequence number")
+            case Watched(span=span) | SequenceNumber(span=span) if span not in self._watches.get(step.actor, {}):
                 self._fail(f"{step.actor} does not watch exactly this", f"`{step.actor}: watch ...` first")
             case DmaMap(span=span):
                 maps = self._dma.setdefault(step.actor, [])

@@ -381,7 +381,7 @@ class Device(_Actor):
         return self._add(Request(self.name, _pages(where), *asked, _word(Owner, owner), _word(Manner, manner)))
 
     def watch(self, where: Where, passes: str = Passes.ONE) -> Step:
-        """One more interval notifier, over these pages, until the device is unbound."""
+        """One more notifier, over these pages, until the device is unbound."""
         __tracebackhide__ = True
         return self._add(Watch(self.name, _pages(where), _word(Passes, passes)))
 

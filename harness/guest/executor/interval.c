@@ -237,7 +237,7 @@ static int watch(int fd, unsigned long command, uint32_t flags, const struct wir
 		seen->status = WIRE_UNSUPPORTED;
 	if (error || !elements)
 		return error;
-	/* A call that is none of its business, or a second pass too many */
+	/* A call that is none of its business, or a second pass or an end too many */
 	if (watch.strays || watch.finished > watch.calls)
 		return EPROTO;
 	seen->count = operation->npages;
@@ -248,6 +248,9 @@ static const uint32_t watch_flags[] = {
 	[WIRE_WATCH_TWO_PASS] = HMM_HARNESS_WATCH_TWO_PASS,
 	[WIRE_WATCH_EMPTY] = HMM_HARNESS_WATCH_EMPTY,
 	[WIRE_WATCH_ENDLESS] = HMM_HARNESS_WATCH_ENDLESS,
+	[WIRE_WATCH_PLAIN] = HMM_HARNESS_WATCH_PLAIN,
+	[WIRE_WATCH_SHARED] = HMM_HARNESS_WATCH_SHARED,
+	[WIRE_WATCH_TLB] = HMM_HARNESS_WATCH_TLB,
 };
 
 static void tell_sequence(int fd, const struct wire_operation *operation, struct wire_observation *seen,

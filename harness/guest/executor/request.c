@@ -143,7 +143,7 @@ static const char *find_fault(const struct wire_operation *operation)
 			return "unknown answer";
 		break;
 	case WIRE_WATCH:
-		if (operation->argument > WIRE_WATCH_ENDLESS)
+		if (operation->argument > WIRE_WATCH_TLB)
 			return "unknown watch";
 		break;
 	case WIRE_DMA:

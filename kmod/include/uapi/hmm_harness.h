@@ -320,20 +320,24 @@ struct hmm_harness_request {
 #define HMM_HARNESS_WATCH_TWO_PASS 0x1
 #define HMM_HARNESS_WATCH_EMPTY 0x2
 #define HMM_HARNESS_WATCH_ENDLESS 0x4
+#define HMM_HARNESS_WATCH_PLAIN 0x8
+#define HMM_HARNESS_WATCH_SHARED 0x10
+#define HMM_HARNESS_WATCH_TLB 0x20
 
 #define HMM_HARNESS_MAX_WATCHES 16
 
 /**
  * struct hmm_harness_watch - HMM_HARNESS_WATCH, HMM_HARNESS_WATCHED
  * @size: sizeof(struct hmm_harness_watch)
- * @flags: see the operation
+ * @flags: see the operation; one at most
  * @addr: first address
  * @npages: length in pages
  * @pages: WATCHED: user pointer to @npages __u64, filled with
  *         HMM_HARNESS_PAGE_HEARD or 0; 0 if not wanted. WATCH: 0
  * @calls: (out) WATCHED: how often the watch was called since it began
- * @finished: (out) WATCHED: how many of these had a second pass
- * @strays: (out) WATCHED: how many did not concern the range at all
+ * @finished: (out) WATCHED: how many of these had a second pass, or have ended
+ * @strays: (out) WATCHED: how many did not concern the range at all, or came
+ *          when they must not
  *
  * WATCH adds an mmu_interval_notifier of its own to what the file is bound to,
  * over a range that may overlap with others: -EEXIST when there is one of
@@ -343,6 +347,14 @@ struct hmm_harness_request {
  * of 0, or with one that goes beyond all addresses, in place of @npages: what
  * the kernel says of that; -EINVAL for both at once. When it takes the notifier
  * against all rules, it is removed at once, and the call succeeds.
+ *
+ * The others are no interval notifiers. They hear of all addresses and note what
+ * concerns their range. PLAIN: __mmu_notifier_register(). SHARED: one from
+ * mmu_notifier_get_locked(), which all such watches of a process have together. Both
+ * are told when an invalidation starts and when it ends; a start without an end
+ * within ten seconds, and an entry that changes outside of both, is a stray.
+ * TLB: __mmu_notifier_register(), to be told when the CPUs' TLBs are flushed, as
+ * who walks the CPU's page table is.
  *
  * WATCHED tells of the watch with exactly this range which pages it was told of
  * since it began, or since the last WATCHED: -ENOENT when there is none.
@@ -364,6 +376,15 @@ struct hmm_harness_watch {
 #define HMM_HARNESS_MOVE_COMPOUND 0x4
 #define HMM_HARNESS_MOVE_STRANGE_FAULT 0x8
 #define HMM_HARNESS_MOVE_LOCKED 0x10
+/* What is wrong with the call, one at most */
+#define HMM_HARNESS_MOVE_EMPTY 0x20	/* no page */
+#define HMM_HARNESS_MOVE_BACKWARDS 0x40	/* it ends before it begins */
+#define HMM_HARNESS_MOVE_BEFORE 0x80	/* it begins before the mapping */
+#define HMM_HARNESS_MOVE_BEHIND 0x100	/* ... or behind it */
+#define HMM_HARNESS_MOVE_BEYOND 0x200	/* it ends behind it */
+#define HMM_HARNESS_MOVE_NO_SOURCES 0x400	/* migrate_vma.src is NULL */
+#define HMM_HARNESS_MOVE_NO_PLACES 0x800	/* ... .dst */
+#define HMM_HARNESS_MOVE_NO_MAPPING 0x1000	/* ... .vma */
 
 /* hmm_harness_move.sources: which pages are taken; of one device at most */
 #define HMM_HARNESS_FROM_SYSTEM 0x1
@@ -420,6 +441,9 @@ struct hmm_harness_watch {
  *
  * STRANGE_FAULT: with a migrate_vma.fault_page that is no page of a device,
  * which the kernel refuses: -EINVAL. -EOPNOTSUPP where there is no such member.
+ *
+ * EMPTY to NO_MAPPING: as the kernel must not be called, which says -EINVAL;
+ * -EOPNOTSUPP for the binding `mirror`.
  *
  * LOCKED: meanwhile somebody else has locked the page at @addr, or the large page
  * that it is a part of. @pages says _KEPT of the first page if there are more
@@ -507,7 +531,8 @@ struct hmm_harness_returns {
  * @hint: (out) what mmu_interval_check_retry() said of it right before that
  * @reserved: (out) 0
  *
- * Of the watch with exactly this range: -ENOENT when there is none. All of it
+ * Of the watch with exactly this range: -ENOENT when there is none, or when it
+ * is no interval notifier. All of it
  * but @hint is of one moment, with the lock held that the watch's callback
  * takes.
  */
