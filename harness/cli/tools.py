@@ -176,8 +176,8 @@ def add(commands: Commands) -> None:
         "bench",
         help="measure boot, restore, round trip, operations per second, and exploration",
         description="""\
-            Measures on this machine and prints a table. Absolute times are good to a third; ratios hold better. What
-            explore does is compared with a C program that does the same operations in a plain loop in the same VM.""",
+            Measures on this machine and prints a table. Absolute times are good to a third; ratios hold better.
+            Exploring is compared with a C program that does the same operations in a plain loop in the same VM.""",
         examples=(("bench", "the default kernel"), ("bench --kernel debian:7.3", "another")),
         environment=CONFIGURED,
     )
