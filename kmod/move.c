@@ -260,7 +260,7 @@ static bool hh_is_kept(struct page *page, int refs)
 	for (looks = 0; hh_count_refs(page) > refs; looks++) {
 		if (looks == HH_LOOKS)
 			return true;
-		msleep(5);
+		usleep_range(4000, 6000);
 	}
 	return false;
 }
