@@ -736,6 +736,14 @@ def test_a_huge_page_that_somebody_has_locked_is_let_go_of() -> None:
     assert "locked-huge-kept" in _deviation(text, Entry(Mark.KEPT), *[NOTHING] * 511)
 
 
+def test_what_the_table_of_a_locked_huge_page_has_may_be_passed_over_with_it() -> None:
+    text = "a: map buf anon 1024 rw\na: advise buf hugepage\nd0: bind a\na: write buf 10\na: advise buf[7] dontneed\n"
+    move = text + "d0: move buf[0:512] system device m locked"
+    filled = Entry(Mark.COLLECTED | Mark.MOVED)
+    _shows(move, *[NOTHING] * 512)
+    _shows(move, *[NOTHING] * 7, filled, *[NOTHING] * 504)
+
+
 def test_eviction_by_number_needs_a_kernel_that_can() -> None:
     program = _program(BUF + "a: write buf 7\nd0: to-device buf\nd0: evict-by pfns")
     done = [Observation(Status.DONE)] * len(program.steps)

@@ -215,3 +215,75 @@ unbinds.join()
 
 def test_who_waits_for_memory_of_its_own_holds_up_nobody(lab: Lab) -> None:
     assert said(lab, AWAITED, "/dev/hmm_harness0") == ["bind ok", "watch ok", "waits True", "unbind ok", "watched ok"]
+
+
+# Beyond what any process can have, though nothing wraps
+FAR = """
+WHERE = 1 << 62
+file = os.open(NODE, os.O_RDWR)
+say("bind", call(file, BIND))
+say("read", access(file, READ, WHERE)[0])
+say("refuse", call(file, 0xD81B, WHERE, 1, form="=IIQQ"))
+for flags in (0, 2, 4, 6):
+    say("watch", call(file, WATCH, WHERE if flags < 6 else address, 1, 0, 0, 0, 0, form="=IIQQQQQQ", flags=flags))
+say("watched", call(file, WATCHED, WHERE, 1, 0, 0, 0, 0, form="=IIQQQQQQ"))
+say("sequence", call(file, 0xD819, WHERE, 1, 0, 0, 0, 0, 0, 0, form="=IIQQQQQIIQ"))
+"""
+
+
+@pytest.mark.parametrize(("node", "watches"), [("/dev/hmm_harness0", "EINVAL"), ("/dev/hmm_mirror0", "EOPNOTSUPP")])
+def test_a_range_that_no_process_can_have_is_refused(lab: Lab, node: str, watches: str) -> None:
+    lines = said(lab, FAR, node)
+    assert lines[:3] == ["bind ok", "read EINVAL", "refuse EINVAL"]
+    assert lines[3:] == [*[f"watch {watches}"] * 4, f"watched {watches}", f"sequence {watches}"]
+
+
+# Asked by root, and by nobody in particular
+NUMBERS = """
+keep(b"mine")
+room = ctypes.create_string_buffer(8)
+file = os.open(NODE, os.O_RDWR)
+say("bind", call(file, BIND))
+
+def request(raw):
+    return call(file, 0xD810, address, 1, 1, 0, 0, 0, 0, 0, raw, *[0] * 8, form="=IIQQIIII11Q")
+
+def move(*where):
+    return call(file, 0xD815, address, 1, 1, 0, 0, 0, *where, *[0] * 6, form="=IIQQII11Q", flags=1)
+
+def ask():
+    at = ctypes.addressof(room)
+    say("raw", request(at), "else", request(0))
+    for which in range(3):
+        say("move", move(*[at if each == which else 0 for each in range(3)]))
+    say("move", move(0, 0, 0))
+ask()
+os.setuid(65534)
+ask()
+"""
+
+
+def test_numbers_of_pages_are_for_who_may_have_them(lab: Lab) -> None:
+    lines = said(lab, NUMBERS, "/dev/hmm_harness0")
+    assert lines[:6] == ["bind ok", "raw ok else ok", *["move ok"] * 4]
+    assert lines[6:] == ["raw EPERM else ok", *["move EPERM"] * 3, "move ok"]
+
+
+# 64 MiB of all together, 2 MiB at a time
+MAPPED = """
+file = os.open(NODE, os.O_RDWR)
+kept = []
+try:
+    while len(kept) < 40:
+        kept.append(mmap.mmap(file, 512 * PAGE, flags=mmap.MAP_SHARED))
+except OSError as failed:
+    say(len(kept), errno.errorcode[failed.errno])
+kept.pop().close()
+kept.append(mmap.mmap(file, 512 * PAGE, flags=mmap.MAP_SHARED))
+say("again")
+"""
+
+
+@pytest.mark.parametrize("node", ["/dev/hmm_harness0", "/dev/hmm_mirror0"])
+def test_what_nodes_give_out_has_a_limit(lab: Lab, node: str) -> None:
+    assert said(lab, MAPPED, node) == ["32 ENOMEM", "again"]
