@@ -457,7 +457,7 @@ def test_an_exploration_that_is_killed_at_any_moment_loses_nothing_that_was_told
     known: tuple[list[UnitDone], set[str], set[str]] = ([], set(), set())
     kills = 0
     for _ in range(6):
-        process = _begin(tmp_path, 160)
+        process = _begin(tmp_path, 64)
         try:
             process.wait(timeout=random.uniform(0.0, 2.5))
             break
@@ -472,10 +472,10 @@ def test_an_exploration_that_is_killed_at_any_moment_loses_nothing_that_was_told
         assert now[2] >= known[2]
         known = now
     assert kills
-    process = _begin(tmp_path, 160)
+    process = _begin(tmp_path, 64)
     assert process.wait() == 0
     units = [unit.number for unit in _units(tmp_path)]
-    assert sorted(units) == list(range(10))
+    assert sorted(units) == list(range(4))
     found = list(Store(tmp_path).findings())
     assert {finding.symptom.id for finding in found} >= known[2]
     assert {each for unit in _units(tmp_path) for each in unit.findings} <= {finding.symptom.id for finding in found}
