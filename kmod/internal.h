@@ -440,10 +440,10 @@ int hh_write(struct hh_work *work, struct hmm_harness_range *args);
 
 /* Calls that the kernel must refuse */
 #define HH_MOVE_MISTAKES                                                       \
-	(HMM_HARNESS_MOVE_EMPTY | HMM_HARNESS_MOVE_BACKWARDS |                 \
-	 HMM_HARNESS_MOVE_BEFORE | HMM_HARNESS_MOVE_BEHIND |                   \
-	 HMM_HARNESS_MOVE_BEYOND | HMM_HARNESS_MOVE_NO_SOURCES |               \
-	 HMM_HARNESS_MOVE_NO_PLACES | HMM_HARNESS_MOVE_NO_MAPPING)
+	(HMM_HARNESS_MOVE_EMPTY | HMM_HARNESS_MOVE_BEFORE |                    \
+	 HMM_HARNESS_MOVE_BEHIND | HMM_HARNESS_MOVE_BEYOND |                   \
+	 HMM_HARNESS_MOVE_NO_SOURCES | HMM_HARNESS_MOVE_NO_PLACES |            \
+	 HMM_HARNESS_MOVE_NO_MAPPING)
 
 /**
  * struct hh_move - a migration that the caller put together

@@ -254,8 +254,6 @@ static void hh_mistake(struct migrate_vma *args, u32 flags)
 
 	if (flags & HMM_HARNESS_MOVE_EMPTY)
 		args->end = args->start;
-	else if (flags & HMM_HARNESS_MOVE_BACKWARDS)
-		args->end = args->start - PAGE_SIZE;
 	else if (flags & HMM_HARNESS_MOVE_NO_SOURCES)
 		args->src = NULL;
 	else if (flags & HMM_HARNESS_MOVE_NO_PLACES)

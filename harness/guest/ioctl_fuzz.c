@@ -423,7 +423,7 @@ static void fill_move(struct hmm_harness_move *args,
 	else if (one_in(8))
 		args->flags |= HMM_HARNESS_MOVE_LOCKED;
 	else if (one_in(16))
-		args->flags |= HMM_HARNESS_MOVE_EMPTY << below(9);
+		args->flags |= HMM_HARNESS_MOVE_EMPTY << below(8);
 	if (one_in(40))
 		args->reserved = rnd();
 }

@@ -671,8 +671,7 @@ class Call(StrEnum):
     STRANGE_FAULT = "strange-fault"  # because of a fault on a page that is no device's
     LOCKED = "locked"  # while somebody else has the first page locked
     EMPTY = "empty"  # of no page
-    BACKWARDS = "backwards"  # of a range that ends before it begins
-    BEFORE = "before"  # ... that begins before the mapping
+    BEFORE = "before"  # of a range that begins before the mapping
     BEHIND = "behind"  # ... that begins behind it
     BEYOND = "beyond"  # ... that ends behind it
     NO_SOURCES = "no-sources"  # without room for what is found

@@ -378,13 +378,12 @@ struct hmm_harness_watch {
 #define HMM_HARNESS_MOVE_LOCKED 0x10
 /* What is wrong with the call, one at most */
 #define HMM_HARNESS_MOVE_EMPTY 0x20	/* no page */
-#define HMM_HARNESS_MOVE_BACKWARDS 0x40	/* it ends before it begins */
-#define HMM_HARNESS_MOVE_BEFORE 0x80	/* it begins before the mapping */
-#define HMM_HARNESS_MOVE_BEHIND 0x100	/* ... or behind it */
-#define HMM_HARNESS_MOVE_BEYOND 0x200	/* it ends behind it */
-#define HMM_HARNESS_MOVE_NO_SOURCES 0x400	/* migrate_vma.src is NULL */
-#define HMM_HARNESS_MOVE_NO_PLACES 0x800	/* ... .dst */
-#define HMM_HARNESS_MOVE_NO_MAPPING 0x1000	/* ... .vma */
+#define HMM_HARNESS_MOVE_BEFORE 0x40	/* it begins before the mapping */
+#define HMM_HARNESS_MOVE_BEHIND 0x80	/* ... or behind it */
+#define HMM_HARNESS_MOVE_BEYOND 0x100	/* it ends behind it */
+#define HMM_HARNESS_MOVE_NO_SOURCES 0x200	/* migrate_vma.src is NULL */
+#define HMM_HARNESS_MOVE_NO_PLACES 0x400	/* ... .dst */
+#define HMM_HARNESS_MOVE_NO_MAPPING 0x800	/* ... .vma */
 
 /* hmm_harness_move.sources: which pages are taken; of one device at most */
 #define HMM_HARNESS_FROM_SYSTEM 0x1
@@ -443,7 +442,8 @@ struct hmm_harness_watch {
  * which the kernel refuses: -EINVAL. -EOPNOTSUPP where there is no such member.
  *
  * EMPTY to NO_MAPPING: as the kernel must not be called, which says -EINVAL;
- * -EOPNOTSUPP for the binding `mirror`.
+ * -EOPNOTSUPP for the binding `mirror`. There is none that ends before it begins:
+ * migrate_vma_setup() takes the difference for a great number of pages.
  *
  * LOCKED: meanwhile somebody else has locked the page at @addr, or the large page
  * that it is a part of. @pages says _KEPT of the first page if there are more
