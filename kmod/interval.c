@@ -309,6 +309,8 @@ static void hh_put_request(struct hmm_range *range, unsigned long npages,
 	args->sequence = range->notifier_seq;
 	if (args->flags & HMM_HARNESS_REQUEST_STALE)
 		range->notifier_seq -= 2; /* the one before */
+	if (args->flags & HMM_HARNESS_REQUEST_EMPTY)
+		range->end = range->start;
 	args->raw_valid = HMM_PFN_VALID;
 	args->raw_write = HMM_PFN_WRITE;
 	args->raw_error = HMM_PFN_ERROR;

@@ -481,7 +481,8 @@ static const struct hh_command hh_commands[] = {
 		.cmd = HMM_HARNESS_REQUEST,
 		.shape = &hh_request_shape,
 		.flags = HMM_HARNESS_REQUEST_STALE |
-			 HMM_HARNESS_REQUEST_UNLOCKED,
+			 HMM_HARNESS_REQUEST_UNLOCKED |
+			 HMM_HARNESS_REQUEST_EMPTY,
 		.device = hh_ioctl_request,
 	}, {
 		.cmd = HMM_HARNESS_WATCH,

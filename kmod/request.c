@@ -3,6 +3,7 @@
  * HMM_HARNESS_REQUEST: one look at the CPU's page table, with every choice that
  * HMM leaves to a driver made by the caller.
  */
+#include <linux/bitops.h>
 #include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
@@ -55,8 +56,7 @@ static int hh_check_request(struct hh_device *device,
 		return -EOPNOTSUPP;
 #endif
 	/* Whoever takes the lock gets a number of their own. */
-	if (args->flags == (HMM_HARNESS_REQUEST_STALE |
-			    HMM_HARNESS_REQUEST_UNLOCKED))
+	if (hweight32(args->flags) > 1)
 		return -EINVAL;
 	if (args->addr & ~PAGE_MASK || !args->npages || args->reserved)
 		return -EINVAL;

@@ -408,6 +408,7 @@ def _prot(prot: Prot) -> str:
 
 def _bytes(pages: int) -> str:
     return "PAGE" if pages == 1 else f"{pages} * PAGE"
+    Manner.EMPTY: "HMM_HARNESS_REQUEST_EMPTY",
 
 
 def number(value: int) -> str:

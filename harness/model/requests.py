@@ -31,6 +31,8 @@ class Requests:
     def _request(self, step: Request, observed: Observation) -> Expectation:
         if step.manner is Manner.STALE:
             return Expectation(frozenset({errno.EBUSY}))  # clause 52
+        if step.manner is Manner.EMPTY:
+            return Expectation(frozenset({errno.EINVAL}))  # clause 55
         owner = {Owner.OWN: step.actor, Owner.NOBODY: None, Owner.OTHER: other_device(step.actor)}[step.owner]
         walk = Walk(self._state, step.actor, owner, waits=step.manner is Manner.UNLOCKED)
         along = self._along(step, walk.space, owner)

@@ -165,6 +165,7 @@ class Span:
     """Pages `start` (counted from 0) up to but not including `stop` of a region."""
 
     region: str
+    EMPTY = "empty"  # of a range that ends where the span starts
     start: int
     stop: int
 

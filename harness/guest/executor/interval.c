@@ -110,7 +110,7 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 	uint64_t length = operation->value >> WIRE_REQUEST_LENGTH_SHIFT;
 	struct hmm_harness_request request = {
 		.size = sizeof(request),
-		.flags = operation->argument >> WIRE_REQUEST_FLAGS_SHIFT & 3,
+		.flags = operation->argument >> WIRE_REQUEST_FLAGS_SHIFT,
 		.addr = operation->address,
 		.npages = operation->npages,
 		.default_flags = operation->argument >> WIRE_REQUEST_DEFAULT_SHIFT & 3,
@@ -128,6 +128,9 @@ static void put_request(int fd, const struct wire_operation *operation, struct w
 	seen->error = call(fd, HMM_HARNESS_REQUEST, &request);
 	if (seen->error == EOPNOTSUPP)
 		seen->status = WIRE_UNSUPPORTED;
+	/* It is HMM that has to refuse this, not our module. */
+	if (request.flags == HMM_HARNESS_REQUEST_EMPTY && seen->error == EINVAL && !request.sequence)
+		seen->error = EPROTO;
 	if (seen->error)
 		return;
 	seen->count = operation->npages;

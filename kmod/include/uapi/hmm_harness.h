@@ -250,6 +250,7 @@ struct hmm_harness_range {
 /* hmm_harness_request.flags */
 #define HMM_HARNESS_REQUEST_STALE 0x1
 #define HMM_HARNESS_REQUEST_UNLOCKED 0x2
+#define HMM_HARNESS_REQUEST_EMPTY 0x4
 
 #define HMM_HARNESS_REQUEST_MAX_PAGES 512
 
@@ -289,7 +290,9 @@ struct hmm_harness_range {
  * nothing in. STALE: with a sequence number that an invalidation has made
  * void, so that -EBUSY is what has to come of it. UNLOCKED:
  * hmm_range_fault_unlocked_timeout() in its place, which takes the mmap lock
- * itself; -EOPNOTSUPP where there is none.
+ * itself; -EOPNOTSUPP where there is none. EMPTY: of a range that ends where it
+ * starts, at @addr, so that -EINVAL is what has to come of it; @sequence tells
+ * that HMM was asked. One of these at most.
  *
  * @counts are of the moment when what is told was known to be true. Each mapping
  * has a reference, and of private memory, nobody else has one for long.
