@@ -32,7 +32,7 @@ NATIVE = rules_for("mirror", TABLE.features)
 # What no program exercises, and nothing else can, or a test of its own does: no more and no fewer.
 UNREACHABLE = {("hmm_mm_destroy", 401), ("hmm_mm_init", 402), ("hmm_mm_destroy", 573), ("hmm_mm_init", 574)}
 BY_A_TEST_ALONE = {
-    ("HMM_PFN_SPECIAL", 109), ("HMM_PFN_SPECIAL", 126), ("hmm_vma_fault", 387), ("internal", 393),
+    ("internal", 393),
     ("hmm_devmem.completion", 498), ("hmm_devmem.ref", 505), ("hmm_devmem_remove", 515), ("hmm_devmem_remove", 524),
     ("hmm_device.minor", 561), ("hmm_device_put", 570),
 }  # fmt: skip

@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
                 "those that hold on a kernel, as its last run found it",
             ),
             ("clauses --kernel DEVMEM,HMM_DMA", "those that hold on a kernel that has these features"),
-            ("clauses --unproven", "those without a program, and why"),
+            ("clauses --unproven", "those that neither a program nor a test proves, and why"),
             ("clauses --markdown > clauses.md", "a page of all"),
             ("run --clause RANGE-29", "runs the programs of one"),
         ),
@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--binding", action="append", choices=BINDINGS, default=[], help="only what holds for it; may be repeated"
     )
-    command.add_argument("--unproven", action="store_true", help="only those without a program")
+    command.add_argument("--unproven", action="store_true", help="only those that nothing proves yet")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="everything about them, as JSON")
     form.add_argument("--markdown", action="store_true", help="everything about them, as a page of Markdown")
@@ -72,7 +72,7 @@ def _clauses(options: argparse.Namespace, _progress: Progress) -> int:
         features = None if options.kernel is None else _features(options.kernel)
         chosen = contract.select(options.word, areas=options.area, features=features, bindings=options.binding)
     if options.unproven:
-        chosen = [clause for clause in chosen if not clause.programs]
+        chosen = [clause for clause in chosen if clause.unproven]
     if not chosen:
         raise UsageError("no clause is like that", hint="`hmm-harness clauses` lists all")
     _print(options, contract, chosen, explain=bool(named) or options.unproven)

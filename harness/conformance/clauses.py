@@ -45,8 +45,9 @@ class Clause:
     (harness/model/rules.py), or several with " or " between them, of which one is enough; `since` which version, in
     words. Each of `programs` has to be as the model allows for
     it; at least one of them fails if the promise is broken. `deviations`: those of deviations.toml that break it.
-    `wrong`: mistakes of our driver that do, on purpose. `lacks`: what of it no program shows, and why; `unproven`:
-    why there is no program at all. `tests`: tests that show it as well, FILE::FUNCTION under tests/.
+    `wrong`: mistakes of our driver that do, on purpose. `lacks`: what of it no program shows, and why.
+    `tests`: tests that show it as well, FILE::FUNCTION under tests/; or that are the proof where no program can be.
+    `unproven`: why there is neither.
     """
 
     id: str
@@ -72,6 +73,13 @@ class Clause:
     def number(self) -> int:
         """The second one."""
         return int(self.id.partition("-")[2])
+
+    @property
+    def no_program(self) -> str:
+        """Why no program proves it; empty if one does."""
+        if self.programs or self.unproven:
+            return self.unproven
+        return f"no operation can show it; proven by tests: {', '.join(self.tests)}"
 
     def holds(self, features: Collection[str]) -> bool:
         """Whether it does on a kernel with `features`."""
@@ -152,7 +160,7 @@ class Contract:
 
 def _text(clause: Clause) -> str:
     words = [clause.id, clause.says, *map(str, clause.source), *clause.programs, *clause.deviations, *clause.wrong]
-    return " ".join([*words, *clause.needs, clause.lacks, clause.unproven]).lower()
+    return " ".join([*words, *clause.needs, clause.lacks, clause.no_program]).lower()
 
 
 def programs_of(clauses: Iterable[Clause]) -> list[str]:
@@ -208,7 +216,7 @@ def _of_seed(table: seed.Table) -> Area:
             programs=row.programs,
             deviations=row.deviations,
             lacks=row.lacks,
-            unproven="" if row.programs else "no operation can show it; a test of its own does",
+            unproven="" if row.programs or row.tests else row.unreachable,
             tests=row.tests,
         )
         for row in table.rows

@@ -11,6 +11,7 @@ from harness.model.allowed import RECORDED
 from harness.model.rules import FEATURES
 
 _NO_PROGRAM = "(no program)"
+_ONLY_TEST = "(a test, no program)"
 
 
 def listed(contract: Contract, chosen: Collection[Clause], *, width: int) -> Iterator[str]:
@@ -18,7 +19,7 @@ def listed(contract: Contract, chosen: Collection[Clause], *, width: int) -> Ite
     for area, mine in _by_area(contract, chosen):
         yield f"{area.name}: {area.title}"
         for clause in mine:
-            mark = "" if clause.programs else f" {_NO_PROGRAM}"
+            mark = "" if clause.programs else f" {_ONLY_TEST if clause.tests else _NO_PROGRAM}"
             head = f"  {clause.id:14}"
             yield from textwrap.wrap(
                 f"{clause.says}{mark}",
@@ -47,8 +48,8 @@ def explained(clause: Clause, titles: Mapping[str, str], *, command: str) -> Ite
     yield from _entry("broken on purpose by", [f"--wrong {name}" for name in clause.wrong])
     if clause.lacks:
         yield f"    not shown: {clause.lacks}"
-    if clause.unproven:
-        yield f"    no program: {clause.unproven}"
+    if clause.no_program:
+        yield f"    no program: {clause.no_program}"
     if clause.programs:
         yield f"    run: {command} run --clause {clause.id}"
 
@@ -101,8 +102,8 @@ def _details(clause: Clause, titles: Mapping[str, str]) -> Iterator[str]:
         yield f"- broken on purpose by {', '.join(f'`--wrong {name}`' for name in clause.wrong)}"
     if clause.lacks:
         yield f"- not shown: {escaped(clause.lacks)}"
-    if clause.unproven:
-        yield f"- no program: {escaped(clause.unproven)}"
+    if clause.no_program:
+        yield f"- no program: {escaped(clause.no_program)}"
 
 
 def escaped(text: str) -> str:
@@ -119,5 +120,10 @@ def _by_area(contract: Contract, chosen: Collection[Clause]) -> Iterator[tuple[A
 
 
 def _count(chosen: Collection[Clause]) -> str:
-    bare = sum(not clause.programs for clause in chosen)
-    return f"{len(chosen)} clauses" + (f", {bare} without a program" if bare else "")
+    bare = sum(not clause.programs and not clause.tests for clause in chosen)
+    tested = sum(not clause.programs and bool(clause.tests) for clause in chosen)
+    return (
+        f"{len(chosen)} clauses"
+        + (f", {tested} proven by a test, not by a program" if tested else "")
+        + (f", {bare} without a program" if bare else "")
+    )

@@ -85,7 +85,7 @@ def _find(clause: Clause, column: Column) -> Finding:
             if not set(alternatives(need)) & set(column.target.features):
                 return Finding(clause, Standing.NOT_APPLICABLE, f"it needs: {spelt_out(need)}")
     if not clause.programs:
-        return Finding(clause, Standing.UNPROVEN, clause.unproven)
+        return Finding(clause, Standing.UNPROVEN, clause.no_program)
     there = {case.program: case for case in column.cases}
     cases = tuple(there.get(name) or Case(name, None, "it was not chosen") for name in clause.programs)
     standing, reason = _judge(clause, cases)

@@ -142,7 +142,7 @@ def _contract(run: Run) -> dict[str, Any]:
             "source": [str(source) for source in clause.source],
             "programs": clause.programs,
             "lacks": clause.lacks,
-            "unproven": clause.unproven,
+            "unproven": clause.no_program,
             "stands": [
                 [str(each.findings[name].standing), reasons.setdefault(each.findings[name].reason, len(reasons))]
                 if name in each.findings
