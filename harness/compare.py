@@ -13,9 +13,10 @@ from harness.model.allowed import RECORDED, Expectation, show_element
 from harness.model.rules import Rules
 from harness.model.state import State
 from harness.model.world import World
-from harness.program.observations import EVICTED, REFUSED, SEQUENCE, USAGE, Observation, Status
+from harness.program.observations import COUNTED, EVICTED, REFUSED, SEQUENCE, USAGE, Observation, Status
 from harness.program.operations import (
     QUERIES,
+    Counted,
     DeviceRead,
     Evict,
     EvictBy,
@@ -175,6 +176,8 @@ def place(step: Operation, index: int) -> str:
     """What element `index` of what `step` shows is about: a page, or the name of a number."""
     if isinstance(step, SequenceNumber):
         return SEQUENCE[index]
+    if isinstance(step, Counted):
+        return COUNTED[index]
     span = span_of(step)
     if span is not None:
         return f"{span.region}[{span.start + index}]"

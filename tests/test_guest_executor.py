@@ -523,7 +523,14 @@ def test_a_worker_that_dies_ends_the_executor_with_a_message(running: subprocess
         (request([operation("READ", page=1 << 50, npages=1)]), "address out of range"),
         (request([operation("EXIT", npages=1)]), "a range where none is meant"),
         (request([operation("MAP", npages=1, value=0)]), "unknown backing"),
-        (request([operation("MAP", npages=1, value=8)]), "unknown backing"),
+        (request([operation("MAP", npages=1, value=10)]), "unknown backing"),
+        (request([operation("MAP", npages=2, value=8)]), "npages out of range"),
+        (request([operation("SOFT_DIRTY")]), "npages out of range"),
+        (request([operation("CLEAR_SOFT_DIRTY", npages=1)]), "a range where none is meant"),
+        (request([operation("LOCK", npages=1, argument=2)]), "unknown access"),
+        (request([operation("MERGE", npages=1, argument=1)]), "an argument where none is meant"),
+        (request([operation("MOVE_PAGES")]), "npages out of range"),
+        (request([operation("COUNTED")]), "npages out of range"),
         (request([operation("MAP", npages=511, value=5)]), "no whole huge pages"),
         (request([operation("MAP", page=1, npages=512, value=5)]), "no whole huge pages"),
         (request([operation("MAP", npages=1, value=1, argument=8)]), "unknown protection"),
@@ -590,6 +597,85 @@ def test_user_space_is_told_of_its_pages(executor: Path) -> None:
     assert seen[2] == Seen("DONE", 0, (0, present, present, 0))
     assert seen[6] == Seen("DONE", 0, (present, CONSTANTS["WIRE_IS_IN_CORE"], 0))
     assert seen[7] == Seen("DONE", errno.ENOMEM)
+
+
+def _features(executor: Path) -> list[str]:
+    return subprocess.run([executor, "features"], check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_what_was_written_since_marks_were_cleared_is_marked(executor: Path) -> None:
+    if "SOFT_DIRTY" not in _features(executor):
+        pytest.skip("this machine's kernel has no soft-dirty marks")
+    steps = [
+        mapped(4),
+        operation("WRITE", npages=3, value=1),
+        operation("SOFT_DIRTY", npages=4),
+        operation("CLEAR_SOFT_DIRTY"),
+        operation("WRITE", page=1, npages=1, value=1),
+        operation("READ", page=2, npages=2),
+        operation("SOFT_DIRTY", npages=4),
+    ]
+    seen = observe(executor, steps)
+    assert seen[2] == done(1, 1, 1, 1)
+    assert seen[6] == done(0, 1, 0, 0)
+
+
+def test_equal_pages_are_merged_and_keep_what_they_hold(executor: Path) -> None:
+    if "KSM" not in _features(executor):
+        pytest.skip("KSM of this machine's kernel cannot be told what to do")
+    steps = [
+        mapped(4),
+        *(operation("WRITE", page=page, npages=1, value=value) for page, value in enumerate((5, 6, 5))),
+        operation("MERGE", npages=4),
+        operation("READ", npages=4),
+        operation("WRITE", page=2, npages=1, value=8),
+        operation("READ", npages=4),
+    ]
+    seen = observe(executor, steps)
+    assert seen[4] == done(1, 0, 1, 0)
+    assert (seen[5], seen[7]) == (done(5, 6, 5, 0), done(5, 6, 8, 0))
+
+
+def test_pages_are_counted_and_placed(executor: Path) -> None:
+    found = _features(executor)
+    steps = [
+        mapped(4),
+        operation("WRITE", npages=2, value=1),
+        operation("UNMAP", page=3, npages=1),
+        operation("COUNTED", npages=4),
+        operation("MOVE_PAGES", npages=4),
+    ]
+    counted, placed = observe(executor, steps)[3:]
+    if "SMAPS" in found:
+        assert counted.elements[:3] == (2, 2, 0)
+        assert counted.elements[3] <= (0 if "RSS_EXACT" in found else 128)
+    if "MOVE_PAGES" in found:
+        assert placed.elements[:2] == (0, 0)
+        assert placed.elements[2] in (errno.ENOENT, errno.EFAULT)
+        assert placed.elements[3] == errno.EFAULT
+
+
+def test_memory_is_locked_and_unlocked(executor: Path) -> None:
+    steps = [
+        mapped(4),
+        operation("LOCK", npages=2),
+        operation("PAGEMAP", npages=4),
+        operation("UNMAP", page=1, npages=1),
+        operation("LOCK", npages=4),
+        operation("LOCK", npages=4, argument=1),
+        operation("LOCK", npages=1, argument=1),
+    ]
+    seen = observe(executor, steps)
+    present = CONSTANTS["WIRE_IS_PRESENT"] | CONSTANTS["WIRE_IS_IN_CORE"]
+    assert seen[1:3] == [done(), done(present, present, 0, 0)]
+    assert [each.error for each in seen[4:]] == [errno.ENOMEM, errno.ENOMEM, 0]
+
+
+def test_the_kernels_own_pages_are_moved_and_can_be_read(executor: Path) -> None:
+    if "KERNEL_PAGES" not in _features(executor):
+        pytest.skip("this machine's kernel does not let them be moved")
+    seen = observe(executor, [mapped(1, backing="VDSO"), operation("READ", npages=1), operation("FORK", other=1)])
+    assert seen == [done(), done(TORN), done()]  # it is code
 
 
 def test_what_is_in_memory_is_told_where_nothing_can_be_swapped_out(executor: Path) -> None:

@@ -23,6 +23,8 @@ from harness.program.operations import (
     Bring,
     BringZeros,
     Call,
+    ClearSoftDirty,
+    Counted,
     DeviceRead,
     DeviceReadUnlocked,
     DeviceWrite,
@@ -37,11 +39,14 @@ from harness.program.operations import (
     Fault,
     Fork,
     Held,
+    Lock,
     Lookup,
     Manner,
     Map,
+    Merge,
     Miswatch,
     Move,
+    MovePages,
     Operation,
     Pagemap,
     Passes,
@@ -59,6 +64,7 @@ from harness.program.operations import (
     SequenceNumber,
     Shift,
     Snapshot,
+    SoftDirty,
     Span,
     SubjectOperation,
     SwapOut,
@@ -68,6 +74,7 @@ from harness.program.operations import (
     ToSystem,
     Truncate,
     Unbind,
+    Unlock,
     Unmap,
     Unpin,
     Usage,
@@ -103,13 +110,16 @@ LEFT_OUT: dict[type[Operation], str] = {
 # Nobody has said yet how these are done in C: who asks for it is told.
 NOT_YET: tuple[type[Operation], ...] = (
     SwapOut, Truncate, Register, Bring, BringZeros, WriteProtect, WriteUnprotect, Shift,
+    SoftDirty, ClearSoftDirty, Lock, Unlock, Merge, MovePages, Counted,
 )  # fmt: skip
 
 
 def is_said(step: Operation) -> bool:
     """Whether there is C for `step`, and for what is chosen of it."""
     match step:
-        case Map(backing=Backing.PFNMAP | Backing.MIXEDMAP) | Returns(answer=Answer.HELD | Answer.LOCKED):
+        case Map(backing=backing) if backing.of_driver or backing.of_kernel:
+            return False
+        case Returns(answer=Answer.HELD | Answer.LOCKED):
             return False
     return type(step) in TRANSLATIONS
 
@@ -398,6 +408,7 @@ _MANNERS = {
     Manner.FRESH: "0",
     Manner.STALE: "HMM_HARNESS_REQUEST_STALE",
     Manner.UNLOCKED: "HMM_HARNESS_REQUEST_UNLOCKED",
+    Manner.EMPTY: "HMM_HARNESS_REQUEST_EMPTY",
 }
 _CALLS = {call: "" if call is Call.PLAIN else f" | HMM_HARNESS_MOVE_{call.name}" for call in Call}
 
@@ -408,7 +419,6 @@ def _prot(prot: Prot) -> str:
 
 def _bytes(pages: int) -> str:
     return "PAGE" if pages == 1 else f"{pages} * PAGE"
-    Manner.EMPTY: "HMM_HARNESS_REQUEST_EMPTY",
 
 
 def number(value: int) -> str:

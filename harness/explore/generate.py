@@ -30,6 +30,8 @@ from harness.program.operations import (
     Bind,
     Call,
     Choices,
+    ClearSoftDirty,
+    Counted,
     DeviceOperation,
     DeviceRead,
     DeviceWrite,
@@ -39,9 +41,12 @@ from harness.program.operations import (
     Exit,
     Fault,
     Fork,
+    Lock,
     Map,
+    Merge,
     Miswatch,
     Move,
+    MovePages,
     Operation,
     Pattern,
     Pin,
@@ -60,6 +65,7 @@ from harness.program.operations import (
     ToDevice,
     ToSystem,
     Unbind,
+    Unlock,
     Unmap,
     Unpin,
     Usage,
@@ -68,7 +74,7 @@ from harness.program.operations import (
     Write,
     span_of,
 )
-from harness.program.program import Growing, Program
+from harness.program.program import KERNEL_PROT, Growing, Program
 
 _SHORT, _LONG = 4, 24  # steps, besides those that look at everything in the end
 _SMALL = 8  # pages
@@ -80,7 +86,8 @@ _LIMITS: dict[type[Operation], int] = {Request: MAX_REQUEST, Move: MAX_MOVE, Dma
 _WEIGHTS: dict[type[Operation], int] = {
     Write: 8, Read: 6, DeviceRead: 8, DeviceWrite: 8, ToDevice: 10, ToSystem: 5, Fault: 6, Snapshot: 6, Table: 6,
     Fork: 5, Protect: 6, Bind: 8, Advise: 6, Map: 2, Remap: 3, Unmap: 3, Exit: 1, Reap: 1, Unbind: 1, Poison: 1,
-    Miswatch: 1, Refuse: 1, Usage: 2, Pin: 2, Unpin: 1,
+    Miswatch: 1, Refuse: 1, Usage: 2, Pin: 2, Unpin: 1, Lock: 2, Unlock: 1, Merge: 1, Counted: 2, MovePages: 2,
+    ClearSoftDirty: 2,
 }  # fmt: skip
 _OF_OLD_SPANS: dict[type[Operation], type[Operation]] = {
     Watched: Watch, SequenceNumber: Watch, DmaTable: DmaMap, DmaUnmap: DmaMap,
@@ -221,6 +228,9 @@ class Generator:
         """For the field `name` of an operation of which `values` are known; None if there is none."""
         random = self._random
         hint = _HINTS[kind][name]
+        backing = values.get("backing")
+        if isinstance(backing, Backing) and backing.of_kernel and name in ("pages", "prot"):
+            return 1 if name == "pages" else KERNEL_PROT[backing]
         if hint is Span:
             return self._span(draft, kind)
         if hint is Backing:
@@ -255,7 +265,7 @@ class Generator:
         if not draft.sizes:
             return None
         used = [span for step in draft.steps if (span := span_of(step)) is not None]
-        if kind is Refuse:  # whole regions: which parts of one are a VMA of their own is not always known
+        if kind in (Refuse, Counted):  # whole regions: which parts are a VMA of their own is not always known
             region = random.choice(list(draft.sizes))
             return Span(region, 0, draft.sizes[region])
         if used and random.random() < 0.5:

@@ -45,6 +45,12 @@
 #define WIRE_TRUNCATE 16
 #define WIRE_USERFAULT 17
 #define WIRE_RESOLVE 18
+#define WIRE_SOFT_DIRTY 19
+#define WIRE_CLEAR_SOFT_DIRTY 20
+#define WIRE_LOCK 21
+#define WIRE_MERGE 22
+#define WIRE_MOVE_PAGES 23
+#define WIRE_COUNTED 30
 /* wire_operation.code: devices */
 #define WIRE_BIND 32
 #define WIRE_UNBIND 33
@@ -140,6 +146,8 @@
 
 #define WIRE_PFNMAP 6		/* MAP_SHARED of our module's node, HMM_HARNESS_MMAP_PFNS */
 #define WIRE_MIXEDMAP 7		/* ... HMM_HARNESS_MMAP_MIXED */
+#define WIRE_VDSO 8		/* the kernel's own mapping of its code, moved: its first page comes there */
+#define WIRE_VVAR 9		/* ... of its data, of which no page is touched */
 
 /* Of WIRE_HUGETLB: address and length are multiples of these */
 #define WIRE_HUGETLB_PAGES 512
@@ -198,7 +206,7 @@ struct wire_program {
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
  *            MADV_*; WIRE_FAULT: 1 for write; WIRE_REQUEST, WIRE_DMA,
  *            WIRE_WATCH, WIRE_MOVE, WIRE_USERFAULT, WIRE_RESOLVE: see there; WIRE_DEVICE_READ: 1 for faults that take the
- *            mmap lock themselves; WIRE_TABLE: 1 for nothing but what the device
+ *            mmap lock themselves; WIRE_LOCK: 1 to unlock; WIRE_TABLE: 1 for nothing but what the device
  *            has to itself; WIRE_EVICT_BY: HMM_HARNESS_EVICT_*; WIRE_RETURNS: WIRE_RETURNS_*;
  *            else 0
  * @address: first address, a multiple of 4096
@@ -240,6 +248,10 @@ struct wire_outcome {
  * @error: 0 or a positive errno
  * @count: elements that follow. WIRE_READ, WIRE_DEVICE_READ: a token per page (0
  *         for a page of zeros); WIRE_WRITE: 0, WIRE_SEGV or WIRE_BUS per page;
+ *         WIRE_SOFT_DIRTY, WIRE_MERGE: 1 per page that is marked, or that is merged, else 0;
+ *         WIRE_MOVE_PAGES: 0 or an errno per page, as a positive number;
+ *         WIRE_COUNTED: pages that are resident, of these anonymous ones, and those that are swapped out, of all
+ *         mappings in the range; by how many the process's counter of anonymous pages is off;
  *         WIRE_SWAP_OUT: 1 per page that is not in memory, else 0; WIRE_PAGEMAP: WIRE_IS_* per page;
  *         WIRE_DEVICE_WRITE: 0 per page written;
  *         WIRE_SNAPSHOT, WIRE_FAULT, WIRE_REQUEST, WIRE_TABLE, WIRE_WATCHED, WIRE_EXCLUSIVE, WIRE_MOVE, WIRE_DMA but

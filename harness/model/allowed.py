@@ -6,7 +6,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.model.hearing import Hearing
-from harness.program.observations import NO_MARKS, TORN, Element, Entry, Mark, Residence, Signal, Token, Told
+from harness.program.observations import (
+    NO_MARKS,
+    TORN,
+    Element,
+    Entry,
+    Mark,
+    Merged,
+    Placed,
+    Residence,
+    Signal,
+    Soft,
+    Token,
+    Told,
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +43,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where a page is: one of `values`."""
+    """Where a page is, or what else is told of it: one of `values`. `deviating`: as of `Entries`."""
 
-    values: frozenset[Residence | Told]
+    values: frozenset[Residence | Told | Soft | Merged | Placed]
+    deviating: tuple[tuple[str, Soft], ...] = ()
 
     def admits(self, element: Element) -> bool:
         """Whether `element` is allowed."""
         return element in self.values
 
-    def deviation(self, _element: Element) -> str | None:
-        """No deviation of a kernel is known."""
-        return None
+    def deviation(self, element: Element) -> str | None:
+        """The name of the known deviation that `element` is, if it is one."""
+        return next((name for name, value in self.deviating if element == value), None)
 
     def __str__(self) -> str:
         return " or ".join(sorted(self.values))
@@ -205,6 +219,7 @@ FAULT_NOT_HELD = "fault-not-held"
 FAULT_NOT_LOCKED = "fault-not-locked"
 WP_ZERO_LOST = "wp-zero-lost"
 WP_MOVED = "wp-moved"
+SOFT_DIRTY_MISSED = "soft-dirty-missed"
 RECORDED = {
     deviation.name: deviation
     for deviation in (
@@ -296,6 +311,13 @@ RECORDED = {
             "Documentation/admin-guide/mm/userfaultfd.rst (UFFD_FEATURE_EVENT_REMAP, write protect) against "
             "mm/mremap.c move_ptes() up to 6.12, which moves the bit; mended in 6.13 by "
             '"mm: clear uffd-wp PTE/PMD state on mremap()"',
+        ),
+        Deviation(
+            SOFT_DIRTY_MISSED,
+            "a write is not marked as soft-dirty if the page was in the memory of a device when the marks were "
+            "cleared, or was made there since: it comes back writable and not marked",
+            "Documentation/admin-guide/mm/soft-dirty.rst (the kernel sets the bit) against fs/proc/task_mmu.c "
+            "clear_soft_dirty(), which takes the write permission of present entries only, 4.20 to 7.3",
         ),
         Deviation(
             REMOTE_HUGE_ERROR,

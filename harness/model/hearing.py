@@ -49,6 +49,7 @@ class Hearing:
     duties: dict[frozenset[_Kind], dict[int, list[str]]] = field(default_factory=dict)
     licences: dict[_Kind, set[int]] = field(default_factory=dict)
     released: bool = False  # the process has exited: that is heard once, and all is unmapped
+    cleared: bool = False  # soft-dirty marks were: that concerns all addresses
     freed: int = 0  # device pages that must have been freed
     reaped: dict[int, str] = field(default_factory=dict)  # page: why it must be heard of by who must not sleep
     refusals: dict[int, str] = field(default_factory=dict)  # page: why that must have been refused
@@ -139,6 +140,10 @@ class Hearing:
             if (event.start, event.stop) != (0, _END):  # clause 18
                 return f"{event}: that the process ends concerns all its memory"
             return None
+        if event.what is Happening.SOFT_DIRTY and self.cleared:
+            if (event.start, event.stop) != (0, _END):  # clause 225
+                return f"{event}: that marks are cleared concerns all the memory of a process"
+            return None
         if event.what in (Happening.CLEAR, Happening.PAGE_FREE):
             return None
         if event.what is Happening.UNKNOWN and not self.reasons:
@@ -163,6 +168,9 @@ class Hearing:
         what, _ = self._as_told((Happening.CLEAR, None))
         for hurried, refused in ((self.reaped, False), (self.refusals, True)):
             events += [Event(what, page, page + 1, blockable=False, refused=refused) for page in sorted(hurried)]
+        events = [
+            replace(event, start=0, stop=_END) if event.what is Happening.SOFT_DIRTY else event for event in events
+        ]
         if self.released:
             events.append(Event(Happening.RELEASE, 0, _END))
         return (*events, *(Event(Happening.PAGE_FREE, 0, 0) for _ in range(self.freed)))

@@ -49,6 +49,7 @@ class Page:
     unbacked: bool = False  # it was that once, and is dropped if nothing says that it was written since
     forgotten: bool = False  # that was lost on the way: `DIRTY_LOST`
     cached: bool = False  # may be in the swap cache, from where few kernels let it migrate to a device
+    merged: bool = False  # KSM has it in place of several that were equal
     pinned: bool = False  # somebody holds it, for long: it stays where it is
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
 
@@ -86,6 +87,9 @@ class Pte:
     uffd_kept: bool = False  # it was, where mremap() took it from, and the kernel left it so: `WP_MOVED`
     along: bool = False  # MAYBE only because it was given with others of its huge page, against the rules
     swapped: Known = Known.NO  # it says where in swap space the page is; then `write` says nothing
+    soft: Known = Known.MAYBE  # it is marked as soft-dirty
+    blind: bool = False  # no write marks it as long as nobody takes the write permission: `SOFT_DIRTY_MISSED`
+    missed: bool = False  # and it was written so: `soft` is what should be
 
     @property
     def mapped(self) -> bool:
@@ -114,6 +118,7 @@ class Area:
     file: File | None = None
     hugepage: bool | None = None  # MADV_HUGEPAGE, MADV_NOHUGEPAGE, or neither
     dontfork: bool = False
+    locked: bool = False  # VM_LOCKED
     wipeonfork: bool = False
     userfault: Userfault | None = None  # what a userfaultfd is asked about: VM_UFFD_MISSING, VM_UFFD_WP
 
@@ -135,7 +140,12 @@ class Area:
     @property
     def special(self) -> bool:
         """VM_SPECIAL: no page of it moves, nor can anybody have it that asks for pages."""
-        return self.backing.of_driver
+        return self.backing.of_driver or self.backing.of_kernel
+
+    @property
+    def pageless(self) -> bool:
+        """Whether no entry of it has a page that anybody else may have."""
+        return self.backing.of_driver or self.backing is Backing.VVAR
 
     @property
     def hugetlb(self) -> bool:
@@ -154,6 +164,8 @@ class AddressSpace:
         self._tables: set[int] = set()  # where a page table was ever made: number of the 2 MiB
         self.unstable = False  # MMF_UNSTABLE: what is not there of private memory does not come back
         self.pieces: set[int] = set()  # where a VMA was changed in part: it may be two VMAs, though equal
+        self.tracked: set[int] = set()  # where the marks count: the VMA is not soft-dirty as a whole, VM_SOFTDIRTY
+        self.mergeable: set[int] = set()  # VM_MERGEABLE
         self.edges: set[int] = set()  # where hugetlb VMAs are divided; see harness/model/hugetlb.py
 
     def has_tables_near(self, page_number: int) -> bool:
@@ -264,6 +276,7 @@ class AddressSpace:
             self.set(page_number, Pte(Page(page.tokens, anonymous=True), Known.YES, huge=pte.huge))
             return page
         pte.write = Known.YES
+        page.merged = False
         return None
 
     def _first_touch(self, page_number: int, area: Area, *, write: bool) -> None:

@@ -27,6 +27,11 @@ class Migration:
         }  # fmt: skip
 
     def _to_device(self, step: ToDevice | ToDeviceShort, observed: Observation) -> Expectation:
+        expectation = self._move_to_device(step, observed)
+        self._state.restored(self._state.mirrors[step.actor].space, self._state.pages(step.span))
+        return expectation
+
+    def _move_to_device(self, step: ToDevice | ToDeviceShort, observed: Observation) -> Expectation:
         mirror = self._state.mirrors[step.actor]
         space = mirror.space
         capacity = self._state.rules.room(step.actor)
@@ -114,6 +119,8 @@ class Migration:
             return False  # clause 72: here, or in swap space for another process
         if pte is None or pte.page.zero:  # what migrate_vma_insert_page() fills
             return space.areas[number].anonymous and not space.unstable and not self._is_minded(space, number)
+        if pte.page.merged and not self._state.rules.moves_merged:
+            return False
         return pte.page.anonymous and pte.page.home is None and pte.exclusive is Known.NO and not pte.page.pinned
 
     def _taken_in_vain(self, space: AddressSpace, number: int) -> Known:
@@ -230,7 +237,7 @@ class Migration:
             # migrate_vma_insert_page(): writable as the VMA is.
             write = Known.YES if space.areas[number].prot.writable else Known.NO
             page = Page(frozenset({0}), anonymous=True, home=device)
-            space.set(number, Pte(page, write, huge=huge))
+            space.set(number, Pte(page, write, huge=huge, blind=True))
             return
         pte.page.home = device
         self._state.moved(pte.page)
@@ -244,6 +251,8 @@ class Migration:
     def _to_system(self, step: ToSystem, observed: Observation) -> Expectation:
         space = self._state.mirrors[step.actor].space
         allowed: list[Entries] = []
+        if not self._state.rules.selects:  # what is in system memory is collected as well
+            self._state.restored(space, self._state.pages(step.span))
         for index, number in enumerate(self._state.pages(step.span)):
             area = space.areas.get(number)
             if area is None or area.hugetlb or area.special or not area.prot.readable:  # clause 64

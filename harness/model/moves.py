@@ -267,7 +267,7 @@ class _Migration:
             # migrate_vma_insert_page(): writable as the VMA is.
             write = Known.YES if self.space.areas[number].prot.writable else Known.NO
             page = Page(frozenset({0}), anonymous=True, home=self._home, large=large if self._home else None)
-            self.space.set(number, Pte(page, write, huge=large is not None))
+            self.space.set(number, Pte(page, write, huge=large is not None, blind=True))
 
         return _Case(Shape(Mark.COLLECTED | Mark.MOVED | (Mark.WHOLE if large else NO_MARKS)), fill)
 
@@ -314,7 +314,9 @@ class _Migration:
             yield _Case(NOTHING)
             yield _Case(Shape(marks, optional))
             return
-        if not (moves and source and self._room > 0):
+        # kmod/move.c hh_is_source(): what KSM has merged goes to a device, if it moves at all
+        kept = pte.page.merged and home is None and (self._home is None or not self._state.rules.moves_merged)
+        if kept or not (moves and source and self._room > 0):
 
             def stay() -> None:
                 self._must_hear(number)
@@ -389,6 +391,7 @@ class Moves:
         migration.hear()
         seen = dict(enumerate(observed.elements))
         allowed = tuple(migration.page(index, number, seen.get(index)) for index, number in enumerate(numbers))
+        self._state.restored(space, numbers)
         self._state.whole -= {(space, number // HUGE_PAGES) for number in numbers}
         return Expectation(errors, allowed)
 

@@ -62,7 +62,7 @@ class Ranges:
             if walk.withheld(number, observed, write=write, shown=shown):
                 return Expectation(frozenset({errno.EFAULT}), self._if_shown(allowed))
             area = space.areas.get(number)
-            if area is not None and area.special and not self._state.rules.fault_shows_entries:
+            if area is not None and area.pageless and not self._state.rules.fault_shows_entries:
                 # A driver that has no such operation reads first, what it then writes: executor/test_hmm.c
                 error = walk.enter(number, write=False)
             else:

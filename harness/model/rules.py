@@ -15,6 +15,8 @@ from harness.program.operations import (
     Bring,
     BringZeros,
     Call,
+    ClearSoftDirty,
+    Counted,
     DeviceOperation,
     DeviceReadUnlocked,
     DmaMap,
@@ -26,7 +28,9 @@ from harness.program.operations import (
     Lookup,
     Manner,
     Map,
+    Merge,
     Move,
+    MovePages,
     Operation,
     Passes,
     Pin,
@@ -36,6 +40,7 @@ from harness.program.operations import (
     Request,
     Returns,
     Shift,
+    SoftDirty,
     SwapOut,
     ToDevice,
     ToDeviceShort,
@@ -63,6 +68,7 @@ class Rules:
     eviction_waits: bool  # what does not leave it when it is evicted is waited for
     cannot: Mapping[str, str]  # verb of a device: why the driver cannot do it, always or at times
     asks_for_huge: bool  # it migrates huge pages whole where the kernel can
+    takes_merged: str | None  # which of `FEATURES` it needs to migrate what KSM has merged, if any; None: it does not
     tells_leaks: bool  # of each device, how much of its memory is in use
     unreadable_error: int = errno.EFAULT  # a fault in a mapping that cannot be read; clause 35
     unreadable_shown: bool = True  # a snapshot says of such a mapping that it can never be accessed; clause 33
@@ -89,6 +95,11 @@ class Rules:
         """Huge pages, and holes of their size, may migrate whole."""
         return self.asks_for_huge and self.has("MIGRATE_PFN_COMPOUND")
 
+    @property
+    def moves_merged(self) -> bool:
+        """Pages that KSM has merged go to a device's memory."""
+        return self.takes_merged == "" or (self.takes_merged is not None and self.has(self.takes_merged))
+
     def obstacle(self, step: Operation) -> str | None:
         """Why no driver can carry `step` out on this kernel; None if it can be done."""
         if isinstance(step, DeviceOperation) and step.actor in COHERENT:
@@ -107,6 +118,8 @@ class Rules:
             return "needs MAP_HUGETLB with pages of 2 MiB (CONFIG_HUGETLBFS)"
         if isinstance(step, Map) and step.backing.of_driver and not self.has("MAPPED_NODE"):
             return "needs /dev/hmm_mirror0, a node of our module, to be mapped"
+        if isinstance(step, Map) and step.backing.of_kernel and not self.has("KERNEL_PAGES"):
+            return "needs to move the kernel's own pages of a process (vdso, vvar), which this kernel forbids"
         if isinstance(step, Poison) and not self.has("POISON"):
             return "needs MADV_HWPOISON (CONFIG_MEMORY_FAILURE)"
         if isinstance(step, Pin) and not self.has("PIN"):
@@ -143,6 +156,14 @@ class Rules:
             return "needs interval notifiers of two passes, which this kernel does not have"
         if isinstance(step, Reap) and not self.has("REAP"):
             return "needs process_mrelease(2), which this kernel does not have"
+        if isinstance(step, SoftDirty | ClearSoftDirty) and not self.has("SOFT_DIRTY"):
+            return "needs soft-dirty marks (CONFIG_MEM_SOFT_DIRTY, CONFIG_PROC_PAGE_MONITOR)"
+        if isinstance(step, Merge) and not self.has("KSM"):
+            return "needs KSM, and to be told which pages it has merged (CONFIG_KSM, CONFIG_PROC_PAGE_MONITOR)"
+        if isinstance(step, MovePages) and not self.has("MOVE_PAGES"):
+            return "needs move_pages(2) (CONFIG_NUMA, CONFIG_MIGRATION), which this kernel does not have"
+        if isinstance(step, Counted) and not self.has("SMAPS"):
+            return "needs /proc/self/smaps (CONFIG_PROC_PAGE_MONITOR), which this kernel does not have"
         if isinstance(step, SwapOut) and not self.has("SWAP"):
             return "needs swap space (CONFIG_SWAP, and CONFIG_ZRAM to have it in memory) and MADV_PAGEOUT"
         if isinstance(step, DmaMap | DmaTable | DmaUnmap) and not self.has("HMM_DMA"):
@@ -210,6 +231,8 @@ FEATURES = {
     "COLD": "MADV_COLD and MADV_PAGEOUT (v5.4)",
     "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
     "PIN": "FOLL_LONGTERM for programs (mm/gup_test.c PIN_LONGTERM_TEST_START, v6.2, or io_uring)",
+    "KERNEL_PAGES": "the vdso and the vvar of a process can be moved",
+    "VVAR_PFNMAP": "the vvar is mapped as the registers of a device are (up to 7.2)",
     "MAPPED_NODE": "our module's memory can be mapped",
     "USERFAULT": "userfaultfd(2) with UFFD_FEATURE_SIGBUS (CONFIG_USERFAULTFD)",
     "USERFAULT_MOVE": "UFFDIO_MOVE (v6.8)",
@@ -228,6 +251,11 @@ FEATURES = {
     "MAKE_DEVICE_EXCLUSIVE": "a device can have a page to itself (v6.15)",
     "MAKE_DEVICE_EXCLUSIVE_RANGE": "a device can have pages to itself (v5.14 to v6.14)",
     "NOTIFIER_TWO_PASS": "interval notifiers are told in two passes (v7.2)",
+    "KSM": "KSM merges equal pages (CONFIG_KSM)",
+    "MOVE_PAGES": "move_pages(2) (CONFIG_NUMA)",
+    "SMAPS": "/proc/self/smaps tells what each mapping has in memory (CONFIG_PROC_PAGE_MONITOR)",
+    "RSS_EXACT": "counters of memory in /proc/self/status say what is so at once (v6.17)",
+    "SOFT_DIRTY": "what a process has written since it asked is marked (CONFIG_MEM_SOFT_DIRTY)",
     "SWAP": "pages can be swapped out (CONFIG_SWAP, CONFIG_ZRAM)",
     "REMAP_SEVERAL": "mremap() moves several mappings at once (v6.17, mm/mremap.c remap_move())",
 }
@@ -249,6 +277,7 @@ _BINDINGS = {
             eviction_waits=False,
             cannot={"move": "the kernel has no huge pages (CONFIG_TRANSPARENT_HUGEPAGE)"},
             asks_for_huge=False,  # kmod/interval_devmem.c hh_interval_migrate()
+            takes_merged="MIGRATE_DEVICE_RANGE",  # kmod/devmem.c hh_copy_in(): else it could not evict them
             tells_leaks=True,
         ),
         Rules(
@@ -273,6 +302,7 @@ _BINDINGS = {
                 "evict-by": "v4.20 finds pages by processes only",
             },
             asks_for_huge=False,  # v4.20 mm/migrate.c migrate_vma_collect_pmd() splits
+            takes_merged=None,  # kmod/devmem.c hh_copy_in(): v4.20 could not evict them
             tells_leaks=True,
             # v4.20 mm/hmm.c hmm_vma_get_pfns(): such a mapping has no entries, and -EPERM
             unreadable_error=errno.EPERM,
@@ -317,6 +347,7 @@ _BINDINGS = {
                 "write": "it oopses on own pages that its table has lost, and warns on read-only ones",
             },
             asks_for_huge=True,  # MIGRATE_VMA_SELECT_COMPOUND in dmirror_migrate_to_device()
+            takes_merged="",
             tells_leaks=False,
             exclusive_home=False,  # dmirror_check_atomic() says no more than that it has the page
             exclusive_kept=False,  # dmirror_do_update() removes the entry behind the range, too
@@ -336,7 +367,8 @@ def rules_for(binding: str, features: Collection[str]) -> Rules:
 # For who has no target to ask: what debian:6.1 has.
 _DEBIAN_6_1 = (
     "COHERENT", "COLD", "DEVMEM", "FREE_UNPOISONS", "HUGETLB", "HUGETLB_DONTNEED", "HUGETLB_REMAP",
-    "INTERVAL_COHERENT", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_DEVICE_RANGE", "MIGRATE_FAULT_PAGE", "POISON",
-    "POPULATE", "REAP", "SWAP", "TEST_HMM_COHERENT",
+    "INTERVAL_COHERENT", "KERNEL_PAGES", "KSM", "MAKE_DEVICE_EXCLUSIVE_RANGE", "MIGRATE_DEVICE_RANGE",
+    "MIGRATE_FAULT_PAGE", "MOVE_PAGES", "POISON", "POPULATE", "REAP", "SMAPS", "SOFT_DIRTY", "SWAP",
+    "TEST_HMM_COHERENT", "VVAR_PFNMAP",
 )  # fmt: skip
 RULES = {binding: rules_for(binding, _DEBIAN_6_1) for binding in _BINDINGS}

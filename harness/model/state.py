@@ -13,6 +13,7 @@ from harness.model.rules import Rules
 from harness.program.observations import Happening
 from harness.program.observations import Owner as Migrator
 from harness.program.operations import (
+    COHERENT,
     FIRST_SUBJECT,
     PAGE_SIZE,
     Events,
@@ -267,6 +268,23 @@ class State:
         if page.unbacked and not page.lazy and page.home is None and not self.rules.has("MIGRATE_FAULT_PAGE"):
             page.forgotten = True
 
+    def may_mark(self, page: Page) -> None:
+        """Its mappings may be soft-dirty now, though nobody wrote by way of them."""
+        for space, number in page.mappings:
+            pte = space.ptes[number]
+            if pte.soft is Known.NO:
+                pte.soft = Known.MAYBE
+
+    def restored(self, space: AddressSpace, numbers: Iterable[int]) -> None:
+        """A migration may have put entries of these pages back into place.
+
+        Until 6.12, mm/migrate.c remove_migration_pte() of a dirty page made the entry soft-dirty as well.
+        """
+        for number in numbers:
+            pte = space.ptes.get(number)
+            if pte is not None and pte.page.private_home is None:
+                self.may_mark(pte.page)
+
     def moved(self, page: Page) -> None:
         """The page went to a device: it is out of the swap cache."""
         page.cached = False
@@ -275,6 +293,7 @@ class State:
 
     def fill_from_device(self, page: Page, token: int) -> None:
         """A device wrote the page. Its driver has to mark it dirty: clause 226."""
+        self.may_mark(page)
         if self.rules.marks_dirty:
             page.fill(token)
             return
@@ -291,6 +310,8 @@ class State:
         """
         if now:
             self._hear_return(page, by_driver=by_driver)
+        if page.home in COHERENT:
+            self.may_mark(page)
         page.home = None
         page.strayed = None
         page.large = None
@@ -368,6 +389,8 @@ class State:
         mapped = pte is None or pte.swapped is Known.NO
         if not mapped:
             self._swap_in(space, number)
+        blind = pte is not None and pte.blind and pte.write is not Known.NO
+        uncertain = pte is not None and pte.present is Known.MAYBE
         unit = space.unit(number)
         done = pte is not None and pte.present is Known.YES and (not write or pte.write is Known.YES)
         if len(unit) > 1 and done:
@@ -381,7 +404,26 @@ class State:
                 self.must_hear(space, near, Happening.CLEAR, flushed=True)
             if replaced is not None:
                 self.invalidate(space, (near,))
-        return space.ptes[number]
+        pte = space.ptes[number]
+        if write:
+            pte.soft, pte.missed = Known.YES, pte.missed or blind
+        elif uncertain:
+            pte.soft = Known.MAYBE
+        return pte
+
+    def populate(self, space: AddressSpace, number: int) -> bool:
+        """mm/gup.c populate_vma_page_range(): the page is there afterwards, a process's own if it can be.
+
+        Returns whether that could be done.
+        """
+        area = space.areas[number]
+        write = area.prot.writable and not area.shared
+        if not (area.prot.readable or write) or number in space.traps:
+            return False
+        if self.fail(space, number, write=write, waits=True) or self.refuses(space, number):
+            return False
+        self.touch(space, number, write=write)
+        return True
 
     def _swap_in(self, space: AddressSpace, number: int) -> None:
         """mm/memory.c do_swap_page(): the page is there, and may be writable at once if it is nobody else's."""

@@ -50,6 +50,8 @@ class Subjects:
         area = Area(step.backing, step.prot, first, file)
         for number in range(first, first + step.pages):
             space.areas[number] = area
+            if step.backing is Backing.VDSO:  # who started the process may have looked at it
+                space.set(number, Pte(space.file_page(number), Known.NO, Known.MAYBE))
         return OK
 
     def _unmap(self, step: Unmap, _: Observation) -> Expectation:
@@ -63,6 +65,7 @@ class Subjects:
                 self._state.drop(pte.page)
             space.traps.pop(number, None)
             space.areas.pop(number, None)
+            space.mergeable.discard(number)
         return OK
 
     def _protect(self, step: Protect, _: Observation) -> Expectation:
@@ -76,6 +79,10 @@ class Subjects:
                 return Expectation(frozenset({errno.EINVAL}))
             for number in vma:
                 self._protect_page(space, number, step.prot)
+            if area.locked and not area.shared and step.prot.writable and not area.prot.writable:
+                for number in vma:  # mm/mprotect.c mprotect_fixup(): copies are made at once
+                    if not self._state.populate(space, number):
+                        break
         return OK
 
     def _protect_page(self, space: AddressSpace, number: int, prot: Prot) -> None:
@@ -88,6 +95,7 @@ class Subjects:
         space.change_area(number, prot=prot)
         self._state.invalidate(space, (number,), only_writable=prot.readable)
         if pte is not None:
+            _lose_mark(pte)
             pte.write = write_after_protect(pte, space.areas[number])
 
     def _remap(self, step: Remap, observed: Observation) -> Expectation:
@@ -125,9 +133,15 @@ class Subjects:
             del space.areas[number]
             # fs/userfaultfd.c mremap_userfaultfd_prep(): no userfaultfd is asked there (clause 270)
             space.areas[number + shift] = replace(area, origin=area.origin + shift, userfault=None)
+            if number in space.tracked:
+                space.tracked.add(number + shift)
+            if number in space.mergeable:
+                space.mergeable.add(number + shift)
             if pte is not None:
                 pte.uffd_kept = pte.uffd_wp and self._state.rules.has("USERFAULT_WP_MOVES")
                 pte.uffd_wp = False
+                if pte.soft is Known.NO:  # mm/mremap.c move_soft_dirty_pte(), but for whole page tables
+                    pte.soft = Known.MAYBE
                 space.set(number + shift, pte)
             if number in space.traps:
                 space.trap(number + shift, space.traps.pop(number))
@@ -197,9 +211,13 @@ class Subjects:
         child = AddressSpace(self._state.zero)
         for number, area in parent.areas.items():
             if not area.dontfork:
-                # fs/userfaultfd.c dup_userfaultfd(): the child has none, nor what it protected
-                child.areas[number] = area if area.userfault is None else replace(area, userfault=None)
+                # fs/userfaultfd.c dup_userfaultfd(): the child has none, nor what it protected; kernel/fork.c
+                # dup_mmap(): nor is anything locked
+                own = area.userfault is None and not area.locked
+                child.areas[number] = area if own else replace(area, userfault=None, locked=False)
         child.pieces = set(parent.pieces)
+        child.tracked = set(parent.tracked)
+        child.mergeable = set(parent.mergeable)
         child.edges = set(parent.edges)
         for number, area in parent.areas.items():
             if area.shared or area.dontfork or area.wipeonfork:
@@ -224,6 +242,7 @@ class Subjects:
                     kinds = (Happening.CLEAR,) if area.hugetlb else (Happening.PROTECTION_PAGE,)
                     self._state.must_hear(parent, number, *kinds, flushed=True)
                 pte.write = Known.NO
+                _lose_mark(pte)
                 pte.exclusive = Known.NO  # mm/memory.c copy_nonpresent_pte() gives it back first
                 self._state.invalidate(parent, (number,), only_writable=True)
             child.set(number, Pte(pte.page, pte.write, present, pte.huge, pte.or_zero, swapped=pte.swapped))
@@ -246,6 +265,12 @@ class Subjects:
             if pte is not None:
                 self._state.drop(pte.page)
         return OK
+
+
+def _lose_mark(pte: Pte) -> None:
+    """Of a device entry, "we do not preserve soft-dirty information": mm/memory.c copy_nonpresent_pte()."""
+    if pte.page.private_home is not None and pte.soft is Known.YES:
+        pte.soft = Known.MAYBE
 
 
 def write_after_protect(pte: Pte, area: Area) -> Known:

@@ -19,7 +19,7 @@ from harness.model.allowed import (
     Shape,
     Tokens,
 )
-from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Known, Page, Pte, Trap
+from harness.model.memory import HUGE_PAGES, WITH_HUGE, AddressSpace, Area, Known, Page, Pte, Trap
 from harness.model.rules import Rules
 from harness.program.observations import NO_MARKS, Mark
 from harness.program.operations import COHERENT, Backing
@@ -46,15 +46,15 @@ def view(
             return absent or _ERROR
         missing = not granted and pte.present is Known.MAYBE
         return hugetlb.whole(entries_of(pte, owner or "", huge=True, missing=missing))
-    if area is not None and area.special and (area.backing is Backing.PFNMAP or rules.hugetlb_error):
-        return _ERROR  # clause 56: mm/hmm.c hmm_vma_walk_test(), v4.20 hmm_pfns_special()
+    if area is not None and area.special and (is_pfnmap(rules, area) or rules.hugetlb_error):
+        return _ERROR  # clauses 56 and 57: mm/hmm.c hmm_vma_walk_test(), v4.20 hmm_pfns_special()
     if area is None or (not area.prot.readable and rules.unreadable_shown):
         return _ERROR  # clauses 33 and 35
     if area.prot.readable and number in space.traps:
         return _TRAPPED[space.traps[number]]  # clauses 45 and 46
     if pte is None or not area.prot.readable:
         return Entries((NOTHING,))  # clause 32
-    if area.special:  # clause 56: mm/hmm.c hmm_vma_handle_pte() of what vm_normal_page() has none for
+    if area.pageless:  # clause 56: mm/hmm.c hmm_vma_handle_pte() of what vm_normal_page() has none for
         return _ERROR if pte.present is Known.YES else Entries((NOTHING, *_ERROR.shapes))
     if pte.exclusive is Known.YES or pte.swapped is Known.YES:
         return Entries((NOTHING,))  # clauses 51 and 42
@@ -72,6 +72,11 @@ def view(
     if granted or not pte.along or pte.exclusive is not Known.MAYBE:
         return entry
     return replace(entry, deviating=(*entry.deviating, (EXCLUSIVE_WHOLE, NOTHING)))
+
+
+def is_pfnmap(rules: Rules, area: Area) -> bool:
+    """VM_PFNMAP: no page of it is looked at."""
+    return area.backing is Backing.PFNMAP or (area.backing is Backing.VVAR and rules.has("VVAR_PFNMAP"))
 
 
 def content(page: Page) -> Tokens:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from harness.model.allowed import OWN_FAULTED_ALONG, OWN_READONLY_WRITE, REMOTE_REFUSED, Entries, Shape
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, Area, Known
 from harness.model.state import State
-from harness.model.views import shapes_of, view
+from harness.model.views import is_pfnmap, shapes_of, view
 from harness.program.observations import Element, Entry, Mark, Observation
 from harness.program.operations import Backing
 
@@ -44,14 +44,14 @@ class Walk:
             # kmod/seed.c hh_fault_piece() says first whether the access is permitted.
             refused = write and area.prot.readable and not area.prot.writable
             return errno.EPERM if refused else self._state.rules.hugetlb_error
-        if area.backing is Backing.PFNMAP:
-            return errno.EFAULT  # clause 56
+        if is_pfnmap(self._state.rules, area):
+            return errno.EFAULT  # clauses 56 and 57
         if not area.prot.readable:
             return self._state.rules.unreadable_error  # clauses 35 and 36
         if write and not area.prot.writable:
             return errno.EPERM  # clause 36
-        if number in self.space.traps or area.special:
-            return errno.EFAULT  # clauses 45, 46 and 56
+        if number in self.space.traps or area.pageless:
+            return errno.EFAULT  # clauses 45, 46, 56 and 57
         # Clauses 47 and 58
         return errno.EFAULT if self._state.fails(self.space, number, write=write, waits=self.waits) else 0
 

@@ -12,10 +12,13 @@ from typing import Protocol
 
 from harness.model.advice import Advising
 from harness.model.allowed import Expectation
+from harness.model.counting import Counting
 from harness.model.devices import Devices
 from harness.model.dma import Dma
 from harness.model.exclusive import Exclusives
+from harness.model.locking import Locking
 from harness.model.memory import HUGE_PAGES
+from harness.model.merging import Merging
 from harness.model.migration import Migration
 from harness.model.moves import Moves
 from harness.model.pagemaps import Pagemaps
@@ -25,6 +28,7 @@ from harness.model.reaping import Reaping
 from harness.model.requests import Requests
 from harness.model.rules import Rules
 from harness.model.sequences import Sequences
+from harness.model.softdirty import SoftDirtyMarks
 from harness.model.state import Handlers, Mirror, State
 from harness.model.subjects import Subjects
 from harness.model.swapping import Swapping
@@ -64,6 +68,7 @@ _PARTS: tuple[Callable[[State], _Part], ...] = (
     Subjects, Advising, Pins, Devices, Ranges, Requests, Migration, Moves, Exclusives, Reaping, Dma, Sequences,
     Swapping, Pagemaps,
     Truncation, Userfaults,
+    SoftDirtyMarks, Locking, Merging, Counting,
 )  # fmt: skip
 
 # What a device does without the memory of its process

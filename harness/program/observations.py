@@ -167,13 +167,36 @@ class Told(StrEnum):
     SWAP_IN_CORE = "swap, in core"  # it is in memory, or in that of a device, but no CPU may access it by this entry
 
 
-Element = Token | Entry | Event | Residence | Told
+class Soft(StrEnum):
+    """Whether a page is marked as written; of a `SoftDirty`."""
+
+    DIRTY = "soft-dirty"
+    CLEAN = "clean"
+
+
+class Merged(StrEnum):
+    """Whether KSM has merged a page; of a `Merge`."""
+
+    MERGED = "merged"
+    ALONE = "not merged"
+
+
+class Placed(StrEnum):
+    """What move_pages(2) says of a page; of a `MovePages`."""
+
+    HERE = "on the node"
+    ABSENT = "ENOENT"  # there is no page, or it is one of a device
+    REFUSED = "EFAULT"  # there is no mapping, or nothing but zeros
+
+
+Element = Token | Entry | Event | Residence | Told | Soft | Merged | Placed
 
 
 # The elements of a `Usage`, of an `Evict` or `EvictBy` and of a `Sequence`, in the order of wire.h
 USAGE = ("in use", "allocated", "freed", "CPU faults", "invalidations", "entries")
 EVICTED = ("moved", "left")
 SEQUENCE = ("sequence", "read_retry", "check_retry", "calls")
+COUNTED = ("resident", "anonymous", "swapped", "counters off")  # of a `Counted`, in pages
 REFUSED = ("refused", "calls without it")  # of a `Returns`
 
 

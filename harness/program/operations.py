@@ -42,11 +42,18 @@ class Backing(StrEnum):
     PFNMAP = "pfnmap"  # pages of a driver that are for nobody else, mapped as the registers of a device are
     MIXEDMAP = "mixedmap"  # ... mapped among pages that others may have
     HUGETLB = "hugetlb"  # private anonymous memory out of the pool of 2 MiB pages (MAP_HUGETLB)
+    VDSO = "vdso"  # the first page of the code that the kernel maps into each process
+    VVAR = "vvar"  # ... and of the data that this code reads
 
     @property
     def of_driver(self) -> bool:
         """Whether it is memory of a driver's: VM_PFNMAP or VM_MIXEDMAP."""
         return self in (Backing.PFNMAP, Backing.MIXEDMAP)
+
+    @property
+    def of_kernel(self) -> bool:
+        """Whether the kernel has mapped it before the program began: it is moved to where the program has it."""
+        return self in (Backing.VDSO, Backing.VVAR)
 
 
 class Prot(StrEnum):
@@ -158,6 +165,7 @@ class Manner(StrEnum):
     FRESH = "fresh"  # with the notifier's sequence number of now
     STALE = "stale"  # with an older one
     UNLOCKED = "unlocked"  # hmm_range_fault_unlocked_timeout(), without the mmap lock
+    EMPTY = "empty"  # of a range that ends where the span starts
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,6 @@ class Span:
     """Pages `start` (counted from 0) up to but not including `stop` of a region."""
 
     region: str
-    EMPTY = "empty"  # of a range that ends where the span starts
     start: int
     stop: int
 
@@ -283,6 +290,64 @@ class Pagemap(SubjectOperation):
     """Shows what user space is told of each page: /proc/self/pagemap and mincore(2)."""
 
     verb = "pagemap"
+    span: Span
+
+
+@dataclass(frozen=True)
+class SoftDirty(SubjectOperation):
+    """Shows which pages are soft-dirty: /proc/self/pagemap, bit 55."""
+
+    verb = "soft-dirty"
+    span: Span
+
+
+@dataclass(frozen=True)
+class ClearSoftDirty(SubjectOperation):
+    """Clears the soft-dirty marks of all that the process has: 4 to /proc/self/clear_refs."""
+
+    verb = "clear-soft-dirty"
+
+
+@dataclass(frozen=True)
+class Lock(SubjectOperation):
+    """mlock(2)."""
+
+    verb = "lock"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Unlock(SubjectOperation):
+    """munlock(2)."""
+
+    verb = "unlock"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Merge(SubjectOperation):
+    """MADV_MERGEABLE, and then KSM looks for equal pages; shows which pages are merged: /proc/kpageflags.
+
+    It looks at all that is mergeable, of every process, several times, and not again until the next such step.
+    """
+
+    verb = "merge"
+    span: Span
+
+
+@dataclass(frozen=True)
+class MovePages(SubjectOperation):
+    """move_pages(2) to the node where all memory is, so that nothing moves; shows what is said of each page."""
+
+    verb = "move-pages"
+    span: Span
+
+
+@dataclass(frozen=True)
+class Counted(SubjectOperation):
+    """Shows how many pages of a whole region are counted: /proc/self/smaps; and how well the sums agree with that."""
+
+    verb = "counted"
     span: Span
 
 
@@ -768,6 +833,7 @@ SUBJECT_OPERATIONS: tuple[type[SubjectOperation], ...] = (
     Map, Unmap, Protect, Remap, Advise, Read, Write, Poison, Fork, Exit,
     Reap, Pin, Unpin, SwapOut, Pagemap,
     Truncate, Register, Bring, BringZeros, WriteProtect, WriteUnprotect, Shift,
+    SoftDirty, ClearSoftDirty, Lock, Unlock, Merge, MovePages, Counted,
 )  # fmt: skip
 DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Bind, Unbind, Snapshot, Fault, DeviceRead, DeviceWrite, ToDevice, ToSystem, Evict, Table, Usage,
@@ -775,7 +841,10 @@ DEVICE_OPERATIONS: tuple[type[DeviceOperation], ...] = (
     Exclusive, Held, DeviceReadUnlocked, ToDeviceShort,
     Move, Returns, EvictBy,
 )  # fmt: skip
-QUERIES: tuple[type[Operation], ...] = (Snapshot, Table, Held, Usage, Events, Pagemap)  # these change nothing
+# These change nothing
+QUERIES: tuple[type[Operation], ...] = (
+    Snapshot, Table, Held, Usage, Events, Pagemap, SoftDirty, MovePages, Counted,
+)  # fmt: skip
 
 
 def other_device(device: str) -> str:

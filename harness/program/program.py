@@ -35,6 +35,7 @@ from harness.program.operations import (
     Bring,
     BringZeros,
     Call,
+    Counted,
     DeviceOperation,
     DeviceWrite,
     DmaMap,
@@ -43,23 +44,34 @@ from harness.program.operations import (
     Events,
     Evict,
     Exit,
+    Fault,
     Fork,
+    Lock,
     Map,
+    Merge,
+    Miswatch,
     Move,
     Operation,
     Passes,
     Pin,
     Poison,
+    Prot,
     Reap,
+    Refuse,
     Register,
     Remap,
     Request,
     Returns,
     SequenceNumber,
     Shift,
+    Snapshot,
     Span,
     SubjectOperation,
     SwapOut,
+    Table,
+    ToDevice,
+    ToDeviceShort,
+    ToSystem,
     Truncate,
     Unbind,
     Unpin,
@@ -71,6 +83,12 @@ from harness.program.operations import (
     span_of,
 )
 
+# What can be done with the kernel's own pages: what they hold is its own matter, and what they are as well
+OF_KERNEL = (
+    Map, Snapshot, Fault, Request, Table, Watch, Watched, SequenceNumber, Miswatch, Refuse,
+    ToDevice, ToDeviceShort, ToSystem, Move,
+)  # fmt: skip
+KERNEL_PROT = {Backing.VDSO: Prot.RX, Backing.VVAR: Prot.R}  # arch/x86/entry/vdso/vma.c
 _FIRST_ADDRESS = 1 << 40
 _STRIDE = 1 << 29  # MAX_PAGES pages and a gap as long
 # What is left out beside a userfaultfd: pages that may be huge, be gone at any time, or be guarded
@@ -165,6 +183,8 @@ class Checker:
         self._paged: dict[str, int] = {}  # pages of each region that were paged out, however often
         self._spoiled: str | None = None  # such a region of which memory failed later
         self._swaps = False  # there is swap space to page them out to
+        self._kept: dict[str, type[Operation]] = {}  # what keeps pages of a region: they were once locked, or merged
+        self._merged_went = False  # pages that were merged may have gone to a device
         self._spoilt: set[str] = set()  # ... or poisoned, guarded or freed lazily
         self._step = 0
 
@@ -179,7 +199,16 @@ class Checker:
         span = span_of(step)
         if span is not None:
             self._check_span(span)
+            if self._backings[span.region].of_kernel and not isinstance(step, OF_KERNEL):
+                self._fail(f"{span.region} is the kernel's own", f"`{step.verb}` another region")
         match step:
+            case Map(backing=backing, pages=pages, prot=prot) if backing.of_kernel and (
+                pages != 1 or prot is not KERNEL_PROT[backing] or backing in self._backings.values()
+            ):
+                self._fail(
+                    f"the {backing} is one page here, {KERNEL_PROT[backing]}, and can be mapped once",
+                    f"`map {step.region} {backing} 1 {KERNEL_PROT[backing]}`",
+                )
             case Map(pages=pages, backing=Backing.HUGETLB) if pages % HUGETLB_PAGES:
                 self._fail(
                     f"{pages} pages in a hugetlb region", f"a multiple of {HUGETLB_PAGES}: its pages have 2 MiB each"
@@ -206,6 +235,22 @@ class Checker:
                 self._fail(f"{held.region} is a private mapping of a file", "it may have pages of the file already")
             case Shift(span=to, source=source):
                 self._check_shift(to, source)
+            case Lock(span=held) | Merge(span=held) | Counted(span=held) if (
+                self._backings[held.region].of_driver or self._backings[held.region] is Backing.HUGETLB
+            ):
+                self._fail(f"{held.region} is of huge pages or a driver's", f"`{step.verb}` another region")
+            case Merge(span=held) if self._backings[held.region] is not Backing.ANON:
+                self._fail(f"{held.region} is not anonymous", "only anonymous pages are merged")
+            case Lock(span=held) | Merge(span=held):
+                self._check_kept(step, held.region)
+            case Counted(span=held) if held.count != self.regions[held.region].pages:
+                self._fail(f"not all of {held.region}", "mappings are counted, not pages: take the whole region")
+            case (
+                Advise(span=held) | SwapOut(span=held) | Poison(span=held) | Pin(span=held) | Register(span=held)
+            ) if held.region in self._kept:
+                self._fail(f"{held.region} may be locked or merged", f"`{step.verb}` another region")
+            case Reap(actor=subject) if self._kept:
+                self._fail("some memory may be locked or merged", f"let {subject} exit")
             case Register(actor=subject, span=held, userfault=userfault):
                 self._check_userfault(subject, held, userfault)
             case Remap(span=moved, region=name):
@@ -220,6 +265,8 @@ class Checker:
                 for regions in (self._huge, self._pinned, self._spoilt):
                     if moved.region in regions:
                         regions.add(name)
+                if moved.region in self._kept:
+                    self._kept[name] = self._kept[moved.region]
             case Advise(span=advised, advice=Advice.HUGEPAGE):
                 self._huge.add(advised.region)
             case SwapOut(span=going) if self._backings[going.region].of_driver:
@@ -259,10 +306,14 @@ class Checker:
             ):
                 if not 0 < token <= MAX_TOKEN - written.count:
                     self._fail(f"token {token} is out of range", f"use 1 to {MAX_TOKEN - written.count}")
+            case ToDevice() | ToDeviceShort() if Merge in self._kept.values():
+                self._merged_went = True
             case Request(span=asked) if asked.count > MAX_REQUEST:
                 self._fail(f"{asked.count} pages in one request", f"at most {MAX_REQUEST}")
-            case Move(span=moved) if moved.count > MAX_MOVE:
-                self._fail(f"{moved.count} pages in one move", f"at most {MAX_MOVE}")
+            case Move(span=moved):
+                if moved.count > MAX_MOVE:
+                    self._fail(f"{moved.count} pages in one move", f"at most {MAX_MOVE}")
+                self._merged_went = self._merged_went or Merge in self._kept.values()
             case Fork(child=child):
                 if child in self.subjects:
                     self._fail(f"subject {child!r} exists already", "give each child a new name")
@@ -326,6 +377,25 @@ class Checker:
                 self._fail(f"{span.region} is not anonymous", "only anonymous pages can be moved")
             if span.region in self._huge | self._spoilt | self._paged.keys():
                 self._fail(f"{span.region} may have pages that are huge, poisoned, guarded, free or swapped out")
+            if span.region in self._kept:
+                self._fail(f"{span.region} may be locked or merged", "move other pages")
+
+    def _check_kept(self, step: Lock | Merge, region: str) -> None:
+        spoilt = self._huge | self._pinned | self._spoilt | self._paged.keys()
+        if region in spoilt or self._has_userfault(region):
+            self._fail(
+                f"{region} may have pages that are huge, pinned, poisoned, guarded, free, swapped out or missing",
+                f"`{step.verb}` another region",
+            )
+        if self._kept.setdefault(region, type(step)) is not type(step):
+            self._fail(f"{region} may be locked, or merged", f"`{step.verb}` another region")
+        if isinstance(step, Merge) and self._merged_went:  # mm/ksm.c stable_tree_search()
+            self._fail(
+                "merged pages may be in the memory of a device, where KSM oopses over them",
+                "merge before anything goes there",
+            )
+        if isinstance(step, Merge) and len(self.subjects) > 1:
+            self._fail("there was a fork", "merge before that: what several processes have may be left alone")
 
     def _check_pin(self, subject: str, region: str) -> None:
         if self._pinner is not None:

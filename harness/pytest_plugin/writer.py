@@ -25,6 +25,8 @@ from harness.program.operations import (
     BringZeros,
     Call,
     Choices,
+    ClearSoftDirty,
+    Counted,
     DeviceRead,
     DeviceReadUnlocked,
     DeviceWrite,
@@ -40,11 +42,14 @@ from harness.program.operations import (
     Fork,
     Held,
     Length,
+    Lock,
     Lookup,
     Manner,
     Map,
+    Merge,
     Miswatch,
     Move,
+    MovePages,
     Operation,
     Owner,
     Pagemap,
@@ -64,6 +69,7 @@ from harness.program.operations import (
     SequenceNumber,
     Shift,
     Snapshot,
+    SoftDirty,
     Sources,
     SwapOut,
     Table,
@@ -73,6 +79,7 @@ from harness.program.operations import (
     ToSystem,
     Truncate,
     Unbind,
+    Unlock,
     Unmap,
     Unpin,
     Usage,
@@ -106,7 +113,7 @@ class Step:
 
     @property
     def elements(self) -> tuple[Element, ...]:
-        """What it showed: a token, a `Signal`, an `Entry` or a `Residence` or a `Told` per page, or numbers."""
+        """What it showed: numbers, or per page a token, `Signal`, `Entry` or a word, as `Told`."""
         return self._seen().elements
 
     def _seen(self) -> Observation:
@@ -272,6 +279,41 @@ class Subject(_Actor):
         """Shows what user space is told of each page: /proc/self/pagemap and mincore(2)."""
         __tracebackhide__ = True
         return self._add(Pagemap(self.name, _pages(where)))
+
+    def soft_dirty(self, where: Where) -> Step:
+        """Shows which pages are soft-dirty: written since the marks were cleared."""
+        __tracebackhide__ = True
+        return self._add(SoftDirty(self.name, _pages(where)))
+
+    def clear_soft_dirty(self) -> Step:
+        """Clears the soft-dirty marks of the whole process."""
+        __tracebackhide__ = True
+        return self._add(ClearSoftDirty(self.name))
+
+    def lock(self, where: Where) -> Step:
+        """mlock(2)."""
+        __tracebackhide__ = True
+        return self._add(Lock(self.name, _pages(where)))
+
+    def unlock(self, where: Where) -> Step:
+        """munlock(2)."""
+        __tracebackhide__ = True
+        return self._add(Unlock(self.name, _pages(where)))
+
+    def merge(self, where: Where) -> Step:
+        """Has KSM look for equal pages; shows which ones are merged."""
+        __tracebackhide__ = True
+        return self._add(Merge(self.name, _pages(where)))
+
+    def move_pages(self, where: Where) -> Step:
+        """move_pages(2) to where all memory is; shows what is said of each page."""
+        __tracebackhide__ = True
+        return self._add(MovePages(self.name, _pages(where)))
+
+    def counted(self, where: Where) -> Step:
+        """Shows how many pages of the region are resident, anonymous and swapped out; and how far counters err."""
+        __tracebackhide__ = True
+        return self._add(Counted(self.name, _pages(where)))
 
     def poison(self, where: Where) -> Step:
         """The memory behind the pages fails; they are written first."""

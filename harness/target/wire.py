@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,20 @@ from typing import Any
 
 from harness.abi import CONSTANTS, ffi
 from harness.errors import GuestError
-from harness.program.observations import TORN, Element, Entry, Mark, Observation, Residence, Signal, Status, Told
+from harness.program.observations import (
+    TORN,
+    Element,
+    Entry,
+    Mark,
+    Merged,
+    Observation,
+    Placed,
+    Residence,
+    Signal,
+    Soft,
+    Status,
+    Told,
+)
 from harness.program.operations import (
     DEVICES,
     Access,
@@ -24,6 +38,8 @@ from harness.program.operations import (
     Bring,
     BringZeros,
     Call,
+    ClearSoftDirty,
+    Counted,
     DeviceOperation,
     DeviceRead,
     DeviceReadUnlocked,
@@ -40,11 +56,14 @@ from harness.program.operations import (
     Fork,
     Held,
     Length,
+    Lock,
     Lookup,
     Manner,
     Map,
+    Merge,
     Miswatch,
     Move,
+    MovePages,
     Operation,
     Owner,
     Pagemap,
@@ -63,6 +82,7 @@ from harness.program.operations import (
     SequenceNumber,
     Shift,
     Snapshot,
+    SoftDirty,
     Sources,
     SwapOut,
     Table,
@@ -72,6 +92,7 @@ from harness.program.operations import (
     ToSystem,
     Truncate,
     Unbind,
+    Unlock,
     Unmap,
     Unpin,
     Usage,
@@ -97,6 +118,8 @@ _CODES: dict[type[Operation], str] = {
     Exclusive: "EXCLUSIVE", Held: "TABLE", DeviceReadUnlocked: "DEVICE_READ", ToDeviceShort: "TO_DEVICE_SHORT",
     Pin: "PIN", Unpin: "UNPIN", SwapOut: "SWAP_OUT", Pagemap: "PAGEMAP",
     Truncate: "TRUNCATE",
+    SoftDirty: "SOFT_DIRTY", ClearSoftDirty: "CLEAR_SOFT_DIRTY",
+    Lock: "LOCK", Unlock: "LOCK", Merge: "MERGE", MovePages: "MOVE_PAGES", Counted: "COUNTED",
     Register: "USERFAULT", Bring: "RESOLVE", BringZeros: "RESOLVE",
     WriteProtect: "RESOLVE", WriteUnprotect: "RESOLVE", Shift: "RESOLVE",
     Move: "MOVE", Returns: "RETURNS", EvictBy: "EVICT_BY",
@@ -111,6 +134,8 @@ _BACKINGS = {
     Backing.HUGETLB: CONSTANTS["WIRE_HUGETLB"],
     Backing.PFNMAP: CONSTANTS["WIRE_PFNMAP"],
     Backing.MIXEDMAP: CONSTANTS["WIRE_MIXEDMAP"],
+    Backing.VDSO: CONSTANTS["WIRE_VDSO"],
+    Backing.VVAR: CONSTANTS["WIRE_VVAR"],
 }
 # include/uapi/asm-generic/mman-common.h; Python's mmap module does not know the newer ones
 _ADVICE = {
@@ -142,6 +167,7 @@ _MANNERS = {
     Manner.FRESH: 0,
     Manner.STALE: CONSTANTS["HMM_HARNESS_REQUEST_STALE"],
     Manner.UNLOCKED: CONSTANTS["HMM_HARNESS_REQUEST_UNLOCKED"],
+    Manner.EMPTY: CONSTANTS["HMM_HARNESS_REQUEST_EMPTY"],
 }
 _WATCHES: dict[Passes | Length, int] = {
     Passes.ONE: CONSTANTS["WIRE_WATCH_ONE_PASS"],
@@ -167,7 +193,6 @@ _CHOICES = {
     "m": CONSTANTS["HMM_HARNESS_CHOOSE_MOVE"],
     ".": CONSTANTS["HMM_HARNESS_CHOOSE_STAY"],
     "p": CONSTANTS["HMM_HARNESS_CHOOSE_PIECES"],
-    Manner.EMPTY: CONSTANTS["HMM_HARNESS_REQUEST_EMPTY"],
 }
 _LOOKUPS = {
     Lookup.RANGE: CONSTANTS["HMM_HARNESS_EVICT_RANGE"],
@@ -192,6 +217,7 @@ _TOLD: dict[int, Element] = {
     CONSTANTS["WIRE_IS_SWAP"]: Told.SWAP,
     CONSTANTS["WIRE_IS_SWAP"] | CONSTANTS["WIRE_IS_IN_CORE"]: Told.SWAP_IN_CORE,
 }
+_PLACED: dict[int, Element] = {0: Placed.HERE, errno.ENOENT: Placed.ABSENT, errno.EFAULT: Placed.REFUSED}
 _TOKENS = (Read, Write, DeviceRead, DeviceWrite)
 # struct wire_outcome and struct wire_observation: through cffi each of them takes as long as a page does in the guest
 _OUTCOME, _OBSERVATION = Struct("<II Q 4Q"), Struct("<Ii Q")
@@ -245,6 +271,8 @@ def _encode_step(program: Program, step: Operation, wire: Any) -> None:
             wire.value = program.address(source)
         case BringZeros() | WriteProtect() | WriteUnprotect():
             wire.argument = _RESOLVES[type(step)]
+        case Unlock():
+            wire.argument = 1
         case Truncate(pages=pages):
             wire.value = pages
         case Fork(child=child):
@@ -336,6 +364,14 @@ def _element_of(step: Operation) -> Callable[[int], Element]:
         return lambda number: _SPECIAL.get(number, number)
     if isinstance(step, SwapOut):
         return lambda number: Residence.OUT if number else Residence.IN
+    if isinstance(step, SoftDirty):
+        return lambda number: Soft.DIRTY if number else Soft.CLEAN
+    if isinstance(step, Merge):
+        return lambda number: Merged.MERGED if number else Merged.ALONE
+    if isinstance(step, MovePages):
+        return lambda number: _PLACED.get(number, number)  # which nobody expected
+    if isinstance(step, Counted):
+        return lambda number: number
     if isinstance(step, Pagemap):
         return lambda number: _TOLD.get(number, number)  # which contradicts itself: it is no less an observation
     if span_of(step) is None or isinstance(step, SequenceNumber):

@@ -157,6 +157,10 @@ bool swap_works(void);
 
 /* pagemap.c: of this process; 0 or an errno */
 int pagemap_read(uint64_t address, uint64_t npages, uint64_t *elements);
+int pagemap_soft_dirty(uint64_t address, uint64_t npages, uint64_t *elements);
+int pagemap_clear_soft_dirty(void);
+bool pagemap_marks(void);
+int pagemap_flagged(uint64_t address, uint64_t npages, int flag, uint64_t *elements);
 
 /* pin.c: of this process */
 int pin_pages(uint64_t address, uint64_t npages);
@@ -175,6 +179,22 @@ bool userfault_protection_moves(void);
 
 /* truncate.c: of this process */
 int truncate_mapped(uint64_t address, uint64_t npages);
+
+/* kernelpages.c: what the kernel has mapped into this process */
+int kernelpages_move(const char *name, uint64_t address);
+bool kernelpages_can_move(void);
+bool kernelpages_has_flag(const char *name, const char *flag);
+
+/* ksm.c: of this process; 0 or an errno */
+int ksm_merge(uint64_t address, uint64_t npages, uint64_t *elements);
+bool ksm_works(void);
+
+/* counters.c: of this process; 0 or an errno */
+int counters_move_pages(uint64_t address, uint64_t npages, uint64_t *elements);
+int counters_read(uint64_t address, uint64_t npages, uint64_t *elements);
+bool counters_can_move(void);
+bool counters_can_read(void);
+bool counters_are_exact(void);
 
 /* features.c */
 void features_print(void);

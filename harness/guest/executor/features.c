@@ -193,10 +193,24 @@ void features_print(void)
 	}
 	if (reaper_works())
 		puts("REAP");
+	if (kernelpages_can_move())
+		puts("KERNEL_PAGES");
+	if (kernelpages_has_flag("[vvar]", "pf"))
+		puts("VVAR_PFNMAP");
 	if (maps_nodes())
 		puts("MAPPED_NODE");
 	if (pins())
 		puts("PIN");
+	if (pagemap_marks())
+		puts("SOFT_DIRTY");
+	if (ksm_works())
+		puts("KSM");
+	if (counters_can_move())
+		puts("MOVE_PAGES");
+	if (counters_can_read())
+		puts("SMAPS");
+	if (counters_are_exact())
+		puts("RSS_EXACT");
 	if (swap_works())
 		puts("SWAP");
 	if (userfault_works(false))

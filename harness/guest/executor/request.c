@@ -40,6 +40,9 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_WRITE:
 	case WIRE_SWAP_OUT:
 	case WIRE_PAGEMAP:
+	case WIRE_SOFT_DIRTY:
+	case WIRE_MERGE:
+	case WIRE_MOVE_PAGES:
 	case WIRE_SNAPSHOT:
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
@@ -55,6 +58,7 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_MOVE:
 		return operation->npages;
 	case WIRE_SEQUENCE:
+	case WIRE_COUNTED:
 		return 4;
 	case WIRE_RETURNS:
 	case WIRE_EVICT:
@@ -76,6 +80,7 @@ static bool has_range(uint16_t code)
 	case WIRE_EXIT:
 	case WIRE_REAP:
 	case WIRE_UNPIN:
+	case WIRE_CLEAR_SOFT_DIRTY:
 	case WIRE_BIND:
 	case WIRE_UNBIND:
 	case WIRE_EVICT:
@@ -101,7 +106,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (!device && (code < WIRE_MAP || code > WIRE_RESOLVE))
+	if (!device && (code < WIRE_MAP || code > WIRE_MOVE_PAGES) && code != WIRE_COUNTED)
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
 		return "actor out of range";
@@ -117,9 +122,11 @@ static const char *find_fault(const struct wire_operation *operation)
 	}
 	switch (code) {
 	case WIRE_MAP:
-		if (operation->value < WIRE_ANON || operation->value > WIRE_MIXEDMAP)
+		if (operation->value < WIRE_ANON || operation->value > WIRE_VVAR)
 			return "unknown backing";
 		if (operation->value >= WIRE_PFNMAP && operation->npages > HMM_HARNESS_MMAP_MAX_PAGES)
+			return "npages out of range";
+		if (operation->value >= WIRE_VDSO && operation->npages != 1)
 			return "npages out of range";
 		if (operation->value == WIRE_HUGETLB &&
 		    (operation->npages % WIRE_HUGETLB_PAGES ||
@@ -132,6 +139,7 @@ static const char *find_fault(const struct wire_operation *operation)
 		break;
 	case WIRE_ADVISE:
 		break;
+	case WIRE_LOCK:
 	case WIRE_FAULT:
 	case WIRE_DEVICE_READ:
 	case WIRE_TABLE:

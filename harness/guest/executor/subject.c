@@ -104,6 +104,10 @@ static int do_map(const struct wire_operation *step)
 	case WIRE_HUGETLB:
 		flags |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB;
 		break;
+	case WIRE_VDSO:
+		return kernelpages_move("[vdso]", step->address);
+	case WIRE_VVAR:
+		return kernelpages_move("[vvar]", step->address);
 	case WIRE_MIXEDMAP:
 		offset = HMM_HARNESS_MMAP_MIXED;
 		/* fall through */
@@ -243,6 +247,24 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 		break;
 	case WIRE_PAGEMAP:
 		slot->error = pagemap_read(step->address, step->npages, control->elements);
+		break;
+	case WIRE_SOFT_DIRTY:
+		slot->error = pagemap_soft_dirty(step->address, step->npages, control->elements);
+		break;
+	case WIRE_CLEAR_SOFT_DIRTY:
+		slot->error = pagemap_clear_soft_dirty();
+		break;
+	case WIRE_LOCK:
+		slot->error = (step->argument ? munlock : mlock)(address, length) ? errno : 0;
+		break;
+	case WIRE_MERGE:
+		slot->error = ksm_merge(step->address, step->npages, control->elements);
+		break;
+	case WIRE_MOVE_PAGES:
+		slot->error = counters_move_pages(step->address, step->npages, control->elements);
+		break;
+	case WIRE_COUNTED:
+		slot->error = counters_read(step->address, step->npages, control->elements);
 		break;
 	case WIRE_PIN:
 		slot->error = pin_pages(step->address, step->npages);

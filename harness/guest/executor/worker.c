@@ -241,9 +241,9 @@ static bool run_subject(unsigned int number, const struct wire_operation *step, 
 	if (exits)
 		return true;
 	seen->error = slot->error;
-	if (!seen->error && request_elements(step)) {
-		seen->count = step->npages;
-		memcpy(elements, control->elements, step->npages * sizeof(*elements));
+	if (!seen->error) {
+		seen->count = request_elements(step);
+		memcpy(elements, control->elements, seen->count * sizeof(*elements));
 	}
 	return true;
 }
