@@ -93,7 +93,7 @@ def touch_maybe(state: State, space: AddressSpace, number: int, *, write: bool) 
     if pte is None:
         state.touch(space, number, write=write)
         pte = space.ptes[number]
-        pte.present = Known.MAYBE
+        pte.present = pte.soft = Known.MAYBE
     elif pte.page.private_home is not None:
         state.stray(pte.page, FAULTED_ALONG)
     elif pte.exclusive is not Known.NO:
@@ -111,4 +111,6 @@ def touch_maybe(state: State, space: AddressSpace, number: int, *, write: bool) 
         space.set(number, pte)
     if write and pte.write is Known.NO:
         pte.write = Known.MAYBE
+    if write and pte.soft is Known.NO:
+        pte.soft = Known.MAYBE
     pte.or_zero = pte.page.anonymous and 0 in pte.page.tokens
