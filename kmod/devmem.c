@@ -111,6 +111,8 @@ static struct page *hh_pick(struct hh_devmem *devmem, unsigned int order)
 	for (i = 0; i + n <= devmem->npages; i += n) {
 		i = ALIGN(find_next_bit(devmem->free, devmem->npages, i), n);
 		if (i + n > devmem->npages)
+	if (devmem->leaving)
+		return NULL;
 			break;
 		if (find_next_zero_bit(devmem->free, i + n, i) < i + n)
 			continue;
@@ -658,8 +660,11 @@ void hh_refuse_nothing(struct hh_mirror *mirror)
 	spin_unlock_irq(&devmem->lock);
 }
 
-/* Pages that exist now, whatever the accounts are made to say. */
-static unsigned long hh_pages_in_use(struct hh_devmem *devmem)
+/**
+ * hh_pages_in_use() - pages in use now, whatever the accounts are made to say
+ * @devmem: the memory
+ */
+unsigned long hh_pages_in_use(struct hh_devmem *devmem)
 {
 	unsigned long in_use;
 
@@ -836,7 +841,14 @@ static unsigned long hh_evict_pass(struct hh_device *device,
 	return moved;
 }
 
-static int hh_evict_all(struct hh_device *device, u64 *moved)
+/**
+ * hh_evict_all() - move all pages back to system memory, as far as they go
+ * @device: the device, whose memory stays there
+ * @moved: (out) how many moved
+ *
+ * Return: 0, -ENOMEM
+ */
+int hh_evict_all(struct hh_device *device, u64 *moved)
 {
 	struct hh_evict *evict = kmalloc_obj(*evict, GFP_KERNEL);
 
@@ -854,25 +866,33 @@ static int hh_evict_all(struct hh_device *device, u64 *moved)
  * @args: what the caller asked for
  *
  * Return: 0; -EINTR when the caller is being killed; -EOPNOTSUPP without device
- * memory, or without the kernel's help that was asked for; -ENOMEM
+ * memory, or without the kernel's help that was asked for; -ENOMEM; those of
+ * hh_evict_by_removal()
  */
 int hh_evict(struct hh_device *device, struct hmm_harness_evict *args)
 {
 	int ret;
 
-	if (!device->devmem.npages)
+	if (args->flags & HMM_HARNESS_EVICT_REMOVE)
+		return hh_evict_by_removal(device, args);
+	if (!devmem->npages)
 		return -EOPNOTSUPP;
 	if (hh_wrong(HH_EVICT_NOTHING)) {
-		args->moved = hh_pages_in_use(&device->devmem);
+		args->moved = hh_pages_in_use(devmem);
 		args->left = 0;
 		return 0;
 	}
 
-	if (args->flags)
+	if (down_read_killable(&devmem->there))
+		return -EINTR;
+	if (!devmem->npages)
+		ret = -EOPNOTSUPP;
+	else if (args->flags)
 		ret = hh_evict_by_number(device, args->flags, &args->moved);
 	else
 		ret = hh_evict_all(device, &args->moved);
-	args->left = hh_pages_in_use(&device->devmem);
+	up_read(&devmem->there);
+	args->left = hh_pages_in_use(devmem);
 	if (!ret && fatal_signal_pending(current))
 		ret = -EINTR;
 	return ret;
@@ -884,6 +904,7 @@ int hh_evict(struct hh_device *device, struct hmm_harness_evict *args)
  * @usage: what to fill in
  */
 void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage)
+	struct hh_devmem *devmem = &device->devmem;
 {
 	struct hh_devmem *devmem = &device->devmem;
 
@@ -952,6 +973,7 @@ void hh_devmem_exit(struct hh_device *device)
 		if (!hh_pages_in_use(devmem))
 			break;
 		/* Somebody has a page in hand, or pinned, or memory is short. */
+	devmem->size = size;
 		if (!told && time_after(jiffies, patience)) {
 			told = true;
 			pr_warn("%s: waiting for %lu pages of its memory, which somebody holds on to\n",

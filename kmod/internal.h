@@ -14,6 +14,7 @@
  *   move.c    migration as the caller asks for it, page by page
  *   whole.c   huge pages that migrate whole
  *   evict.c   the kernel finds the pages of the device by their numbers
+ *   removal.c the memory of a device goes, and comes back
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
  *   debugfs.c show what there is
  *   wrong.c   deliberate mistakes
@@ -87,6 +88,7 @@ struct hh_work;
  * @faults_strangely: whether @migrate does what
  *                    HMM_HARNESS_MOVE_STRANGE_FAULT says
  * @errs: whether @migrate calls the kernel as HH_MOVE_MISTAKES say
+ * @waits_for_pages: whether @remove_memory is known to wait until no page is in use
  * @node: pattern of the name of its nodes, with the device's number
  * @mirror_size: of its struct that begins with a struct hh_mirror
  * @work_size: of its struct that begins with a struct hh_work
@@ -127,6 +129,7 @@ struct hh_binding {
 	bool faults_strangely;
 	bool errs;
 	const char *node;
+	bool waits_for_pages;
 	size_t mirror_size;
 	size_t work_size;
 	int (*attach)(struct hh_mirror *mirror);
@@ -165,13 +168,17 @@ struct hh_binding {
  * @live: pages that have been migrated to and not yet been migrated from. Each
  *        counts and stops counting with its lock held, or when nobody has it any
  *        more
+ * @size: bytes that there are to be
  * @reuse: held where a free page is taken into use, and for writing where none
  *         may be; taken after mmap_lock and locked pages, before what the kernel
  *         holds around invalidation
  * @lock: protects all that follows
  * @free: a bit for each page, set if it is to be had
  * @lost: the same of pages that were not given back, on purpose
+ * @there: held where all pages are gone through, and for writing where there may
+ *         be none; taken before mmap_lock
  * @nr_lost: how many these are
+ * @leaving: no page may be taken into use
  * @allocated: pages ever allocated
  * @freed: pages ever freed
  * @cpu_faults: calls of migrate_to_ram()
@@ -192,9 +199,12 @@ struct hh_devmem {
 	struct rw_semaphore reuse;
 	spinlock_t lock; /* protects all that follows */
 	unsigned long *free;
+	unsigned long size;
 	unsigned long *lost;
 	unsigned long nr_lost;
+	struct rw_semaphore there;
 	u64 allocated;
+	bool leaving;
 	u64 freed;
 	u64 cpu_faults;
 	const struct mm_struct *refused_to;
@@ -614,6 +624,8 @@ static inline void hh_place_whole(struct hh_device *device,
 {
 }
 #endif
+int hh_evict_all(struct hh_device *device, u64 *moved);
+unsigned long hh_pages_in_use(struct hh_devmem *devmem);
 
 /* evict.c */
 int hh_evict_by_number(struct hh_device *device, u32 how, u64 *moved);
@@ -638,6 +650,10 @@ static inline struct page *hh_devmem_backing(struct page *page)
 	return page;
 }
 
+
+/* removal.c */
+int hh_evict_by_removal(struct hh_device *device,
+			struct hmm_harness_evict *args);
 static inline void hh_devmem_usage(struct hh_device *device,
 				   struct hmm_harness_usage *usage)
 {

@@ -437,3 +437,4 @@ const struct hh_binding hh_interval = {
 };
 
 #endif /* HH_INTERVAL */
+	.waits_for_pages = true,

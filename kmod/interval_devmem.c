@@ -273,6 +273,27 @@ static void hh_mistake(struct migrate_vma *args, u32 flags)
 		args->end = args->start + size;
 }
 
+/*
+ * Fills the targets, so that it can be told whether the set-up clears them: as
+ * what a driver left there when it migrated something else.
+ */
+static void hh_spoil_targets(const struct hh_migration *move)
+{
+	memset(move->dst, 0xff, move->npages * sizeof(move->dst[0]));
+}
+
+static u64 hh_clear_targets(const struct hh_migration *move)
+{
+	unsigned long i;
+	u64 uncleared = 0;
+
+	for (i = 0; i < move->npages; i++) {
+		uncleared += move->dst[i] != 0;
+		move->dst[i] = 0;
+	}
+	return uncleared;
+}
+
 /**
  * hh_interval_migrate() - see struct hh_binding
  * @device: the device
@@ -347,9 +368,13 @@ unsigned long hh_interval_evict_merged(struct hh_device *device,
 		.npages = 1,
 		.src = &src,
 		.dst = &dst,
+	if (move->chosen)
+		hh_spoil_targets(move);
 	};
 
 	down_write(&device->devmem.reuse);
+	if (move->chosen)
+		move->chosen->args->uncleared = hh_clear_targets(move);
 	if (hh_is_merged_still(page))
 		migrate_device_range(&src, page_to_pfn(page), 1);
 	up_write(&device->devmem.reuse);

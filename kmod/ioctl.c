@@ -471,7 +471,8 @@ static const struct hh_command hh_commands[] = {
 	}, {
 		.cmd = HMM_HARNESS_EVICT,
 		.shape = &hh_evict_shape,
-		.flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS,
+		.flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS |
+			 HMM_HARNESS_EVICT_REMOVE,
 		.device = hh_ioctl_evict,
 	}, {
 		.cmd = HMM_HARNESS_TABLE,

@@ -290,6 +290,7 @@ static int __init hh_init(void)
 		spin_lock_init(&device->devmem.lock);
 		init_rwsem(&device->devmem.reuse);
 		INIT_LIST_HEAD(&device->mirrors);
+		init_rwsem(&device->devmem.there);
 		ret = hh_devmem_init(device, devmem_mb);
 		if (ret) {
 			pr_err("no %u MiB of device memory: error %d\n",

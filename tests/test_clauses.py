@@ -30,8 +30,8 @@ PROGRAMS = {program.name: program for program in catalogue.select([])}
 UNPROVEN = {
     "MIRROR-4", "MIRROR-14", "MIRROR-15", "MIRROR-17",
     "RANGE-43", "RANGE-44", "RANGE-60", "RANGE-63",
-    "MIGRATE-73", "MIGRATE-74", "MIGRATE-79",
-    "DEVMEM-92", "DEVMEM-106", "DEVMEM-107",
+    "MIGRATE-74", "MIGRATE-79",
+    "DEVMEM-92", "DEVMEM-107",
     "EXCLUSIVE-224",
 }  # fmt: skip
 # Those that no program can show; a test does.

@@ -751,6 +751,7 @@ def test_eviction_by_number_needs_a_kernel_that_can() -> None:
     assert result.verdict is Verdict.SKIP
     assert "needs migrate_device_pfns(), which this kernel does not have" in result.reason
     _shows(BUF + "a: write buf 7\nd0: to-device buf\nd0: evict-by range", 4, 0)
+    _shows(BUF + "a: write buf 7\nd0: to-device buf\nd0: evict-by removal", 4, 0)
 
 
 def _huge_move(choice: str, *shown: Entry, between: tuple[tuple[str, Entry], ...] = ()) -> Verdict:

@@ -363,7 +363,11 @@ def _evict(step: Evict, _names: Names, _number: int) -> CCall:
 
 
 def _evict_by(step: EvictBy, _names: Names, _number: int) -> CCall:
-    flags = {Lookup.RANGE: "HMM_HARNESS_EVICT_RANGE", Lookup.PFNS: "HMM_HARNESS_EVICT_NUMBERS"}[step.lookup]
+    flags = {
+        Lookup.RANGE: "HMM_HARNESS_EVICT_RANGE",
+        Lookup.PFNS: "HMM_HARNESS_EVICT_NUMBERS",
+        Lookup.REMOVAL: "HMM_HARNESS_EVICT_REMOVE",
+    }[step.lookup]
     return CCall(f"evict({step.actor}, {flags})", ("evict",), ("EVICT",), may_lack=True)
 
 

@@ -109,7 +109,8 @@ static const struct command commands[] = {
 	{ "EXCLUSIVE", HMM_HARNESS_EXCLUSIVE, sizeof(struct hmm_harness_range),
 	  12, true, .capability = HMM_HARNESS_CAP_EXCLUSIVE },
 	{ "EVICT", HMM_HARNESS_EVICT, sizeof(struct hmm_harness_evict),
-	  1, .flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS,
+	  1, .flags = HMM_HARNESS_EVICT_RANGE | HMM_HARNESS_EVICT_NUMBERS |
+		      HMM_HARNESS_EVICT_REMOVE,
 	  .capability = HMM_HARNESS_CAP_EVICT },
 	{ "MOVE", HMM_HARNESS_MOVE, sizeof(struct hmm_harness_move),
 	  16, .flags = HMM_HARNESS_MOVE_TO_DEVICE | HMM_HARNESS_MOVE_TO_SYSTEM,
@@ -581,7 +582,7 @@ static void call(bool lonely)
 		/* Few, else nobody lives long. */
 		args->returns.count = below(one_in(8) ? 40 : 3);
 	else if (nr == HMM_HARNESS_EVICT && one_in(2))
-		args->head[1] = 1u << below(2);
+		args->head[1] = 1u << (one_in(8) ? 2 : below(2));
 	else if (nr == HMM_HARNESS_WATCH || nr == HMM_HARNESS_WATCHED)
 		fill_watch(&args->watch, command);
 	else if (one_in(30))

@@ -276,23 +276,28 @@ class Migration:
         return Expectation(elements=self._if_moves_shown(allowed))
 
     def _evict(self, step: Evict, _: Observation) -> Expectation:
-        residents = self._state.residents(step.actor)
-        kept, maybe = self._state.kept(residents)
-        residents -= kept
-        moved = counted(residents, unsure=len(maybe))
-        for page in maybe:
-            self._state.stray(page, WITH_HUGE)
-        for space in {space for page in residents for space, _ in page.mappings}:
-            # from a page to the end of its VMA
-            self._state.may_migrate(space, space.areas, step.actor, Happening.TO_SYSTEM)
-            self._state.doubt(space, space.areas)
-        for page in residents - maybe:
-            self._state.bring_home(page)
-        left = Count(len(kept), len(kept) + len(maybe))
-        return Expectation(elements=(moved, left) if self._state.rules.shows_moves else ())
+        shown = evict(self._state, step.actor)
+        return Expectation(elements=shown if self._state.rules.shows_moves else ())
 
     def _if_moves_shown(self, allowed: list[Entries]) -> tuple[Entries, ...]:
         return tuple(allowed) if self._state.rules.shows_moves else ()
+
+
+def evict(state: State, actor: str) -> tuple[Count, Count]:
+    """All in the memory of the device `actor` goes home, process by process: how many pages moved, and are left."""
+    residents = state.residents(actor)
+    kept, maybe = state.kept(residents)
+    residents -= kept
+    moved = counted(residents, unsure=len(maybe))
+    for page in maybe:
+        state.stray(page, WITH_HUGE)
+    for space in {space for page in residents for space, _ in page.mappings}:
+        # from a page to the end of its VMA
+        state.may_migrate(space, space.areas, actor, Happening.TO_SYSTEM)
+        state.doubt(space, space.areas)
+    for page in residents - maybe:
+        state.bring_home(page)
+    return moved, Count(len(kept), len(kept) + len(maybe))
 
 
 def _moved(shown: tuple[Element, ...]) -> bool:

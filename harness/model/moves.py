@@ -19,6 +19,7 @@ from harness.model.allowed import (
     Shape,
 )
 from harness.model.memory import HUGE_PAGES, WITH_HUGE, Known, Large, Page, Pte
+from harness.model.migration import evict
 from harness.model.state import Handlers, State
 from harness.model.views import counted
 from harness.program.observations import NO_MARKS, Element, Entry, Happening, Mark, Observation
@@ -28,6 +29,7 @@ from harness.program.operations import (
     Answer,
     Call,
     EvictBy,
+    Lookup,
     Move,
     Returns,
     Target,
@@ -404,6 +406,8 @@ class Moves:
         return Expectation(elements=(Count(refused), *asked))
 
     def _evict_by(self, step: EvictBy, _: Observation) -> Expectation:
+        if step.lookup is Lookup.REMOVAL:  # kmod/removal.c: the driver moves them, as if it was evicted
+            return Expectation(elements=evict(self._state, step.actor))
         residents = self._state.residents(step.actor)
         # Since v6.15 what a device has to itself is mapped, and found: mm/rmap.c try_to_migrate_one().
         kept = set[Page]().union(*self._state.kept(residents))

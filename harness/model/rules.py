@@ -150,6 +150,8 @@ class Rules:
             return "needs migrate_vma.fault_page, which this kernel does not have"
         if isinstance(step, Move) and step.call is Call.COMPOUND and not self.has("FOLIO_SPLIT"):
             return "needs MIGRATE_VMA_SELECT_COMPOUND, which this kernel does not have"
+        if isinstance(step, EvictBy) and step.lookup is Lookup.REMOVAL:
+            return "coherent memory may not go: what is pinned stays there" if step.actor in COHERENT else None
         if isinstance(step, EvictBy) and not self.has(_LOOKUPS[step.lookup]):
             return f"needs {_LOOKUPS[step.lookup].lower()}(), which this kernel does not have"
         if isinstance(step, Watch) and step.passes is Passes.TWO and not self.has("NOTIFIER_TWO_PASS"):

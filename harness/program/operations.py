@@ -793,15 +793,16 @@ class Evict(DeviceOperation):
 
 
 class Lookup(StrEnum):
-    """How the kernel finds device pages by their numbers."""
+    """How the kernel finds device pages by their numbers, or why they have to go."""
 
     RANGE = "range"  # migrate_device_range()
     PFNS = "pfns"  # migrate_device_pfns()
+    REMOVAL = "removal"  # memunmap_pages(): the memory itself goes, and the device gets new memory
 
 
 @dataclass(frozen=True)
 class EvictBy(DeviceOperation):
-    """As `Evict`; the kernel finds the pages' processes by itself."""
+    """As `Evict`; the kernel finds the pages' processes by itself, or has to wait for the last page."""
 
     verb = "evict-by"
     lookup: Lookup

@@ -487,7 +487,7 @@ class Device(_Actor):
         return self._add(Returns(self.name, _word(Answer, answer)))
 
     def evict(self, by: str | None = None) -> Step:
-        """Everything in the device's memory goes back, of every process. `by`: how the kernel finds it by itself."""
+        """Everything in the device's memory goes back, of every process. `by`: how the kernel finds it, or why."""
         __tracebackhide__ = True
         if by is not None:
             return self._add(EvictBy(self.name, _word(Lookup, by)))

@@ -207,7 +207,7 @@ static void move_pages(int fd, const struct wire_operation *operation, struct wi
 	if (seen->error)
 		return;
 	seen->count = operation->npages;
-	if (!move_agrees(&move, elements, before, after, places))
+	if (move.uncleared || !move_agrees(&move, elements, before, after, places))
 		seen->error = EPROTO;
 }
 

@@ -179,7 +179,8 @@ static const char *find_fault(const struct wire_operation *operation)
 		return length < 1 || length > WIRE_MOVE_MAX_CHOICES ? "choices out of range" : NULL;
 	}
 	case WIRE_EVICT_BY:
-		if (operation->argument != HMM_HARNESS_EVICT_RANGE && operation->argument != HMM_HARNESS_EVICT_NUMBERS)
+		if (operation->argument != HMM_HARNESS_EVICT_RANGE && operation->argument != HMM_HARNESS_EVICT_NUMBERS &&
+		    operation->argument != HMM_HARNESS_EVICT_REMOVE)
 			return "unknown look-up";
 		break;
 	case WIRE_REMAP:

@@ -424,6 +424,8 @@ struct hmm_harness_watch {
  * @raw_migrate: (out) MIGRATE_PFN_MIGRATE
  * @raw_write: (out) MIGRATE_PFN_WRITE
  * @raw_compound: (out) MIGRATE_PFN_COMPOUND, 0 where there is none
+ * @uncleared: (out) how many words of migrate_vma.dst migrate_vma_setup() left as
+ *             they were before, which was not 0
  *
  * One migration: migrate_vma_setup(), migrate_vma_pages() and
  * migrate_vma_finalize() once each, with every choice that they leave to a
@@ -481,6 +483,7 @@ struct hmm_harness_move {
 	__aligned_u64 raw_migrate;
 	__aligned_u64 raw_write;
 	__aligned_u64 raw_compound;
+	__aligned_u64 uncleared;
 };
 
 /* hmm_harness_returns.count: for good */
@@ -519,6 +522,7 @@ struct hmm_harness_returns {
 /* hmm_harness_evict.flags, at most one */
 #define HMM_HARNESS_EVICT_RANGE 0x1
 #define HMM_HARNESS_EVICT_NUMBERS 0x2
+#define HMM_HARNESS_EVICT_REMOVE 0x4
 
 /**
  * struct hmm_harness_sequence - HMM_HARNESS_SEQUENCE
@@ -634,6 +638,13 @@ struct hmm_harness_refuse {
  * find the pages by migrate_device_range(), NUMBERS by migrate_device_pfns();
  * -EOPNOTSUPP where it has no such function. These leave alone as well what a
  * process has that changes its mappings at that moment.
+ *
+ * REMOVE takes the memory itself away when all has gone back but one page, which
+ * the driver uses, and gives the device new memory in its place: private memory
+ * of today's API only, else -EOPNOTSUPP. -EPROTO: the kernel did not wait until
+ * that page was free. -EBUSY: something does not go; nothing was taken away.
+ * Where there is no new memory, the call fails with the kernel's own error, and
+ * the device has none until another such call.
  */
 struct hmm_harness_evict {
 	__u32 size;
