@@ -47,11 +47,31 @@ static bool hh_reachable(void *data)
 	return !copy_from_kernel_nofault(&byte, data, sizeof(byte));
 }
 
+/*
+ * Locks the page with the mirror's lock held, on purpose: whoever migrates it has
+ * its lock and waits for the mirror's.
+ */
+static int hh_lock_inside(struct page *page)
+{
+	int ret;
+
+	if (!page || !hh_wrong(HH_LOCK_PAGE_INSIDE))
+		return 0;
+	ret = hh_page_lock_killable(page);
+	if (!ret)
+		unlock_page(page);
+	return ret;
+}
+
 /* Called with the mirror's lock held: the page stays where it is. */
 static int hh_transfer(struct hh_access *access, struct hh_entry *entry)
 {
-	void *data = kmap_local_page(entry->data);
-	int ret = 0;
+	int ret = hh_lock_inside(entry->page);
+	void *data;
+
+	if (ret)
+		return ret;
+	data = kmap_local_page(entry->data);
 
 	if (!hh_reachable(data))
 		ret = -EFAULT;

@@ -78,6 +78,29 @@ static int hh_claim_begin(struct hh_mirror *mirror,
 	return ret;
 }
 
+/* Leaves a page that was granted locked, on purpose. */
+static bool hh_claim_keeps(struct hh_mirror *mirror, struct page *page)
+{
+	if (!hh_wrong(HH_KEEP_LOCKED) || mirror->nr_kept == HH_MAX_KEPT)
+		return false;
+	mirror->kept[mirror->nr_kept++] = page;
+	return true;
+}
+
+/**
+ * hh_claims_unlock() - let go of what stayed locked
+ * @mirror: a mirror that is dead
+ */
+void hh_claims_unlock(struct hh_mirror *mirror)
+{
+	while (mirror->nr_kept) {
+		struct page *page = mirror->kept[--mirror->nr_kept];
+
+		unlock_page(page);
+		put_page(page);
+	}
+}
+
 /* Ends a claim and enters what came of it: 0, -EAGAIN, -ENXIO or -ENOMEM. */
 static int hh_claim_end(struct hh_mirror *mirror, struct hh_claim *claim,
 			struct page **granted, long count, u64 *pages)
@@ -97,9 +120,12 @@ static int hh_claim_end(struct hh_mirror *mirror, struct hh_claim *claim,
 		ret = -EAGAIN;
 	for (i = 0; i < count && !ret; i++) {
 		pages[i] = 0;
-		if (granted[i])
-			ret = hh_table_store_exclusive(mirror, index + i,
-						       granted[i], &pages[i]);
+		if (!granted[i])
+			continue;
+		ret = hh_table_store_exclusive(mirror, index + i, granted[i],
+					       &pages[i]);
+		if (!ret && hh_claim_keeps(mirror, granted[i]))
+			granted[i] = NULL;
 	}
 	mutex_unlock(&mirror->lock);
 	return ret;

@@ -336,6 +336,16 @@ static inline pgoff_t hh_vma_anon_pgoff(const struct vm_area_struct *vma)
 #endif
 }
 
+/* Waits for the lock of a page, or of the large one that it is a part of. */
+static inline int hh_page_lock_killable(struct page *page)
+{
+#ifdef HAVE_FOLIO
+	return folio_lock_killable(page_folio(page));
+#else
+	return lock_page_killable(page);
+#endif
+}
+
 #ifdef HH_DEVMEM
 
 static inline struct dev_pagemap *hh_page_pgmap(struct page *page)
@@ -432,16 +442,6 @@ static inline unsigned long *hh_page_word(struct page *page)
 	return &page->hmm_data;
 #else
 	return (unsigned long *)&page->zone_device_data;
-#endif
-}
-
-/* Waits for the lock of a page, or of the large one that it is a part of. */
-static inline int hh_page_lock_killable(struct page *page)
-{
-#ifdef HAVE_FOLIO
-	return folio_lock_killable(page_folio(page));
-#else
-	return lock_page_killable(page);
 #endif
 }
 

@@ -91,6 +91,10 @@ bool hh_devmem_is_live(struct page *page)
 /* Takes back what was lost on purpose once that is over. Under devmem->lock. */
 static void hh_recover_lost(struct hh_devmem *devmem)
 {
+	if (!hh_wrong(HH_FREE_TWICE)) {
+		devmem->freed -= devmem->nr_twice;
+		devmem->nr_twice = 0;
+	}
 	if (!devmem->nr_lost || hh_wrong(HH_LEAK_DEVICE_PAGE))
 		return;
 	bitmap_or(devmem->free, devmem->free, devmem->lost, devmem->npages);
@@ -107,12 +111,12 @@ static struct page *hh_pick(struct hh_devmem *devmem, unsigned int order)
 {
 	unsigned long i, n = 1UL << order;
 
+	if (devmem->leaving)
+		return NULL;
 	/* Numbers are aligned, as the first one is. */
 	for (i = 0; i + n <= devmem->npages; i += n) {
 		i = ALIGN(find_next_bit(devmem->free, devmem->npages, i), n);
 		if (i + n > devmem->npages)
-	if (devmem->leaving)
-		return NULL;
 			break;
 		if (find_next_zero_bit(devmem->free, i + n, i) < i + n)
 			continue;
@@ -224,6 +228,10 @@ void hh_devmem_free(struct hh_device *device, struct page *page)
 	} else {
 		bitmap_set(devmem->free, at, n);
 		devmem->freed += n;
+	}
+	if (hh_wrong(HH_FREE_TWICE)) {
+		devmem->freed += n;
+		devmem->nr_twice += n;
 	}
 	spin_unlock_irqrestore(&devmem->lock, irq);
 	for (i = 0; i < n; i++)
@@ -354,6 +362,19 @@ static void hh_copy_out(struct hh_device *device, struct hh_migration *move)
 	}
 }
 
+/* Unlocks where pages go before they are there, on purpose. */
+static void hh_unlock_targets(struct hh_migration *move)
+{
+	struct page *to;
+	unsigned long i;
+
+	for (i = 0; i < move->npages; i++) {
+		to = migrate_pfn_to_page(move->dst[i]);
+		if (to)
+			unlock_page(to);
+	}
+}
+
 /**
  * hh_migration_copy() - allocate where pages go, and copy them there
  * @device: the device
@@ -367,6 +388,8 @@ void hh_migration_copy(struct hh_device *device, struct hh_migration *move)
 		hh_copy_in(device, move);
 	else
 		hh_copy_out(device, move);
+	if (hh_wrong(HH_UNLOCKED_TARGET) && move->to_device)
+		hh_unlock_targets(move);
 }
 
 /* Notes that a page is not in use by a process any more, if it is a device's. */
@@ -471,7 +494,9 @@ static int hh_migrate_range(struct hh_work *work,
 	while (args->done < args->npages) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		start = args->addr + (args->done << PAGE_SHIFT);
+		start = args->addr;
+		if (!hh_wrong(HH_MIGRATE_FIRST))
+			start += args->done << PAGE_SHIFT;
 		n = min_t(u64, args->npages - args->done, HH_CHUNK);
 		ret = hh_migrate_chunk(work, start, n, to_device, &deny, &n);
 		if (!ret)
@@ -669,7 +694,8 @@ unsigned long hh_pages_in_use(struct hh_devmem *devmem)
 	unsigned long in_use;
 
 	spin_lock_irq(&devmem->lock);
-	in_use = devmem->allocated - devmem->freed - devmem->nr_lost;
+	in_use = devmem->allocated - devmem->freed - devmem->nr_lost +
+		 devmem->nr_twice;
 	spin_unlock_irq(&devmem->lock);
 	return in_use;
 }
@@ -871,6 +897,7 @@ int hh_evict_all(struct hh_device *device, u64 *moved)
  */
 int hh_evict(struct hh_device *device, struct hmm_harness_evict *args)
 {
+	struct hh_devmem *devmem = &device->devmem;
 	int ret;
 
 	if (args->flags & HMM_HARNESS_EVICT_REMOVE)
@@ -904,7 +931,6 @@ int hh_evict(struct hh_device *device, struct hmm_harness_evict *args)
  * @usage: what to fill in
  */
 void hh_devmem_usage(struct hh_device *device, struct hmm_harness_usage *usage)
-	struct hh_devmem *devmem = &device->devmem;
 {
 	struct hh_devmem *devmem = &device->devmem;
 
@@ -947,6 +973,7 @@ int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 		return ret;
 	}
 	bitmap_fill(devmem->free, devmem->npages);
+	devmem->size = size;
 	return 0;
 }
 
@@ -973,7 +1000,6 @@ void hh_devmem_exit(struct hh_device *device)
 		if (!hh_pages_in_use(devmem))
 			break;
 		/* Somebody has a page in hand, or pinned, or memory is short. */
-	devmem->size = size;
 		if (!told && time_after(jiffies, patience)) {
 			told = true;
 			pr_warn("%s: waiting for %lu pages of its memory, which somebody holds on to\n",

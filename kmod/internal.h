@@ -54,6 +54,9 @@
 /* An operation that got nowhere for so long gives up with -EBUSY. */
 #define HH_PATIENCE (10 * HZ)
 
+/* Exclusive pages that stay locked on purpose, of a mirror, at most */
+#define HH_MAX_KEPT 16
+
 /* Room for the name of a device's node */
 #define HH_NAME_SIZE 16
 
@@ -85,10 +88,10 @@ struct hh_work;
  * @requests: whether @look does what hh_pass.request says
  * @moves_whole: whether @migrate does what hh_migration.whole says
  * @finds_numbers: whether the kernel is asked to find pages by their numbers
+ * @waits_for_pages: whether @remove_memory is known to wait until no page is in use
  * @faults_strangely: whether @migrate does what
  *                    HMM_HARNESS_MOVE_STRANGE_FAULT says
  * @errs: whether @migrate calls the kernel as HH_MOVE_MISTAKES say
- * @waits_for_pages: whether @remove_memory is known to wait until no page is in use
  * @node: pattern of the name of its nodes, with the device's number
  * @mirror_size: of its struct that begins with a struct hh_mirror
  * @work_size: of its struct that begins with a struct hh_work
@@ -126,10 +129,10 @@ struct hh_binding {
 	bool requests;
 	bool moves_whole;
 	bool finds_numbers;
+	bool waits_for_pages;
 	bool faults_strangely;
 	bool errs;
 	const char *node;
-	bool waits_for_pages;
 	size_t mirror_size;
 	size_t work_size;
 	int (*attach)(struct hh_mirror *mirror);
@@ -165,20 +168,21 @@ struct hh_binding {
  * @private: of the binding
  * @first: number of the first page
  * @npages: how many there are, 0 without device memory
+ * @size: bytes that there are to be
  * @live: pages that have been migrated to and not yet been migrated from. Each
  *        counts and stops counting with its lock held, or when nobody has it any
  *        more
- * @size: bytes that there are to be
  * @reuse: held where a free page is taken into use, and for writing where none
  *         may be; taken after mmap_lock and locked pages, before what the kernel
  *         holds around invalidation
- * @lock: protects all that follows
- * @free: a bit for each page, set if it is to be had
- * @lost: the same of pages that were not given back, on purpose
  * @there: held where all pages are gone through, and for writing where there may
  *         be none; taken before mmap_lock
- * @nr_lost: how many these are
+ * @lock: protects all that follows
  * @leaving: no page may be taken into use
+ * @free: a bit for each page, set if it is to be had
+ * @lost: the same of pages that were not given back, on purpose
+ * @nr_lost: how many these are
+ * @nr_twice: how many are counted as freed once too often, on purpose
  * @allocated: pages ever allocated
  * @freed: pages ever freed
  * @cpu_faults: calls of migrate_to_ram()
@@ -195,16 +199,17 @@ struct hh_devmem {
 	void *private;
 	unsigned long first;
 	unsigned long npages;
+	unsigned long size;
 	atomic_long_t live;
 	struct rw_semaphore reuse;
+	struct rw_semaphore there;
 	spinlock_t lock; /* protects all that follows */
+	bool leaving;
 	unsigned long *free;
-	unsigned long size;
 	unsigned long *lost;
 	unsigned long nr_lost;
-	struct rw_semaphore there;
+	unsigned long nr_twice;
 	u64 allocated;
-	bool leaving;
 	u64 freed;
 	u64 cpu_faults;
 	const struct mm_struct *refused_to;
@@ -254,6 +259,11 @@ struct hh_device {
  * @invalidations: calls of the invalidation callback
  * @refuse_start: first address of what is refused to whoever cannot wait
  * @refuse_end: address behind the last; 0 when nothing is
+ * @nr_kept: exclusive pages that stay locked, on purpose
+ * @kept: these
+ * @faults: looks under way that keep what is invalidated, on purpose
+ * @late: it keeps that until an operation is over, on purpose
+ * @unready: on purpose, it hears before it is set up, or when it is gone
  * @holds_coherent: it got coherent memory to itself
  * @dead: unbound, nothing may be entered any more
  */
@@ -273,6 +283,11 @@ struct hh_mirror {
 	u64 invalidations;
 	unsigned long refuse_start;
 	unsigned long refuse_end;
+	unsigned int faults;
+	unsigned int nr_kept;
+	struct page *kept[HH_MAX_KEPT];
+	bool late;
+	bool unready;
 	bool holds_coherent;
 	bool dead;
 };
@@ -280,13 +295,15 @@ struct hh_mirror {
 /**
  * struct hh_file - an open file of a device
  * @device: the device
- * @lock: protects @mirror
+ * @lock: protects all that follows
  * @mirror: what the file is bound to, or NULL
+ * @gone: what it was bound to, and hears of still, on purpose; or NULL
  */
 struct hh_file {
 	struct hh_device *device;
-	spinlock_t lock; /* protects mirror */
+	spinlock_t lock; /* protects all that follows */
 	struct hh_mirror *mirror;
+	struct hh_mirror *gone;
 };
 
 /**
@@ -294,6 +311,7 @@ struct hh_file {
  * @mirror: the mirror, referenced
  * @mm: its memory, which has a user as long as the operation goes on
  * @retries: how often an invalidation made it start over
+ * @outdated: what was looked at is, and the driver does not know it, on purpose
  * @cpu: what the CPU's page table says of the chunk in hand, HH_CPU_*
  * @pages: the same as HMM_HARNESS_PAGE_*
  * @src: migration only: where the pages of the chunk are
@@ -303,6 +321,7 @@ struct hh_work {
 	struct hh_mirror *mirror;
 	struct mm_struct *mm;
 	u64 retries;
+	bool outdated;
 	unsigned long cpu[HH_CHUNK];
 	u64 pages[HH_CHUNK];
 	unsigned long src[HH_CHUNK];
@@ -312,6 +331,7 @@ struct hh_work {
 /* mirror.c */
 int hh_mirror_bind(struct hh_file *file);
 int hh_mirror_unbind(struct hh_file *file);
+void hh_mirror_forget(struct hh_file *file);
 int hh_mirror_refuse(struct hh_mirror *mirror, unsigned long start,
 		     unsigned long end);
 struct hh_mirror *hh_mirror_get(struct hh_file *file);
@@ -368,6 +388,7 @@ int hh_table_store_unchecked(struct hh_mirror *mirror, unsigned long index,
 void hh_table_invalidate(struct hh_mirror *mirror,
 			 const struct hh_change *change);
 void hh_table_clear(struct hh_mirror *mirror);
+void hh_table_lay_ghosts(struct hh_mirror *mirror);
 
 /**
  * struct hh_request - a request that the caller put together
@@ -603,6 +624,8 @@ struct page *hh_devmem_target(struct hh_device *device,
 			      struct hh_migration *move, unsigned long addr);
 void hh_devmem_fill(struct page *to, struct page *from);
 void hh_devmem_split(struct page *head, struct page *tail);
+int hh_evict_all(struct hh_device *device, u64 *moved);
+unsigned long hh_pages_in_use(struct hh_devmem *devmem);
 bool hh_devmem_is_live(struct page *page);
 struct mm_struct *hh_find_user(struct page *page, unsigned long nth,
 			       struct mm_struct *only, unsigned long *addr);
@@ -624,11 +647,13 @@ static inline void hh_place_whole(struct hh_device *device,
 {
 }
 #endif
-int hh_evict_all(struct hh_device *device, u64 *moved);
-unsigned long hh_pages_in_use(struct hh_devmem *devmem);
 
 /* evict.c */
 int hh_evict_by_number(struct hh_device *device, u32 how, u64 *moved);
+
+/* removal.c */
+int hh_evict_by_removal(struct hh_device *device,
+			struct hmm_harness_evict *args);
 #else
 static inline int hh_devmem_init(struct hh_device *device,
 				 unsigned int mebibytes)
@@ -650,10 +675,6 @@ static inline struct page *hh_devmem_backing(struct page *page)
 	return page;
 }
 
-
-/* removal.c */
-int hh_evict_by_removal(struct hh_device *device,
-			struct hmm_harness_evict *args);
 static inline void hh_devmem_usage(struct hh_device *device,
 				   struct hmm_harness_usage *usage)
 {
@@ -721,6 +742,28 @@ enum hh_mistake {
 	HH_KEEP_EXCLUSIVE,
 	HH_EXCLUSIVE_CLAIMS_ALL,
 	HH_SPLIT_WHOLE,
+	HH_INVALIDATE_LATER,
+	HH_SKIP_PROTECT,
+	HH_FAILURE_LOSES,
+	HH_ASK_GARBAGE,
+	HH_RETRY_FOREVER,
+	HH_DROP_LOCK,
+	HH_LAST_SEQUENCE,
+	HH_MIGRATE_FIRST,
+	HH_FREE_TWICE,
+	HH_TOUCH_SOURCES,
+	HH_TOUCH_TARGETS,
+	HH_UNLOCKED_TARGET,
+	HH_WATCH_NOBODY,
+	HH_WATCH_ENDS_ITSELF,
+	HH_MEMORY_UNOWNED,
+	HH_SLEEP_NONBLOCKABLE,
+	HH_KEEP_LOCKED,
+	HH_FAULT_INSIDE,
+	HH_LOCK_PAGE_INSIDE,
+	HH_PUT_MM_INSIDE,
+	HH_BIND_HALF,
+	HH_UNBIND_LATE,
 	HH_NR_MISTAKES,
 };
 

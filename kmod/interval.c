@@ -8,6 +8,7 @@
 #ifdef HH_INTERVAL
 
 #include <linux/bitmap.h>
+#include <linux/delay.h>
 #include <linux/hmm.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
@@ -38,10 +39,12 @@ struct hh_interval_mirror {
  * struct hh_interval_work - an operation with the sequence number of its look
  * @work: what all operations are
  * @sequence: mmu_interval_read_begin() before the look
+ * @first: the same before a first part of it, on purpose
  */
 struct hh_interval_work {
 	struct hh_work work;
 	unsigned long sequence;
+	unsigned long first;
 };
 
 static struct hh_interval_mirror *hh_of_mirror(struct hh_mirror *mirror)
@@ -155,6 +158,7 @@ static void hh_interval_detach(struct hh_mirror *mirror)
 {
 	struct hh_interval_mirror *mine = hh_of_mirror(mirror);
 
+	hh_claims_unlock(mirror);
 	mutex_lock(&mine->watches.lock);
 	hh_watch_end_all(&mine->watches);
 	mutex_unlock(&mine->watches.lock);
@@ -169,9 +173,11 @@ static int hh_interval_watch(struct hh_mirror *mirror,
 			     const struct hmm_harness_watch *args)
 {
 	struct hh_watches *watches = &hh_of_mirror(mirror)->watches;
+	bool used = mmget_not_zero(mirror->mm);
 	int ret = -ENXIO;
 
-	if (!mmget_not_zero(mirror->mm))
+	/* On purpose: the kernel refuses what has no user by itself. */
+	if (!used && !hh_wrong(HH_WATCH_NOBODY))
 		return -ESRCH;
 	if (mutex_lock_killable(&watches->lock)) {
 		ret = -EINTR;
@@ -182,7 +188,8 @@ static int hh_interval_watch(struct hh_mirror *mirror,
 		ret = hh_watch_begin(watches, mirror->mm, args);
 	mutex_unlock(&watches->lock);
 put:
-	mmput(mirror->mm);
+	if (used)
+		mmput(mirror->mm);
 	return ret;
 }
 
@@ -350,6 +357,48 @@ static int hh_range_fault(struct hh_work *work, struct hmm_range *range,
 	return ret;
 }
 
+/* Asks for what nobody wants, as what is not initialised does, on purpose. */
+static void hh_ask_garbage(struct hmm_range *range, unsigned long npages)
+{
+	unsigned long i;
+
+	range->pfn_flags_mask = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
+	for (i = 1; i < npages; i += 2)
+		range->hmm_pfns[i] = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
+}
+
+static int hh_look_once(struct hh_work *work, struct hmm_range *range,
+			const struct hh_pass *pass)
+{
+	int ret = hh_range_fault(work, range, pass);
+
+	hh_of_work(work)->first = hh_of_work(work)->sequence;
+	return ret;
+}
+
+/*
+ * Looks at all but the last page, and then begins anew for that one, on purpose:
+ * the sequence number that is checked in the end tells nothing of the others.
+ */
+static int hh_look_twice(struct hh_work *work, struct hmm_range *range,
+			 const struct hh_pass *pass)
+{
+	const unsigned long end = range->end;
+	int ret;
+
+	range->end -= PAGE_SIZE;
+	ret = hh_look_once(work, range, pass);
+	if (ret)
+		return ret;
+	usleep_range(500, 1000);
+	range->hmm_pfns += (range->end - range->start) >> PAGE_SHIFT;
+	range->start = range->end;
+	range->end = end;
+	range->notifier_seq = mmu_interval_read_begin(range->notifier);
+	hh_of_work(work)->sequence = range->notifier_seq;
+	return hh_range_fault(work, range, pass);
+}
+
 static int hh_interval_look(struct hh_work *work, unsigned long start,
 			    unsigned long npages, const struct hh_pass *pass)
 {
@@ -373,7 +422,13 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 	memset(work->cpu, 0, npages * sizeof(work->cpu[0]));
 	if (request)
 		hh_put_request(&range, npages, request);
-	ret = hh_range_fault(work, &range, pass);
+	else if (!pass->steady && hh_wrong(HH_ASK_GARBAGE))
+		hh_ask_garbage(&range, npages);
+	if (npages > 1 && !pass->steady && !request &&
+	    hh_wrong(HH_LAST_SEQUENCE))
+		ret = hh_look_twice(work, &range, pass);
+	else
+		ret = hh_look_once(work, &range, pass);
 	if (ret == -EBUSY && range.notifier_seq == hh_of_work(work)->sequence)
 		return -EAGAIN;
 	if (ret)
@@ -396,8 +451,12 @@ static bool hh_interval_changed(struct hh_work *work)
 
 static bool hh_interval_done(struct hh_work *work)
 {
-	return mmu_interval_read_retry(&hh_of_mirror(work->mirror)->notifier,
-				       hh_of_work(work)->sequence);
+	struct mmu_interval_notifier *notifier =
+		&hh_of_mirror(work->mirror)->notifier;
+
+	work->outdated = mmu_interval_read_retry(notifier,
+						 hh_of_work(work)->first);
+	return mmu_interval_read_retry(notifier, hh_of_work(work)->sequence);
 }
 
 const struct hh_binding hh_interval = {
@@ -426,6 +485,7 @@ const struct hh_binding hh_interval = {
 	.use_page = hh_interval_use_page,
 	.target_page = hh_interval_target_page,
 	.migrate = hh_interval_migrate,
+	.waits_for_pages = true,
 	.faults_strangely = HH_FAULT_PAGE_HELD,
 	.errs = true,
 	.moves_whole = HH_WHOLE_ORDER > 0,
@@ -437,4 +497,3 @@ const struct hh_binding hh_interval = {
 };
 
 #endif /* HH_INTERVAL */
-	.waits_for_pages = true,

@@ -110,6 +110,7 @@ int hh_claim(struct hh_work *work, struct mmu_interval_notifier *notifier,
 	     unsigned long npages, unsigned long *done);
 void hh_claims_void(struct list_head *claims, const struct hh_change *change);
 void hh_claims_return(struct hh_mirror *mirror);
+void hh_claims_unlock(struct hh_mirror *mirror);
 void hh_find_exclusive(struct mm_struct *mm, unsigned long start,
 		       unsigned long npages, unsigned long *found);
 #else
@@ -119,6 +120,10 @@ static inline void hh_claims_void(struct list_head *claims,
 }
 
 static inline void hh_claims_return(struct hh_mirror *mirror)
+{
+}
+
+static inline void hh_claims_unlock(struct hh_mirror *mirror)
 {
 }
 

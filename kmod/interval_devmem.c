@@ -162,7 +162,7 @@ int hh_interval_add_memory(struct hh_device *device, unsigned long size)
 	pgmap->range.start = region->start;
 	pgmap->range.end = region->start + size - 1;
 	pgmap->nr_range = 1;
-	pgmap->owner = device;
+	pgmap->owner = hh_wrong(HH_MEMORY_UNOWNED) ? NULL : device;
 	ret = memremap_pages(pgmap, numa_node_id());
 	if (IS_ERR(ret)) {
 		release_mem_region(region->start, resource_size(region));
@@ -294,6 +294,51 @@ static u64 hh_clear_targets(const struct hh_migration *move)
 	return uncleared;
 }
 
+/*
+ * The last entry that moves, or moved, from system memory as a page of its own,
+ * or -1. None that KSM merged: what it knows of a page goes with it.
+ */
+static long hh_last_moving(const struct hh_migration *move)
+{
+	struct page *from;
+	long i;
+
+	for (i = move->npages - 1; i >= 0; i--) {
+		from = migrate_pfn_to_page(move->src[i]);
+		if (from && move->src[i] & MIGRATE_PFN_MIGRATE &&
+		    migrate_pfn_to_page(move->dst[i]) && PageAnon(from) &&
+		    !(move->dst[i] & HH_MIGRATE_COMPOUND) &&
+		    !is_zone_device_page(from) && !hh_is_merged(from))
+			break;
+	}
+	return i;
+}
+
+/* Changes the sources after the set-up, on purpose: one of them stays. */
+static void hh_touch_sources(const struct hh_migration *move)
+{
+	long i = hh_last_moving(move);
+
+	if (i >= 0)
+		move->src[i] &= ~MIGRATE_PFN_MIGRATE;
+}
+
+/*
+ * Changes the targets when all has moved, on purpose: the kernel takes one back.
+ * Returns the page that it does not know of any more, or NULL.
+ */
+static struct page *hh_touch_targets(const struct hh_migration *move)
+{
+	struct page *to;
+	long i = hh_last_moving(move);
+
+	if (i < 0)
+		return NULL;
+	to = migrate_pfn_to_page(move->dst[i]);
+	move->dst[i] = 0;
+	return to;
+}
+
 /**
  * hh_interval_migrate() - see struct hh_binding
  * @device: the device
@@ -311,6 +356,7 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 					   hh_select_device(device),
 		.pgmap_owner = device,
 	};
+	struct page *untold = NULL;
 	int ret;
 
 	hh_set_fault_page(&args, move->fault_page);
@@ -322,15 +368,27 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 	if (move->whole)
 		args.flags |= MIGRATE_VMA_SELECT_COMPOUND;
 #endif
+	if (move->chosen)
+		hh_spoil_targets(move);
 	ret = migrate_vma_setup(&args);
 	if (ret)
 		return ret;
+	if (move->chosen)
+		move->chosen->args->uncleared = hh_clear_targets(move);
 	hh_migration_copy(device, move);
 	if (move->chosen)
 		move->chosen->args->collected = args.cpages;
+	if (hh_wrong(HH_TOUCH_SOURCES))
+		hh_touch_sources(move);
 	migrate_vma_pages(&args);
 	hh_migration_settle(device, move);
+	if (hh_wrong(HH_TOUCH_TARGETS) && move->to_device)
+		untold = hh_touch_targets(move);
 	migrate_vma_finalize(&args);
+	if (untold) {
+		unlock_page(untold);
+		put_page(untold);
+	}
 	return 0;
 }
 
@@ -368,13 +426,9 @@ unsigned long hh_interval_evict_merged(struct hh_device *device,
 		.npages = 1,
 		.src = &src,
 		.dst = &dst,
-	if (move->chosen)
-		hh_spoil_targets(move);
 	};
 
 	down_write(&device->devmem.reuse);
-	if (move->chosen)
-		move->chosen->args->uncleared = hh_clear_targets(move);
 	if (hh_is_merged_still(page))
 		migrate_device_range(&src, page_to_pfn(page), 1);
 	up_write(&device->devmem.reuse);

@@ -96,6 +96,7 @@ static int hh_release(struct inode *inode, struct file *filp)
 
 	/* -ENXIO: it was not bound. */
 	hh_mirror_unbind(file);
+	hh_mirror_forget(file);
 	kfree(file);
 	return 0;
 }
@@ -289,8 +290,8 @@ static int __init hh_init(void)
 		mutex_init(&device->mirrors_lock);
 		spin_lock_init(&device->devmem.lock);
 		init_rwsem(&device->devmem.reuse);
-		INIT_LIST_HEAD(&device->mirrors);
 		init_rwsem(&device->devmem.there);
+		INIT_LIST_HEAD(&device->mirrors);
 		ret = hh_devmem_init(device, devmem_mb);
 		if (ret) {
 			pr_err("no %u MiB of device memory: error %d\n",

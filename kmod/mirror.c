@@ -4,6 +4,7 @@
  * the file is bound or an operation is under way; operations that come late
  * find it dead.
  */
+#include <linux/delay.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -35,7 +36,10 @@ static bool hh_mirror_trylock(struct hh_mirror *mirror,
  */
 bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change)
 {
-	if (change->blockable) {
+	/* What a real driver has not set up yet, or has freed, is not there. */
+	WARN(READ_ONCE(mirror->unready),
+	     "hmm_harness: wrong on purpose: a callback of a mirror that is not bound\n");
+	if (change->blockable || hh_wrong(HH_SLEEP_NONBLOCKABLE)) {
 		mutex_lock(&mirror->lock);
 	} else if (!hh_mirror_trylock(mirror, change)) {
 		hh_event_change(mirror, change, true);
@@ -102,7 +106,7 @@ struct hh_mirror *hh_mirror_get(struct hh_file *file)
 }
 
 /* The table is emptied first: from then on nobody relies on callbacks. */
-static void hh_mirror_kill(struct hh_mirror *mirror)
+static void hh_mirror_silence(struct hh_mirror *mirror)
 {
 	mutex_lock(&mirror->lock);
 	mirror->dead = true;
@@ -113,9 +117,25 @@ static void hh_mirror_kill(struct hh_mirror *mirror)
 	mutex_lock(&mirror->device->mirrors_lock);
 	list_del(&mirror->link);
 	mutex_unlock(&mirror->device->mirrors_lock);
+}
 
+static void hh_mirror_end(struct hh_mirror *mirror)
+{
 	mirror->device->binding->detach(mirror);
 	hh_mirror_put(mirror);
+}
+
+/* Begins to hear. On purpose, before the rest is there. */
+static int hh_mirror_attach(struct hh_mirror *mirror)
+{
+	int ret;
+
+	mirror->unready = hh_wrong(HH_BIND_HALF);
+	ret = mirror->device->binding->attach(mirror);
+	if (mirror->unready)
+		usleep_range(500, 1000);
+	WRITE_ONCE(mirror->unready, false);
+	return ret;
 }
 
 /**
@@ -147,7 +167,7 @@ int hh_mirror_bind(struct hh_file *file)
 	xa_init_flags(&mirror->table, XA_FLAGS_ACCOUNT);
 	mmgrab(mirror->mm);
 
-	ret = mirror->device->binding->attach(mirror);
+	ret = hh_mirror_attach(mirror);
 	if (ret) {
 		hh_mirror_put(mirror);
 		return ret;
@@ -162,7 +182,8 @@ int hh_mirror_bind(struct hh_file *file)
 		file->mirror = mirror;
 	spin_unlock(&file->lock);
 	if (late) {
-		hh_mirror_kill(mirror);
+		hh_mirror_silence(mirror);
+		hh_mirror_end(mirror);
 		return -EBUSY;
 	}
 	return 0;
@@ -187,6 +208,24 @@ int hh_mirror_unbind(struct hh_file *file)
 	if (!mirror)
 		return -ENXIO;
 
-	hh_mirror_kill(mirror);
+	hh_mirror_silence(mirror);
+	if (hh_wrong(HH_UNBIND_LATE)) {
+		WRITE_ONCE(mirror->unready, true);
+		spin_lock(&file->lock);
+		swap(mirror, file->gone);
+		spin_unlock(&file->lock);
+	}
+	if (mirror)
+		hh_mirror_end(mirror);
 	return 0;
+}
+
+/**
+ * hh_mirror_forget() - end what UNBIND did not, on purpose
+ * @file: a file that nobody has any more
+ */
+void hh_mirror_forget(struct hh_file *file)
+{
+	if (file->gone)
+		hh_mirror_end(file->gone);
 }

@@ -165,7 +165,8 @@ static int hh_act_hold(struct hh_work *work, unsigned long start,
 {
 	struct page *page;
 
-	if (!(work->cpu[0] & HH_CPU_VALID))
+	/* On purpose, it may not be true any more: there is nothing to hold. */
+	if (unchecked || !(work->cpu[0] & HH_CPU_VALID))
 		return -ENOENT;
 	page = compound_head(pfn_to_page(work->cpu[0] >> HH_CPU_PFN_SHIFT));
 	if (!PageAnon(page) || is_zone_device_page(page))

@@ -33,6 +33,7 @@ struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages)
 		return ERR_PTR(-ENOMEM);
 
 	work->retries = 0;
+	work->outdated = false;
 	work->mirror = hh_mirror_get(file);
 	if (!work->mirror) {
 		ret = -ENXIO;
@@ -63,9 +64,41 @@ free:
  */
 void hh_work_end(struct hh_work *work)
 {
-	mmput(work->mm);
-	hh_mirror_put(work->mirror);
+	struct hh_mirror *mirror = work->mirror;
+
+	if (READ_ONCE(mirror->late)) {
+		mutex_lock(&mirror->lock);
+		mirror->late = false;
+		hh_table_lay_ghosts(mirror);
+		mutex_unlock(&mirror->lock);
+	}
+	if (hh_wrong(HH_PUT_MM_INSIDE)) {
+		mutex_lock(&mirror->lock);
+		mmput(work->mm);
+		mutex_unlock(&mirror->lock);
+	} else {
+		mmput(work->mm);
+	}
+	hh_mirror_put(mirror);
 	kvfree(work);
+}
+
+/*
+ * Lets go of the lock once more, on purpose, before what is known to be true is
+ * used. Returns as hh_lock_if_valid().
+ */
+static int hh_drop_lock(struct hh_mirror *mirror)
+{
+	u64 invalidations = mirror->invalidations;
+
+	mutex_unlock(&mirror->lock);
+	usleep_range(500, 1000);
+	if (mutex_lock_killable(&mirror->lock))
+		return -EINTR;
+	if (!mirror->dead)
+		return mirror->invalidations != invalidations;
+	mutex_unlock(&mirror->lock);
+	return -ENXIO;
 }
 
 /*
@@ -104,10 +137,50 @@ static int hh_lock_if_valid(struct hh_work *work, u64 commits,
 		return 1;
 	if (pass->steady && mirror->commits != commits)
 		changed = true;
-	if (!changed)
-		return 0;
+	if (changed) {
+		mutex_unlock(&mirror->lock);
+		return -EAGAIN;
+	}
+	if (work->outdated)
+		return 1;
+	if (!pass->steady && hh_wrong(HH_DROP_LOCK))
+		return hh_drop_lock(mirror);
+	return 0;
+}
+
+/*
+ * hh_binding.look with what is wrong around it, on purpose: the mirror's lock
+ * held, or with what it makes the CPU invalidate kept if it fails.
+ */
+static int hh_look_wrongly(struct hh_work *work, unsigned long start,
+			   unsigned long npages, const struct hh_pass *pass)
+{
+	struct hh_mirror *mirror = work->mirror;
+	bool inside = hh_wrong(HH_FAULT_INSIDE);
+	int ret;
+
+	if (mutex_lock_killable(&mirror->lock))
+		return -EINTR;
+	mirror->faults += !inside;
+	if (!inside)
+		mutex_unlock(&mirror->lock);
+	ret = mirror->device->binding->look(work, start, npages, pass);
+	if (!inside)
+		mutex_lock(&mirror->lock);
+	mirror->faults -= !inside;
+	if (!inside && !ret && !mirror->faults)
+		hh_table_lay_ghosts(mirror);
 	mutex_unlock(&mirror->lock);
-	return -EAGAIN;
+	return ret;
+}
+
+static int hh_look(struct hh_work *work, unsigned long start,
+		   unsigned long npages, const struct hh_pass *pass)
+{
+	if (!pass->steady &&
+	    (hh_wrong(HH_FAULT_INSIDE) || hh_wrong(HH_FAILURE_LOSES)))
+		return hh_look_wrongly(work, start, npages, pass);
+	return work->mirror->device->binding->look(work, start, npages, pass);
 }
 
 /**
@@ -133,7 +206,8 @@ int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 	for (;; work->retries++) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (time_after(jiffies, deadline))
+		if (time_after(jiffies, deadline) &&
+		    !hh_wrong(HH_RETRY_FOREVER))
 			return -EBUSY;
 
 		if (mutex_lock_killable(&mirror->lock))
@@ -141,7 +215,7 @@ int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 		commits = mirror->commits;
 		mutex_unlock(&mirror->lock);
 
-		ret = mirror->device->binding->look(work, start, npages, pass);
+		ret = hh_look(work, start, npages, pass);
 		if (!ret)
 			ret = hh_lock_if_valid(work, commits, pass);
 		if (ret == -EAGAIN)

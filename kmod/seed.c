@@ -316,12 +316,15 @@ static bool hh_some_must_return(struct hh_device *device,
 static void hh_ask(struct hh_device *device, struct hmm_range *range,
 		   const struct hh_pass *pass, bool back)
 {
+	/* Where nothing may be written, HMM of v4.20 would try for ever. */
+	bool garbage = hh_wrong(HH_ASK_GARBAGE) &&
+		       range->vma->vm_flags & VM_WRITE;
 	unsigned long i;
 	u64 request;
 
 	for (i = 0; i < hh_npages(range); i++) {
 		request = range->flags[HMM_PFN_VALID];
-		if (pass->write)
+		if (pass->write || (i & 1 && garbage))
 			request |= range->flags[HMM_PFN_WRITE];
 		if (back &&
 		    hh_must_return(device, range, range->pfns[i], pass))

@@ -302,6 +302,23 @@ static bool hh_table_keeps(struct hh_mirror *mirror, unsigned long index,
 	       xa_get_mark(&mirror->table, index, HH_OWN);
 }
 
+/* Whether all that the CPU is about to change is left in the table, on purpose */
+static bool hh_table_keeps_all(struct hh_mirror *mirror,
+			       const struct hh_change *change)
+{
+	if (hh_wrong(HH_INVALIDATE_LATER)) {
+		mirror->late = true;
+		return true;
+	}
+	if (hh_wrong(HH_SKIP_PROTECT) &&
+	    (change->reason == HMM_HARNESS_REASON_PROTECTION_VMA ||
+	     change->reason == HMM_HARNESS_REASON_PROTECTION_PAGE))
+		return true;
+	return hh_wrong(HH_SKIP_INVALIDATE) || mirror->faults ||
+	       (hh_wrong(HH_SKIP_NONBLOCKABLE) && !change->blockable) ||
+	       (hh_wrong(HH_SKIP_OWN_MIGRATE) && change->own_migration);
+}
+
 /**
  * hh_table_invalidate() - remove what the CPU is about to change
  * @mirror: the mirror, its lock held
@@ -319,9 +336,7 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 	/* The first page that is left in the table, on purpose */
 	if (hh_wrong(HH_INVALIDATE_SHORT))
 		haunted = last;
-	if (hh_wrong(HH_SKIP_INVALIDATE) ||
-	    (hh_wrong(HH_SKIP_NONBLOCKABLE) && !change->blockable) ||
-	    (hh_wrong(HH_SKIP_OWN_MIGRATE) && change->own_migration))
+	if (hh_table_keeps_all(mirror, change))
 		haunted = first;
 	if (change->release)
 		haunted = ULONG_MAX;
@@ -338,6 +353,22 @@ void hh_table_invalidate(struct hh_mirror *mirror,
 		if (!(++seen % HH_BREATH) && change->blockable)
 			cond_resched();
 	}
+}
+
+/**
+ * hh_table_lay_ghosts() - remove what was kept on purpose, and only for a while
+ * @mirror: the mirror, its lock held
+ */
+void hh_table_lay_ghosts(struct hh_mirror *mirror)
+{
+	unsigned long index = 0;
+	void *slot;
+
+	for (slot = xa_find(&mirror->table, &index, ULONG_MAX, XA_PRESENT);
+	     slot; slot = xa_find_after(&mirror->table, &index, ULONG_MAX,
+					XA_PRESENT))
+		if (xa_pointer_tag(slot) == HH_GHOST)
+			hh_table_erase(mirror, index);
 }
 
 /**

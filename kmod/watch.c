@@ -63,6 +63,10 @@ static bool hh_watch_told(struct mmu_interval_notifier *notifier,
 	if (!hh_watch_hear(watch, range->start, range->end))
 		watch->strays++;
 	spin_unlock(&watch->lock);
+	/* On purpose: it waits until this very callback has returned. */
+	if (hh_wrong(HH_WATCH_ENDS_ITSELF) &&
+	    mmu_notifier_range_blockable(range))
+		mmu_interval_notifier_remove(notifier);
 	return true;
 }
 

@@ -3,7 +3,9 @@
  * Deliberate mistakes, switched on by name: what a driver of real hardware may
  * get wrong, so that the harness can prove that it notices. They break promises
  * of this driver, never the kernel: where a real driver would go on with a page
- * that is no longer its own, the table holds a ghost instead (table.c).
+ * that is no longer its own, the table holds a ghost instead (table.c). Some are
+ * fatal all the same: the kernel, or this module in place of freed memory, warns
+ * or has a BUG, or a task waits for itself for ever.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -18,10 +20,12 @@
  * struct hh_mistake_name - a mistake and what it breaks
  * @name: as user space says it
  * @breaks: what is wrong then, and how it shows
+ * @fatal: whether the kernel, or a task, may not be whole any more afterwards
  */
 struct hh_mistake_name {
 	const char *name;
 	const char *breaks;
+	bool fatal;
 };
 
 static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
@@ -77,6 +81,50 @@ static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
 		"EXCLUSIVE returns 0 and says of every page that it was granted" },
 	[HH_SPLIT_WHOLE] = { "split-whole",
 		"huge pages that MOVE takes whole move in pieces" },
+	[HH_INVALIDATE_LATER] = { "invalidate-later",
+		"entries outlive their invalidation by one operation: STALE, old data" },
+	[HH_SKIP_PROTECT] = { "skip-protect",
+		"entries outlive what the kernel says is a change of permission: STALE" },
+	[HH_FAILURE_LOSES] = { "failure-loses",
+		"what a fault invalidates that fails stays in the table: STALE" },
+	[HH_ASK_GARBAGE] = { "ask-garbage",
+		"every second page is asked for writing, whatever is wanted" },
+	[HH_RETRY_FOREVER] = { "retry-forever",
+		"what invalidations give no chance is tried without end" },
+	[HH_DROP_LOCK] = { "drop-lock",
+		"the lock is let go between check and entry: a race, STALE" },
+	[HH_LAST_SEQUENCE] = { "last-sequence",
+		"of what is looked at in two parts, the second is checked: a race, STALE" },
+	[HH_MIGRATE_FIRST] = { "migrate-first",
+		"of many pages, only the first 512 migrate" },
+	[HH_FREE_TWICE] = { "free-twice",
+		"device pages count as freed twice" },
+	[HH_TOUCH_SOURCES] = { "touch-sources",
+		"the last page to move is taken out of the sources: it stays" },
+	[HH_TOUCH_TARGETS] = { "touch-targets",
+		"the last page that moved is taken out of the targets: it comes back", true },
+	[HH_UNLOCKED_TARGET] = { "unlocked-target",
+		"pages are migrated to that nobody has locked", true },
+	[HH_WATCH_NOBODY] = { "watch-nobody",
+		"a watch begins on memory that has no users", true },
+	[HH_WATCH_ENDS_ITSELF] = { "watch-ends-itself",
+		"a watch is removed by its own callback, and waits for it", true },
+	[HH_MEMORY_UNOWNED] = { "memory-unowned",
+		"device memory that comes back has no owner: there is none", true },
+	[HH_SLEEP_NONBLOCKABLE] = { "sleep-nonblockable",
+		"an invalidation that must not sleep waits, and is never refused", true },
+	[HH_KEEP_LOCKED] = { "keep-locked",
+		"exclusive pages stay locked until UNBIND: who touches them waits", true },
+	[HH_FAULT_INSIDE] = { "fault-inside",
+		"the device faults with its lock held: deadlock with invalidations", true },
+	[HH_LOCK_PAGE_INSIDE] = { "lock-page-inside",
+		"the device locks a page with its lock held: a race, deadlock", true },
+	[HH_PUT_MM_INSIDE] = { "put-mm-inside",
+		"the memory's last user goes with the device's lock held: a race, deadlock", true },
+	[HH_BIND_HALF] = { "bind-half",
+		"callbacks come before BIND is done: a race, a warning", true },
+	[HH_UNBIND_LATE] = { "unbind-late",
+		"callbacks come after UNBIND: a warning", true },
 };
 
 unsigned long hh_mistakes;
@@ -149,6 +197,17 @@ static int hh_wrong_names_get(char *buffer, const struct kernel_param *kp)
 	return hh_list_mistakes(buffer, GENMASK(HH_NR_MISTAKES - 1, 0));
 }
 
+static int hh_wrong_fatal_get(char *buffer, const struct kernel_param *kp)
+{
+	unsigned long fatal = 0;
+	int i;
+
+	for (i = 0; i < HH_NR_MISTAKES; i++)
+		if (hh_mistake_names[i].fatal)
+			fatal |= BIT(i);
+	return hh_list_mistakes(buffer, fatal);
+}
+
 static const struct kernel_param_ops hh_wrong_ops = {
 	.set = hh_wrong_set,
 	.get = hh_wrong_get,
@@ -167,3 +226,11 @@ static const struct kernel_param_ops hh_wrong_names_ops = {
 };
 module_param_cb(wrong_names, &hh_wrong_names_ops, NULL, 0444);
 MODULE_PARM_DESC(wrong_names, "mistakes that there are (read only)");
+
+static const struct kernel_param_ops hh_wrong_fatal_ops = {
+	.set = hh_wrong_names_set,
+	.get = hh_wrong_fatal_get,
+};
+module_param_cb(wrong_fatal, &hh_wrong_fatal_ops, NULL, 0444);
+MODULE_PARM_DESC(wrong_fatal,
+		 "those of them that the kernel does not stand: it warns, or hangs (read only)");

@@ -66,6 +66,7 @@
 /* What of it hugetlb memory takes the place of: a page of that, and its kind */
 #define HUGE_PAGES 512UL
 #define MAP_HUGE_2MB_PAGES (MAP_HUGETLB | 21 << 26)
+#define PARAMETERS "/sys/module/hmm_harness/parameters/"
 #define NR_HUGEPAGES "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 #define MAX_WORKERS 64
 #define CALLERS 2
@@ -987,7 +988,35 @@ static void kill_one(pid_t worker)
 	close(pidfd);
 }
 
-static void switch_mistakes(char *names)
+/* Fills in what the file says. */
+static bool get(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	return true;
+}
+
+/* Whether @list, of names with commas between, has @name. */
+static bool lists(const char *list, const char *name)
+{
+	size_t n = strlen(name), length;
+
+	for (; *list; list += length + !!list[length]) {
+		length = strcspn(list, ",\n");
+		if (length == n && !strncmp(list, name, n))
+			return true;
+	}
+	return false;
+}
+
+/* Of @names, but for the @fatal ones: after these nothing is to be relied on. */
+static void switch_mistakes(char *names, const char *fatal)
 {
 	char text[2048] = "\n";
 	char *copy, *name, *rest;
@@ -995,7 +1024,7 @@ static void switch_mistakes(char *names)
 	if (one_in(2)) {
 		copy = rest = strdup(names);
 		while ((name = strsep(&rest, ",\n"))) {
-			if (!*name || !one_in(4))
+			if (!*name || !one_in(4) || lists(fatal, name))
 				continue;
 			if (text[0] == '\n')
 				text[0] = '\0';
@@ -1005,7 +1034,7 @@ static void switch_mistakes(char *names)
 		}
 		free(copy);
 	}
-	if (!put("/sys/module/hmm_harness/parameters/wrong", text))
+	if (!put(PARAMETERS "wrong", text))
 		perror("ioctl_fuzz: wrong");
 }
 
@@ -1168,7 +1197,7 @@ int main(int argc, char **argv)
 	unsigned long seconds = 10, seed = time(NULL), count = 4;
 	pid_t workers[MAX_WORKERS] = { 0 };
 	struct hmm_harness_info info = { .size = sizeof(info) };
-	char names[2048] = "";
+	char names[2048] = "", fatal[2048] = "";
 	double end;
 	pid_t dead;
 	int option, failures;
@@ -1240,15 +1269,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "ioctl_fuzz: -f needs CONFIG_FAULT_INJECTION\n");
 		return 2;
 	}
-	if (use_mistakes) {
-		int fd = open("/sys/module/hmm_harness/parameters/wrong_names",
-			      O_RDONLY);
-
-		if (fd < 0 || read(fd, names, sizeof(names) - 1) <= 0) {
-			perror("ioctl_fuzz: wrong_names");
-			return 2;
-		}
-		close(fd);
+	if (use_mistakes &&
+	    (!get(PARAMETERS "wrong_names", names, sizeof(names)) ||
+	     !get(PARAMETERS "wrong_fatal", fatal, sizeof(fatal)))) {
+		perror("ioctl_fuzz: wrong_names, wrong_fatal");
+		return 2;
 	}
 
 	has_huge = put(NR_HUGEPAGES, "8\n");
@@ -1265,7 +1290,7 @@ int main(int argc, char **argv)
 		if (one_in(200))
 			kill_one(workers[below(count)]);
 		if (use_mistakes && one_in(40))
-			switch_mistakes(names);
+			switch_mistakes(names, fatal);
 		while ((dead = waitpid(-1, NULL, WNOHANG)) > 0)
 			for (i = 0; i < count; i++)
 				if (workers[i] == dead)
@@ -1273,7 +1298,7 @@ int main(int argc, char **argv)
 	}
 
 	failures = kill_all(workers, count);
-	if (use_mistakes && !put("/sys/module/hmm_harness/parameters/wrong", "\n"))
+	if (use_mistakes && !put(PARAMETERS "wrong", "\n"))
 		failures++;
 	for (i = 0; i < SHARED_FILES; i++)
 		close(shared_files[i]);
