@@ -101,10 +101,12 @@ static int hh_access_page(struct hh_work *work, struct hh_access *access)
 	int ret;
 
 	for (faulted = false;; faulted = true) {
+		hh_work_gate(HMM_HARNESS_GATE_ACCESS_BEGIN, work);
 		if (mutex_lock_killable(&mirror->lock))
 			return -EINTR;
 		if (hh_table_load(mirror, access->addr >> PAGE_SHIFT, &entry) &&
 		    (!access->write || hh_may_write(&entry))) {
+			hh_work_gate(HMM_HARNESS_GATE_ACCESS_FOUND, work);
 			ret = hh_transfer(access, &entry);
 			mutex_unlock(&mirror->lock);
 			return ret;
@@ -115,7 +117,7 @@ static int hh_access_page(struct hh_work *work, struct hh_access *access)
 		if (faulted) {
 			if (fatal_signal_pending(current))
 				return -EINTR;
-			if (time_after(jiffies, deadline))
+			if (time_after(jiffies, deadline + work->parked))
 				return -EBUSY;
 			work->retries++;
 		}

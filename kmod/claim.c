@@ -151,6 +151,7 @@ static long hh_claim_once(struct hh_work *work,
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*granted) != sizeof(work->src[0]));
+	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_BEGIN, work);
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
 	ret = hh_claim_begin(mirror, notifier, claims, &claim);
@@ -158,9 +159,12 @@ static long hh_claim_once(struct hh_work *work,
 		mmap_read_unlock(work->mm);
 		return ret;
 	}
+	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_CLAIMED, work);
 	count = hh_make_exclusive(work->mm, start, npages, granted,
 				  mirror->device);
+	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_GRANTED, work);
 	ret = hh_claim_end(mirror, &claim, granted, max(count, 0L), pages);
+	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_ENTERED, work);
 	/* From here on it can be taken back. */
 	for (i = 0; i < count; i++) {
 		if (!granted[i])
@@ -169,6 +173,7 @@ static long hh_claim_once(struct hh_work *work,
 		put_page(granted[i]);
 	}
 	mmap_read_unlock(work->mm);
+	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_END, work);
 	if (ret)
 		return ret;
 	return count ? count : -EAGAIN;
@@ -186,7 +191,7 @@ static long hh_claim_some(struct hh_work *work,
 	for (;; work->retries++) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (time_after(jiffies, deadline))
+		if (time_after(jiffies, deadline + work->parked))
 			return -EBUSY;
 		count = hh_claim_once(work, notifier, claims, start, npages,
 				      pages);

@@ -593,6 +593,7 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	bool watched, refuse;
 	int tries = 32;
 
+	hh_gate(HMM_HARNESS_GATE_RETURN_BEGIN, device);
 	spin_lock_irq(&devmem->lock);
 	devmem->cpu_faults++;
 	watched = devmem->refused_to == vma->vm_mm;
@@ -611,8 +612,11 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 	if (refuse)
 		return VM_FAULT_SIGBUS;
 
-	if (!HH_FAULT_PAGE_HELD)
-		return hh_try_to_ram(device, vma, addr, page, order);
+	if (!HH_FAULT_PAGE_HELD) {
+		ret = hh_try_to_ram(device, vma, addr, page, order);
+		hh_gate(HMM_HARNESS_GATE_RETURN_END, device);
+		return ret;
+	}
 
 	if (test_and_set_bit(HH_PAGE_FAULTING, hh_page_state(page)))
 		return 0;
@@ -620,6 +624,7 @@ vm_fault_t hh_devmem_fault(struct hh_device *device,
 		ret = hh_try_to_ram(device, vma, addr, page, order);
 	/* If a large page was split, the state is not where it was. */
 	clear_bit(HH_PAGE_FAULTING, hh_page_state(page));
+	hh_gate(HMM_HARNESS_GATE_RETURN_END, device);
 	return ret;
 }
 

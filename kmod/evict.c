@@ -146,10 +146,14 @@ static unsigned long hh_move_numbers(struct hh_device *device,
 
 	move.npages = numbers->count;
 	memset(numbers->dst, 0, numbers->count * sizeof(numbers->dst[0]));
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_SETUP, device);
 	hh_migration_copy(device, &move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_COPIED, device);
 	migrate_device_pages(numbers->src, numbers->dst, numbers->count);
 	hh_migration_settle(device, &move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_PAGES, device);
 	migrate_device_finalize(numbers->src, numbers->dst, numbers->count);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_END, device);
 	return move.moved;
 }
 

@@ -17,6 +17,7 @@
  *   removal.c the memory of a device goes, and comes back
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
  *   debugfs.c show what there is
+ *   gate.c    stop a thread at a named point, and let it go
  *   wrong.c   deliberate mistakes
  *
  * All of these are the same for every device. How one talks to the kernel is
@@ -312,6 +313,7 @@ struct hh_file {
  * @mm: its memory, which has a user as long as the operation goes on
  * @retries: how often an invalidation made it start over
  * @outdated: what was looked at is, and the driver does not know it, on purpose
+ * @parked: how long it was stopped at gates, in jiffies
  * @cpu: what the CPU's page table says of the chunk in hand, HH_CPU_*
  * @pages: the same as HMM_HARNESS_PAGE_*
  * @src: migration only: where the pages of the chunk are
@@ -322,6 +324,7 @@ struct hh_work {
 	struct mm_struct *mm;
 	u64 retries;
 	bool outdated;
+	unsigned long parked;
 	unsigned long cpu[HH_CHUNK];
 	u64 pages[HH_CHUNK];
 	unsigned long src[HH_CHUNK];
@@ -713,6 +716,53 @@ static inline int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 	return -EOPNOTSUPP;
 }
 #endif
+
+/* gate.c */
+extern atomic_t hh_actors_count;
+unsigned long hh_gate_pass(u32 gate, const struct hh_device *device);
+int hh_gate_arm(struct hh_file *file, struct hmm_harness_gate *args);
+int hh_gate_wait(struct hh_file *file, struct hmm_harness_gate *args);
+int hh_gate_release(struct hh_file *file, struct hmm_harness_gate *args);
+void hh_gates_close(const struct hh_file *file);
+
+/**
+ * hh_gate() - a point where the current thread stops if somebody wants that
+ * @gate: HMM_HARNESS_GATE_*
+ * @device: of the device
+ *
+ * Sleeps. Costs a look at a number as long as no thread is under control.
+ *
+ * Return: for how long it stopped, in jiffies
+ */
+static inline unsigned long hh_gate(u32 gate, const struct hh_device *device)
+{
+	if (likely(!atomic_read(&hh_actors_count)))
+		return 0;
+	return hh_gate_pass(gate, device);
+}
+
+/**
+ * hh_work_gate() - hh_gate() of an operation, whose patience is not used up by it
+ * @gate: HMM_HARNESS_GATE_*
+ * @work: the operation
+ */
+static inline void hh_work_gate(u32 gate, struct hh_work *work)
+{
+	work->parked += hh_gate(gate, work->mirror->device);
+}
+
+/**
+ * hh_change_gate() - hh_gate() of an invalidation, if that may sleep
+ * @gate: HMM_HARNESS_GATE_*
+ * @mirror: the mirror
+ * @change: what the CPU is about to change
+ */
+static inline void hh_change_gate(u32 gate, const struct hh_mirror *mirror,
+				  const struct hh_change *change)
+{
+	if (change->blockable)
+		hh_gate(gate, mirror->device);
+}
 
 /* Deliberate mistakes: wrong.c says what each is. */
 enum hh_mistake {

@@ -120,13 +120,18 @@ static bool hh_invalidate(struct mmu_interval_notifier *notifier,
 		.sequence = sequence,
 	};
 
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_BEGIN, mirror, &change);
 	if (!hh_mirror_lock(mirror, &change))
 		return false;
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_LOCKED, mirror, &change);
 	mmu_interval_set_seq(notifier, sequence);
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_SEQUENCE, mirror, &change);
 	hh_claims_void(&hh_of_mirror(mirror)->claims, &change);
 	hh_table_invalidate(mirror, &change);
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_REMOVED, mirror, &change);
 	hh_event_change(mirror, &change, false);
 	mutex_unlock(&mirror->lock);
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_END, mirror, &change);
 	return true;
 }
 
@@ -348,6 +353,7 @@ static int hh_range_fault(struct hh_work *work, struct hmm_range *range,
 #endif
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;
+	hh_work_gate(HMM_HARNESS_GATE_WALK_LOCKED, work);
 	ret = hmm_range_fault(range);
 	if (!ret && pass->exclusive)
 		hh_find_exclusive(work->mm, range->start,
@@ -419,6 +425,7 @@ static int hh_interval_look(struct hh_work *work, unsigned long start,
 
 	range.notifier_seq = mmu_interval_read_begin(range.notifier);
 	hh_of_work(work)->sequence = range.notifier_seq;
+	hh_work_gate(HMM_HARNESS_GATE_WALK_SEQUENCE, work);
 	memset(work->cpu, 0, npages * sizeof(work->cpu[0]));
 	if (request)
 		hh_put_request(&range, npages, request);

@@ -370,25 +370,30 @@ int hh_interval_migrate(struct hh_device *device, struct hh_migration *move)
 #endif
 	if (move->chosen)
 		hh_spoil_targets(move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_BEGIN, device);
 	ret = migrate_vma_setup(&args);
 	if (ret)
 		return ret;
 	if (move->chosen)
 		move->chosen->args->uncleared = hh_clear_targets(move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_SETUP, device);
 	hh_migration_copy(device, move);
 	if (move->chosen)
 		move->chosen->args->collected = args.cpages;
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_COPIED, device);
 	if (hh_wrong(HH_TOUCH_SOURCES))
 		hh_touch_sources(move);
 	migrate_vma_pages(&args);
 	hh_migration_settle(device, move);
 	if (hh_wrong(HH_TOUCH_TARGETS) && move->to_device)
 		untold = hh_touch_targets(move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_PAGES, device);
 	migrate_vma_finalize(&args);
 	if (untold) {
 		unlock_page(untold);
 		put_page(untold);
 	}
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_END, device);
 	return 0;
 }
 

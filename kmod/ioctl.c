@@ -30,6 +30,7 @@
  * @evict: of HMM_HARNESS_EVICT
  * @usage: of HMM_HARNESS_USAGE
  * @events: of HMM_HARNESS_EVENTS
+ * @gate: of HMM_HARNESS_GATE_ARM, _WAIT and _RELEASE
  */
 union hh_args {
 	struct {
@@ -49,6 +50,7 @@ union hh_args {
 	struct hmm_harness_evict evict;
 	struct hmm_harness_usage usage;
 	struct hmm_harness_events events;
+	struct hmm_harness_gate gate;
 };
 
 /**
@@ -89,7 +91,8 @@ static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
 
 	info->abi_version = HMM_HARNESS_ABI_VERSION;
 	info->page_size = PAGE_SIZE;
-	info->capabilities = HMM_HARNESS_CAP_MIRROR | HMM_HARNESS_CAP_EVENTS;
+	info->capabilities = HMM_HARNESS_CAP_MIRROR | HMM_HARNESS_CAP_EVENTS |
+			     HMM_HARNESS_CAP_GATES;
 	if (file->device->devmem.npages)
 		info->capabilities |= HMM_HARNESS_CAP_DEVMEM |
 				      HMM_HARNESS_CAP_EVICT;
@@ -322,6 +325,21 @@ static int hh_ioctl_events(struct hh_file *file, union hh_args *args)
 	return hh_event_flush();
 }
 
+static int hh_ioctl_gate_arm(struct hh_file *file, union hh_args *args)
+{
+	return hh_gate_arm(file, &args->gate);
+}
+
+static int hh_ioctl_gate_wait(struct hh_file *file, union hh_args *args)
+{
+	return hh_gate_wait(file, &args->gate);
+}
+
+static int hh_ioctl_gate_release(struct hh_file *file, union hh_args *args)
+{
+	return hh_gate_release(file, &args->gate);
+}
+
 static const struct hh_shape hh_info_shape = {
 	.size = sizeof(struct hmm_harness_info),
 	.min_size = offsetofend(struct hmm_harness_info, device_pages),
@@ -398,6 +416,12 @@ static const struct hh_shape hh_events_shape = {
 	.size = sizeof(struct hmm_harness_events),
 	.min_size = offsetofend(struct hmm_harness_events, last),
 	.outputs = offsetof(struct hmm_harness_events, mirror),
+};
+
+static const struct hh_shape hh_gate_shape = {
+	.size = sizeof(struct hmm_harness_gate),
+	.min_size = offsetofend(struct hmm_harness_gate, expired),
+	.outputs = offsetof(struct hmm_harness_gate, parked),
 };
 
 static const struct hh_command hh_commands[] = {
@@ -520,6 +544,19 @@ static const struct hh_command hh_commands[] = {
 		.cmd = HMM_HARNESS_EVENTS,
 		.shape = &hh_events_shape,
 		.device = hh_ioctl_events,
+	}, {
+		.cmd = HMM_HARNESS_GATE_ARM,
+		.shape = &hh_gate_shape,
+		.flags = HMM_HARNESS_GATE_ANY_DEVICE,
+		.device = hh_ioctl_gate_arm,
+	}, {
+		.cmd = HMM_HARNESS_GATE_WAIT,
+		.shape = &hh_gate_shape,
+		.device = hh_ioctl_gate_wait,
+	}, {
+		.cmd = HMM_HARNESS_GATE_RELEASE,
+		.shape = &hh_gate_shape,
+		.device = hh_ioctl_gate_release,
 	},
 };
 

@@ -94,6 +94,7 @@ static int hh_release(struct inode *inode, struct file *filp)
 {
 	struct hh_file *file = filp->private_data;
 
+	hh_gates_close(file);
 	/* -ENXIO: it was not bound. */
 	hh_mirror_unbind(file);
 	hh_mirror_forget(file);

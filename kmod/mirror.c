@@ -108,11 +108,13 @@ struct hh_mirror *hh_mirror_get(struct hh_file *file)
 /* The table is emptied first: from then on nobody relies on callbacks. */
 static void hh_mirror_silence(struct hh_mirror *mirror)
 {
+	hh_gate(HMM_HARNESS_GATE_UNBIND_BEGIN, mirror->device);
 	mutex_lock(&mirror->lock);
 	mirror->dead = true;
 	hh_table_clear(mirror);
 	mutex_unlock(&mirror->lock);
 	hh_refuse_nothing(mirror);
+	hh_gate(HMM_HARNESS_GATE_UNBIND_DEAD, mirror->device);
 
 	mutex_lock(&mirror->device->mirrors_lock);
 	list_del(&mirror->link);
@@ -122,6 +124,7 @@ static void hh_mirror_silence(struct hh_mirror *mirror)
 static void hh_mirror_end(struct hh_mirror *mirror)
 {
 	mirror->device->binding->detach(mirror);
+	hh_gate(HMM_HARNESS_GATE_UNBIND_END, mirror->device);
 	hh_mirror_put(mirror);
 }
 

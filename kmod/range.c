@@ -34,6 +34,7 @@ struct hh_work *hh_work_begin(struct hh_file *file, u64 addr, u64 npages)
 
 	work->retries = 0;
 	work->outdated = false;
+	work->parked = 0;
 	work->mirror = hh_mirror_get(file);
 	if (!work->mirror) {
 		ret = -ENXIO;
@@ -124,6 +125,7 @@ static int hh_lock_if_valid(struct hh_work *work, u64 commits,
 	if (ignore || outside)
 		usleep_range(500, 1000);
 
+	hh_work_gate(HMM_HARNESS_GATE_WALK_LOCK, work);
 	if (mutex_lock_killable(&mirror->lock)) {
 		binding->done(work);
 		return -EINTR;
@@ -206,24 +208,30 @@ int hh_walk(struct hh_work *work, unsigned long start, unsigned long npages,
 	for (;; work->retries++) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (time_after(jiffies, deadline) &&
+		if (time_after(jiffies, deadline + work->parked) &&
 		    !hh_wrong(HH_RETRY_FOREVER))
 			return -EBUSY;
 
+		hh_work_gate(HMM_HARNESS_GATE_WALK_BEGIN, work);
 		if (mutex_lock_killable(&mirror->lock))
 			return -EINTR;
 		commits = mirror->commits;
 		mutex_unlock(&mirror->lock);
 
 		ret = hh_look(work, start, npages, pass);
-		if (!ret)
+		if (!ret) {
+			hh_work_gate(HMM_HARNESS_GATE_WALK_SEEN, work);
 			ret = hh_lock_if_valid(work, commits, pass);
+		}
 		if (ret == -EAGAIN)
 			continue;
 		if (ret < 0)
 			return ret;
+		hh_work_gate(HMM_HARNESS_GATE_WALK_VALID, work);
 		ret = pass->act(work, start, npages, pages, ret);
+		hh_work_gate(HMM_HARNESS_GATE_WALK_ENTERED, work);
 		mutex_unlock(&mirror->lock);
+		hh_work_gate(HMM_HARNESS_GATE_WALK_END, work);
 		return ret;
 	}
 }

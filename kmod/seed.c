@@ -119,6 +119,22 @@ static enum hmm_harness_reason hh_reason(const struct hmm_update *update)
 	return HMM_HARNESS_REASON_EXCLUSIVE;
 }
 
+/* Returns false if that would take waiting, which is not to be. */
+static bool hh_seed_forget(struct hh_mirror *mirror,
+			   const struct hh_change *change)
+{
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_BEGIN, mirror, change);
+	if (!hh_mirror_lock(mirror, change))
+		return false;
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_LOCKED, mirror, change);
+	hh_table_invalidate(mirror, change);
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_REMOVED, mirror, change);
+	hh_event_change(mirror, change, false);
+	mutex_unlock(&mirror->lock);
+	hh_change_gate(HMM_HARNESS_GATE_INVALIDATE_END, mirror, change);
+	return true;
+}
+
 static int hh_seed_sync(struct hmm_mirror *hmm,
 			const struct hmm_update *update)
 {
@@ -137,13 +153,10 @@ static int hh_seed_sync(struct hmm_mirror *hmm,
 	else if (!down_read_trylock(&space->sem))
 		return -EAGAIN;
 	list_for_each_entry(each, &space->mirrors, list) {
-		if (!hh_mirror_lock(&each->mirror, &change)) {
+		if (!hh_seed_forget(&each->mirror, &change)) {
 			ret = -EAGAIN;
 			break;
 		}
-		hh_table_invalidate(&each->mirror, &change);
-		hh_event_change(&each->mirror, &change, false);
-		mutex_unlock(&each->mirror.lock);
 	}
 	up_read(&space->sem);
 	return ret;
@@ -161,12 +174,8 @@ static void hh_seed_release(struct hmm_mirror *hmm)
 	struct hh_seed_mirror *each;
 
 	down_read(&space->sem);
-	list_for_each_entry(each, &space->mirrors, list) {
-		hh_mirror_lock(&each->mirror, &change);
-		hh_table_invalidate(&each->mirror, &change);
-		hh_event_change(&each->mirror, &change, false);
-		mutex_unlock(&each->mirror.lock);
-	}
+	list_for_each_entry(each, &space->mirrors, list)
+		hh_seed_forget(&each->mirror, &change);
 	up_read(&space->sem);
 	complete_all(&space->released);
 }
@@ -514,6 +523,7 @@ static int hh_seed_look(struct hh_work *work, unsigned long start,
 		mmap_read_unlock(work->mm);
 		return -ENXIO;
 	}
+	hh_work_gate(HMM_HARNESS_GATE_WALK_LOCKED, work);
 	vma = vma_lookup(work->mm, start);
 	one = vma && vma->vm_end - start >= npages << PAGE_SHIFT;
 	ret = hh_over_pieces(mine, start, npages, pass, pass->fault,

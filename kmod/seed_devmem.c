@@ -183,7 +183,9 @@ static void hh_alloc_and_copy(struct vm_area_struct *vma,
 	struct hh_seed_move *mine = private;
 
 	memset(dst, 0, ((end - start) >> PAGE_SHIFT) * sizeof(*dst));
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_SETUP, mine->device);
 	hh_migration_copy(mine->device, mine->move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_COPIED, mine->device);
 }
 
 static void hh_finalize_and_map(struct vm_area_struct *vma,
@@ -194,6 +196,7 @@ static void hh_finalize_and_map(struct vm_area_struct *vma,
 	struct hh_seed_move *mine = private;
 
 	hh_migration_settle(mine->device, mine->move);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_PAGES, mine->device);
 }
 
 static const struct migrate_vma_ops hh_migrate_ops = {
@@ -209,10 +212,14 @@ static const struct migrate_vma_ops hh_migrate_ops = {
 int hh_seed_migrate(struct hh_device *device, struct hh_migration *move)
 {
 	struct hh_seed_move mine = { .device = device, .move = move };
+	int ret;
 
-	return migrate_vma(&hh_migrate_ops, move->vma, move->start,
-			   move->start + (move->npages << PAGE_SHIFT),
-			   move->src, move->dst, &mine);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_BEGIN, device);
+	ret = migrate_vma(&hh_migrate_ops, move->vma, move->start,
+			  move->start + (move->npages << PAGE_SHIFT),
+			  move->src, move->dst, &mine);
+	hh_gate(HMM_HARNESS_GATE_MIGRATE_END, device);
+	return ret;
 }
 
 #endif /* HH_PRIVATE */

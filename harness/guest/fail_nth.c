@@ -86,6 +86,7 @@ union args {
 	} head;
 	struct hmm_harness_request request;
 	struct hmm_harness_move move;
+	struct hmm_harness_gate gate;
 	unsigned char bytes[512];
 };
 
@@ -122,6 +123,9 @@ struct call {
 static void fill_request(union args *args);
 static void fill_move_in(union args *args);
 static void fill_move_out(union args *args);
+static void fill_arm(union args *args);
+static void fill_wait(union args *args);
+static void fill_thread(union args *args);
 static int run_open(int fd);
 static int run_touch(int fd);
 
@@ -177,6 +181,9 @@ static const struct call calls[] = {
 	{ "REFUSE", HMM_HARNESS_REFUSE, .size = sizeof(struct hmm_harness_refuse), .range = true },
 	{ "USAGE", HMM_HARNESS_USAGE, .size = sizeof(struct hmm_harness_usage) },
 	{ "EVENTS", HMM_HARNESS_EVENTS, .size = sizeof(struct hmm_harness_events) },
+	{ "GATE_ARM", HMM_HARNESS_GATE_ARM, .size = sizeof(struct hmm_harness_gate), .fill = fill_arm },
+	{ "GATE_WAIT", HMM_HARNESS_GATE_WAIT, .size = sizeof(struct hmm_harness_gate), .fill = fill_wait },
+	{ "GATE_RELEASE", HMM_HARNESS_GATE_RELEASE, .size = sizeof(struct hmm_harness_gate), .fill = fill_thread },
 };
 
 /**
@@ -208,7 +215,7 @@ static const struct state states[] = {
 	{ "empty", 0, make_empty },
 	/* the CPU wrote all of it */
 	{ "written", 0, make_written },
-	/* ... and the device has entries of it; it is watched, and mapped for DMA */
+	/* ... and the device has entries of it; it is watched, and mapped for DMA; the process is under control */
 	{ "entered", 0, make_entered },
 	/* ... or the device has it to itself */
 	{ "exclusive", HMM_HARNESS_CAP_EXCLUSIVE, make_exclusive },
@@ -231,6 +238,7 @@ static bool verbose;
 /* What a process has of its own. */
 static uint64_t told[PAGES];
 static uint64_t raw[PAGES];
+static uint64_t trace[HMM_HARNESS_GATE_TRACE];
 static uint8_t asked[PAGES];
 static uint64_t data[PAGES * WORDS];
 /* /proc/self/mem of the child */
@@ -270,6 +278,25 @@ static void fill_move_out(union args *args)
 {
 	args->move.sources = HMM_HARNESS_FROM_OWN;
 	args->move.before = (uintptr_t)raw;
+}
+
+static void fill_thread(union args *args)
+{
+	args->gate.thread = getpid();
+}
+
+/* At a gate that no other call of the process comes to, unless it is unbound */
+static void fill_arm(union args *args)
+{
+	fill_thread(args);
+	args->gate.gate = HMM_HARNESS_GATE_UNBIND_END;
+	args->gate.time = 1;
+}
+
+static void fill_wait(union args *args)
+{
+	fill_thread(args);
+	args->gate.trace = (uintptr_t)trace;
 }
 
 /* What the device stores is what the CPU wrote, so that it is known without a look at what was done. */
@@ -379,6 +406,7 @@ static void make_entered(int fd)
 		must(fd, "WATCH");
 	if (device->info.capabilities & HMM_HARNESS_CAP_DMA)
 		must(fd, "DMA-map");
+	must(fd, "GATE_ARM");
 	must(fd, "FAULT-write");
 }
 
@@ -505,6 +533,7 @@ static void be_present(int fail_nth)
 		(void)*(const volatile char *)at;
 	memset(told, 0, sizeof(told));
 	memset(raw, 0, sizeof(raw));
+	memset(trace, 0, sizeof(trace));
 	memset(asked, HMM_HARNESS_ASK_WRITE, sizeof(asked));
 	try->first = 0;
 	errno = 0;

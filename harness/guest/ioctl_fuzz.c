@@ -137,6 +137,14 @@ static const struct command commands[] = {
 	{ "REFUSE", HMM_HARNESS_REFUSE, sizeof(struct hmm_harness_refuse), 1 },
 	{ "USAGE", HMM_HARNESS_USAGE, sizeof(struct hmm_harness_usage), 2 },
 	{ "EVENTS", HMM_HARNESS_EVENTS, sizeof(struct hmm_harness_events), 2 },
+	{ "GATE_ARM", HMM_HARNESS_GATE_ARM, sizeof(struct hmm_harness_gate),
+	  4, .flags = HMM_HARNESS_GATE_ANY_DEVICE,
+	  .capability = HMM_HARNESS_CAP_GATES },
+	{ "GATE_WAIT", HMM_HARNESS_GATE_WAIT, sizeof(struct hmm_harness_gate),
+	  4, .capability = HMM_HARNESS_CAP_GATES },
+	{ "GATE_RELEASE", HMM_HARNESS_GATE_RELEASE,
+	  sizeof(struct hmm_harness_gate), 6,
+	  .capability = HMM_HARNESS_CAP_GATES },
 };
 
 /*
@@ -493,6 +501,30 @@ static void fill_refuse(struct hmm_harness_refuse *args,
 	args->npages = one_in(20) ? rnd() >> below(64) : some_length();
 }
 
+/* Few threads, so that some are under control, and mostly for a moment: parked, they call nobody. */
+static void fill_gate(struct hmm_harness_gate *args,
+		      const struct command *command)
+{
+	args->thread = one_in(2) ? getpid() : gettid();
+	if (one_in(20))
+		args->thread = one_in(2) ? getppid() : rnd() >> below(64);
+	if (command->nr == HMM_HARNESS_GATE_ARM) {
+		args->gate = below(HMM_HARNESS_GATE_LAST + 1);
+		args->skip = one_in(2) ? below(4) : 0;
+		args->time = 1 + below(one_in(20) ? 300 : 10);
+		args->flags = command->flags & one_in(2);
+	} else if (command->nr == HMM_HARNESS_GATE_WAIT) {
+		args->time = below(20);
+		args->trace = some_pointer(false);
+	}
+	if (one_in(40))
+		args->gate = rnd() >> below(64);
+	if (one_in(80))
+		args->time = rnd() >> below(64);
+	if (one_in(40))
+		args->trace = rnd();
+}
+
 static void count(uint64_t *what)
 {
 	__atomic_fetch_add(what, 1, __ATOMIC_RELAXED);
@@ -552,6 +584,7 @@ static void call(bool lonely)
 		struct hmm_harness_refuse refuse;
 		struct hmm_harness_move move;
 		struct hmm_harness_returns returns;
+		struct hmm_harness_gate gate;
 		unsigned char raw[8192];
 	} *args;
 	static __thread char own[8192];
@@ -584,6 +617,9 @@ static void call(bool lonely)
 		args->returns.count = below(one_in(8) ? 40 : 3);
 	else if (nr == HMM_HARNESS_EVICT && one_in(2))
 		args->head[1] = 1u << (one_in(8) ? 2 : below(2));
+	else if (nr == HMM_HARNESS_GATE_ARM || nr == HMM_HARNESS_GATE_WAIT ||
+		 nr == HMM_HARNESS_GATE_RELEASE)
+		fill_gate(&args->gate, command);
 	else if (nr == HMM_HARNESS_WATCH || nr == HMM_HARNESS_WATCHED)
 		fill_watch(&args->watch, command);
 	else if (one_in(30))

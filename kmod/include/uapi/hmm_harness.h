@@ -113,6 +113,8 @@
 #define HMM_HARNESS_CAP_EXCLUSIVE 0x200
 /* The memory that HMM_HARNESS_CAP_DEVMEM speaks of is coherent: the CPU reaches it */
 #define HMM_HARNESS_CAP_COHERENT 0x4000
+/* GATE_ARM, GATE_WAIT and GATE_RELEASE */
+#define HMM_HARNESS_CAP_GATES 0x8000
 /* RETURNS; MOVE comes with HMM_HARNESS_CAP_DEVMEM */
 #define HMM_HARNESS_CAP_RETURNS 0x400
 /* HMM_HARNESS_EVICT_RANGE; _NUMBERS where the kernel has that, too */
@@ -704,6 +706,129 @@ struct hmm_harness_events {
 };
 
 /*
+ * Gates: points of this driver where a thread can be made to stop. "With the
+ * lock" is: with the lock held that the callback of an invalidation takes.
+ */
+/* A look at the CPU's page table, or a fault, of at most 512 pages: it begins, */
+#define HMM_HARNESS_GATE_WALK_BEGIN 1
+/* ... has taken the sequence number of the notifier (not the binding `mirror`), */
+#define HMM_HARNESS_GATE_WALK_SEQUENCE 2
+/* ... has taken the mmap lock, and not looked yet (not READ_UNLOCKED), */
+#define HMM_HARNESS_GATE_WALK_LOCKED 3
+/* ... has seen what there is, without the mmap lock (`mirror`: with it), */
+#define HMM_HARNESS_GATE_WALK_SEEN 4
+/* ... is about to take the lock, */
+#define HMM_HARNESS_GATE_WALK_LOCK 5
+/* ... has the lock, and has found that what was seen is still true, */
+#define HMM_HARNESS_GATE_WALK_VALID 6
+/* ... has entered that into its table, or told of it, with the lock, */
+#define HMM_HARNESS_GATE_WALK_ENTERED 7
+/* ... and has let go of the lock. */
+#define HMM_HARNESS_GATE_WALK_END 8
+/* A read or write of a page by the device: it begins, */
+#define HMM_HARNESS_GATE_ACCESS_BEGIN 9
+/* ... or has found the page in its table, with the lock. */
+#define HMM_HARNESS_GATE_ACCESS_FOUND 10
+/* The callback of an invalidation that may sleep: it begins, */
+#define HMM_HARNESS_GATE_INVALIDATE_BEGIN 11
+/* ... has the lock, */
+#define HMM_HARNESS_GATE_INVALIDATE_LOCKED 12
+/* ... has noted the sequence number, with the lock (not `mirror`), */
+#define HMM_HARNESS_GATE_INVALIDATE_SEQUENCE 13
+/* ... has removed what there was from the table, with the lock, */
+#define HMM_HARNESS_GATE_INVALIDATE_REMOVED 14
+/* ... and has let go of the lock; the CPU's page table changes after that. */
+#define HMM_HARNESS_GATE_INVALIDATE_END 15
+/* A migration, with the mmap lock, also because a CPU touched a page: begins, */
+#define HMM_HARNESS_GATE_MIGRATE_BEGIN 16
+/* ... the kernel has taken the pages out of the page tables, and locked them, */
+#define HMM_HARNESS_GATE_MIGRATE_SETUP 17
+/* ... they are copied, */
+#define HMM_HARNESS_GATE_MIGRATE_COPIED 18
+/* ... they have become others, which are not mapped yet, */
+#define HMM_HARNESS_GATE_MIGRATE_PAGES 19
+/* ... and these are in the page tables. */
+#define HMM_HARNESS_GATE_MIGRATE_END 20
+/* A CPU touched private memory of the device (migrate_to_ram): at the beginning, */
+#define HMM_HARNESS_GATE_RETURN_BEGIN 21
+/* ... and at the end of what the driver does about it. */
+#define HMM_HARNESS_GATE_RETURN_END 22
+/* Exclusive access: before the mmap lock is taken, */
+#define HMM_HARNESS_GATE_EXCLUSIVE_BEGIN 23
+/* ... with it, when invalidations have begun to be watched for, */
+#define HMM_HARNESS_GATE_EXCLUSIVE_CLAIMED 24
+/* ... when the kernel has granted the pages, which are locked, */
+#define HMM_HARNESS_GATE_EXCLUSIVE_GRANTED 25
+/* ... when they are in the table, still locked, */
+#define HMM_HARNESS_GATE_EXCLUSIVE_ENTERED 26
+/* ... and without page locks and the mmap lock. */
+#define HMM_HARNESS_GATE_EXCLUSIVE_END 27
+/* UNBIND, also because a file is closed: it begins, */
+#define HMM_HARNESS_GATE_UNBIND_BEGIN 28
+/* ... the table is empty and nothing enters it any more, */
+#define HMM_HARNESS_GATE_UNBIND_DEAD 29
+/* ... and no callback runs any more. */
+#define HMM_HARNESS_GATE_UNBIND_END 30
+#define HMM_HARNESS_GATE_LAST 30
+
+/* hmm_harness_gate.flags of GATE_ARM */
+#define HMM_HARNESS_GATE_ANY_DEVICE 0x1
+
+/* Threads that an open file can have under control */
+#define HMM_HARNESS_MAX_ACTORS 8
+/* Milliseconds; the most that a thread can be parked, or waited for */
+#define HMM_HARNESS_GATE_MAX_TIME 20000
+/* hmm_harness_gate.trace: how many, and what each is besides the gate */
+#define HMM_HARNESS_GATE_TRACE 128
+#define HMM_HARNESS_GATE_DEVICE_SHIFT 16
+#define HMM_HARNESS_GATE_CLOCK_SHIFT 32
+
+/**
+ * struct hmm_harness_gate - HMM_HARNESS_GATE_ARM, _WAIT and _RELEASE
+ * @size: sizeof(struct hmm_harness_gate)
+ * @flags: see the operation
+ * @thread: a thread of any process, by its number (gettid())
+ * @gate: ARM: HMM_HARNESS_GATE_*, 0 for none; else 0
+ * @skip: ARM: how often it passes there first; else 0
+ * @time: ARM: how long it stays parked; WAIT: how long to wait, 0 to ask only;
+ *        milliseconds, up to HMM_HARNESS_GATE_MAX_TIME; ARM: not 0; RELEASE: 0
+ * @trace: WAIT: user pointer to HMM_HARNESS_GATE_TRACE __u64, filled with the
+ *         last gates that the thread came by, from the oldest on: the gate, the
+ *         number of the device, and a clock that counts the gates that all
+ *         threads under control come by; 0 if not wanted. Else 0
+ * @parked: (out) WAIT: the gate where it is parked, 0 if it is not
+ * @armed: (out) WAIT: the gate where it parks next, 0 if there is none
+ * @passed: (out) WAIT: how many gates it came by since it was first armed
+ * @expired: (out) WAIT: how often it went on without RELEASE
+ *
+ * ARM: the next time that the thread comes to this gate of this device, or of
+ * ANY_DEVICE of the module, it is parked there. That replaces where it was to be
+ * parked before, and does not concern where it is parked now. -ESRCH: there is
+ * no such thread; -ENOSPC: the file has HMM_HARNESS_MAX_ACTORS already.
+ *
+ * RELEASE lets it go on if it is parked. It goes on by itself when its time is
+ * over, and when it is killed, which counts as expired; and when the file is
+ * closed. WAIT returns when it is parked, when it will not be, or when the time is
+ * over. -ENOENT: the file never armed that thread.
+ *
+ * A parked thread has the locks that the gate is inside of. It is never parked
+ * where it must not sleep.
+ */
+struct hmm_harness_gate {
+	__u32 size;
+	__u32 flags;
+	__u32 thread;
+	__u32 gate;
+	__u32 skip;
+	__u32 time;
+	__aligned_u64 trace;
+	__u32 parked;
+	__u32 armed;
+	__aligned_u64 passed;
+	__aligned_u64 expired;
+};
+
+/*
  * mmap() of a node, bound or not: new zeroed pages, of which HMM must show and
  * fault none. Only MAP_SHARED: -EINVAL; -E2BIG for more than _MAX_PAGES; -ENOMEM
  * also when all mappings of all nodes would have more than _ALL_PAGES. The offset
@@ -741,5 +866,8 @@ struct hmm_harness_events {
 #define HMM_HARNESS_MOVE _IO(HMM_HARNESS_TYPE, 0x15)
 #define HMM_HARNESS_RETURNS _IO(HMM_HARNESS_TYPE, 0x16)
 #define HMM_HARNESS_EVENTS _IO(HMM_HARNESS_TYPE, 0x30)
+#define HMM_HARNESS_GATE_ARM _IO(HMM_HARNESS_TYPE, 0x40)
+#define HMM_HARNESS_GATE_WAIT _IO(HMM_HARNESS_TYPE, 0x41)
+#define HMM_HARNESS_GATE_RELEASE _IO(HMM_HARNESS_TYPE, 0x42)
 
 #endif /* _UAPI_HMM_HARNESS_H */
