@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.model.allowed import RECORDED, Expectation, show_element
-from harness.model.rules import Rules
+from harness.model.rules import FEATURES, Rules
 from harness.model.state import State
 from harness.model.world import World
 from harness.program.observations import COUNTED, EVICTED, REFUSED, SEQUENCE, USAGE, Observation, Status
@@ -31,6 +31,7 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
+from harness.program.race import Race
 
 Notice = Callable[[State, Operation], None]
 
@@ -60,18 +61,25 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the comparison of one run says. `left_out`: steps that the binding cannot show."""
+    """What the comparison of one run says. `left_out`: steps that the binding cannot show.
+
+    `program`: the one whose steps are counted, if it is not the one that was run but an order of a race's steps.
+    """
 
     verdict: Verdict
     reason: str = ""
     divergence: Divergence | None = None
     left_out: tuple[int, ...] = ()
+    program: Program | None = None
 
 
 def obstacle(program: Program, rules: Rules) -> str | None:
     """Why `program` cannot run on this kernel, with the step that it is about; None if it can."""
     asked: Counter[str] = Counter()
     exclusive = False
+    why = _obstacle_to_race(program, rules) if isinstance(program, Race) else None
+    if why is not None:
+        return why
     for number, step in enumerate(program.steps):
         why = rules.obstacle(step)
         if why is None and isinstance(step, ToDevice):
@@ -84,6 +92,19 @@ def obstacle(program: Program, rules: Rules) -> str | None:
             why = rules.strands(step.actor)
         if why is not None:
             return f"step {number + 1}: {why}"
+    return None
+
+
+def _obstacle_to_race(race: Race, rules: Rules) -> str | None:
+    """Why there is no such race on this kernel, whatever its steps are."""
+    if not rules.gates:
+        return f"a race takes gates, which {rules.binding} has not: it is the kernel's own"
+    for need in race.needs:
+        if not rules.has(need):
+            return f"needs {FEATURES[need]}, which this kernel does not have"
+    for segment in race.schedule.segments:
+        if segment.gate is not None and segment.gate.of_interval and rules.binding != "interval":
+            return f"the gate {segment.gate} is one of interval's: {rules.binding} has nothing of that kind"
     return None
 
 

@@ -18,9 +18,11 @@ from harness.guest.kernel import LOST_LINES
 from harness.model.rules import Rules, rules_for
 from harness.program.operations import COHERENT, DEVICES, DeviceOperation, Events
 from harness.program.program import Program
+from harness.program.race import Race
 from harness.program.text import render
 from harness.report.explain import explain, explain_case, inquest, page_tables
 from harness.report.results import PageTables, Report, Result
+from harness.serial import judge_race
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes, damage
 from harness.target.lab import Execution, Lab, Leak
@@ -293,12 +295,14 @@ def replay_command(program: Program | Case, binding: str, plan: Plan, kernel: tu
     """The command that runs this program again in a clean VM."""
     if isinstance(program, Case):
         return shlex.join([*plan.command, "upstream", "--kernel", kernel[0], "--flavour", kernel[1], program.test])
-    words = [*plan.command, "run", "--kernel", kernel[0], "--flavour", kernel[1], "--binding", binding]
+    what = ["run"] if not isinstance(program, Race) else ["race", "replay"]
+    words = [*plan.command, *what, "--kernel", kernel[0], "--flavour", kernel[1], "--binding", binding]
     if plan.wrong:
         words += ["--wrong", ",".join(plan.wrong)]
     if plan.timeout != DEFAULT_TIMEOUT:
         words += ["--timeout", f"{plan.timeout:g}"]
-    return shlex.join([*words, program.name])
+    more = [str(program.schedule)] if isinstance(program, Race) else []
+    return shlex.join([*words, program.name, *more])
 
 
 def _run_one(
@@ -323,7 +327,13 @@ def _run_one(
         if comparison.verdict is not Verdict.PASS:
             heading = f"{comparison.verdict} {title}"
             explanation = explain(
-                program, comparison, title=heading, log=log, replay=replay, tables=tables, remark=remark
+                comparison.program or program,
+                comparison,
+                title=heading,
+                log=log,
+                replay=replay,
+                tables=tables,
+                remark=remark,
             )
         divergence = comparison.divergence
         return Result(
@@ -338,7 +348,7 @@ def _run_one(
             left_out=len(comparison.left_out),
             explanation=explanation,
             log=tuple(log),
-            step=None if divergence is None else divergence.step,
+            step=None if divergence is None or isinstance(program, Race) else divergence.step,
             details=() if divergence is None else divergence.details,
             tables=tuple(tables),
             reports=tuple(reports),
@@ -375,7 +385,10 @@ def _run_one(
     tables: list[PageTables] = []
     remark = ""
     own: list[Crash] = []
-    divergence = comparison.divergence if comparison.verdict is Verdict.FAIL and plan.tables else None
+    if isinstance(program, Race) and execution.course is not None:
+        remark = f"schedule: {execution.course.show(program.schedule)}"
+    looked_at = plan.tables and not isinstance(program, Race)  # it would be another race
+    divergence = comparison.divergence if comparison.verdict is Verdict.FAIL and looked_at else None
     if divergence is not None:
         lost = lab.leaks()
         own = [leak.crash for leak in lost if execution.number in leak.programs or not isinstance(lab.memo, _Seen)]
@@ -450,9 +463,17 @@ def _shortage(log: Sequence[str]) -> str | None:
     return next((shortage for words, shortage in _SHORTAGES.items() if any(words in line for line in log)), None)
 
 
-def judge(program: Program, rules: Rules, execution: Execution, notice: Notice | None = None) -> Comparison:
-    """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind."""
-    comparison = compare(program, rules, execution.observations, notice)
+def judge(
+    program: Program, rules: Rules, execution: Execution, notice: Notice | None = None, *, strict: bool = True
+) -> Comparison:
+    """The comparison; but no answer counts if the kernel complained meanwhile, and nothing may be left behind.
+
+    `strict`: of a race, see `judge_race`.
+    """
+    if isinstance(program, Race):
+        comparison = judge_race(program, rules, execution.observations, execution.course, notice, strict=strict)
+    else:
+        comparison = compare(program, rules, execution.observations, notice)
     if execution.crashes:
         return Comparison(
             Verdict.CRASHED, with_bug(execution.crashes[0].title, execution.crashes), comparison.divergence
@@ -463,7 +484,8 @@ def judge(program: Program, rules: Rules, execution: Execution, notice: Notice |
     shortage = _shortage(execution.log)
     if shortage is not None:
         return Comparison(Verdict.INCONCLUSIVE, shortage)
-    deaf = comparison.divergence is not None and isinstance(program.steps[comparison.divergence.step], Events)
+    counted = comparison.program or program
+    deaf = comparison.divergence is not None and isinstance(counted.steps[comparison.divergence.step], Events)
     if execution.lost_events and (deaf or comparison.verdict in (Verdict.PASS, Verdict.DEVIATION)):
         return Comparison(Verdict.INCONCLUSIVE, f"{execution.lost_events} events of the driver were lost on the way")
     if comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):

@@ -771,3 +771,83 @@ def test_nothing_stays_stopped_when_the_worker_dies(executor: Path) -> None:
     process.communicate(timeout=20)
     for pid in stopped:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def _race(segments: list[tuple[int, int]], *actors: list[bytes]) -> list[bytes]:
+    """The parts of a race: segments of (actor, gate), and the steps of each actor."""
+    parts = [operation("RACE", argument=len(segments), value=len(actors))]
+    parts += [operation("SEGMENT", other=actor, argument=gate) for actor, gate in segments]
+    for steps in actors:
+        parts += [operation("ACTOR", argument=len(steps)), *steps]
+    return parts
+
+
+def test_actors_run_in_the_order_of_the_segments(executor: Path) -> None:
+    x = [operation("WRITE", npages=1, value=50), operation("READ", npages=2)]
+    y = [operation("WRITE", npages=2, value=70)]
+    seen = observe(executor, [mapped(4), *_race([(1, 0), (0, 0)], x, y), operation("READ", npages=2)])
+    race, first, second, of_x, wrote, read, of_y, other, after = seen[1:]
+    assert race == Seen("DONE")
+    assert first.elements[:2] == (CONSTANTS["WIRE_ENDED"], 1)
+    assert second.elements[:2] == (CONSTANTS["WIRE_ENDED"], 2)
+    assert of_x.elements[:5] == (3, 4, 5, 6, 0)  # when its steps began and ended; it was never parked for too long
+    assert of_y.elements[:3] == (1, 2, 0)
+    assert (wrote, other) == (Seen("DONE", 0, (0,)), Seen("DONE", 0, (0, 0)))
+    assert read == after == Seen("DONE", 0, (50, 71))
+
+
+def test_an_actor_can_fork_and_exit(executor: Path) -> None:
+    x = [operation("FORK", other=1)]
+    y = [operation("WRITE", npages=1, value=70)]
+    z = [operation("READ", 2, npages=1), operation("EXIT", 2)]
+    steps = [
+        mapped(1),
+        operation("WRITE", npages=1, value=10),
+        operation("FORK", other=2),
+        *_race([(0, 0), (1, 0), (2, 0)], x, y, z),
+        operation("READ", 1, npages=1),
+        operation("READ", npages=1),
+        operation("READ", 2, npages=1),
+    ]
+    seen = observe(executor, steps)
+    assert [each.status for each in seen] == ["DONE"] * (len(seen) - 1) + ["NOT_RUN"]
+    assert seen[-5:-2] == [Seen("DONE", 0, (10,)), Seen("DONE"), Seen("DONE", 0, (10,))]
+    assert seen[-2] == Seen("DONE", 0, (70,))
+
+
+def test_each_actor_has_its_own_signals(executor: Path) -> None:
+    bad = [operation("READ", page=8, npages=2), operation("WRITE", page=8, npages=1, value=1)]
+    good = [operation("WRITE", npages=2, value=20)]
+    seen = observe(executor, [mapped(2), *_race([(0, 0), (1, 0)], bad, good)])
+    assert seen[5:7] == [Seen("DONE", 0, (SEGV, SEGV)), Seen("DONE", 0, (SEGV,))]
+    assert seen[8] == Seen("DONE", 0, (0, 0))
+
+
+def test_an_actor_of_a_subject_that_does_not_run_keeps_the_race_from_beginning(executor: Path) -> None:
+    seen = observe(
+        executor, [mapped(2), *_race([(0, 0)], [operation("READ", 1, npages=1)]), operation("READ", npages=1)]
+    )
+    assert [each.status for each in seen] == ["DONE", "NOT_RUN", "NOT_RUN", "NOT_RUN", "NOT_RUN", "DONE"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "what"),
+    [
+        ([operation("SEGMENT")], b"no race that it belongs to"),
+        ([operation("ACTOR", argument=1)], b"no race that it belongs to"),
+        ([operation("RACE", argument=1, value=1)], b"a segment is missing"),
+        (_race([(0, 0)], [operation("READ", npages=1)])[:-1], b"an actor is missing"),
+        (_race([(1, 0)], [operation("READ", npages=1)]), b"actor out of range"),
+        (_race([(0, 99)], [operation("READ", npages=1)]), b"unknown gate"),
+        (_race([(0, 0)], [operation("READ", npages=1), operation("UNBIND")]), b"of one subject, or of devices"),
+        (_race([(0, 0)], [operation("READ", npages=1), operation("READ", 1, npages=1)]), b"of one subject"),
+        (_race([(0, 0)], [operation("REAP")]), b"not for actors"),
+        (_race([(0, 0)], [operation("READ", npages=513)]), b"npages out of range for an actor"),
+        (_race([(0, 0)], [operation("READ", npages=1)] * 9), b"steps of an actor out of range"),
+        (_race([(0, 0)] * 65, [operation("READ", npages=1)]), b"segments out of range"),
+    ],
+)
+def test_a_race_that_is_not_whole_is_refused(executor: Path, parts: list[bytes], what: bytes) -> None:
+    result = run(executor, request(parts))
+    assert result.returncode == 65
+    assert what in result.stderr

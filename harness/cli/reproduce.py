@@ -76,11 +76,17 @@ def add(commands: Commands) -> None:
 def _reproduce(options: argparse.Namespace, progress: Progress) -> int:
     from harness.conformance import catalogue
     from harness.explore.reproducer import FORMATS, Witness, c_program
+    from harness.program.race import Race
 
     programs = catalogue.select([options.program])
     if len(programs) != 1:
         raise UsageError(f"{options.program!r} names {len(programs)} programs", hint="name one, or a file")
     program, binding = programs[0], options.binding
+    if isinstance(program, Race):
+        raise UsageError(
+            f"{program.name} is a race, which takes our driver's gates",
+            hint=f"hmm-harness race replay {program.name}",
+        )
     check_mistakes(options.wrong or ())
     if options.apart and options.format != "c":
         raise UsageError("--apart is for C programs", hint="leave it away, or --format c")

@@ -12,6 +12,7 @@ from harness.program.text import ProgramSyntaxError, parse
 
 SUFFIX = ".hmm"
 _PROGRAMS = Path(__file__).parent / "programs"
+RACES = "race/"  # what the names of those begin with that are races: harness/program/race.py
 
 
 def names() -> list[str]:

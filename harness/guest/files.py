@@ -32,6 +32,8 @@ EXECUTOR_SOURCES = (
     "harness/guest/executor/executor.c",
     "harness/guest/executor/request.c",
     "harness/guest/executor/worker.c",
+    "harness/guest/executor/race.c",
+    "harness/guest/executor/actor.c",
     "harness/guest/executor/subject.c",
     "harness/guest/executor/channel.c",
     "harness/guest/executor/interval.c",

@@ -63,6 +63,10 @@
 #define WIRE_EVICT 40
 #define WIRE_TABLE 41
 #define WIRE_USAGE 42
+/* A race, which is no operation of its own */
+#define WIRE_RACE 43
+#define WIRE_SEGMENT 44
+#define WIRE_ACTOR 45
 #define WIRE_REQUEST 48
 #define WIRE_WATCH 49
 #define WIRE_WATCHED 50
@@ -89,6 +93,37 @@
 #define WIRE_REQUEST_ARGUMENT_BITS 9
 #define WIRE_REQUEST_LENGTH_SHIFT 32
 #define WIRE_REQUEST_MAX_PATTERN 16
+
+/*
+ * A race: WIRE_RACE, its WIRE_SEGMENTs, and then its actors, each a WIRE_ACTOR
+ * followed by its steps. Each actor is a thread, of the subject whose steps it
+ * does, or of the executor for steps of devices. In each segment, one actor runs
+ * until it is parked at a gate of our driver, has ended, or waits for another
+ * one. After the last one all go on to their end.
+ *
+ * WIRE_RACE: argument: how many segments; value: how many actors
+ * WIRE_SEGMENT: other: the actor; argument: the gate to park it at, 0 for none;
+ *               value: how often it passes there first, and from the shift on
+ *               the number of the device, from 1 on, or 0 for any
+ * WIRE_ACTOR: argument: how many steps
+ */
+#define WIRE_MAX_SEGMENTS 64
+#define WIRE_MAX_ACTORS 4
+#define WIRE_MAX_ACTOR_STEPS 8
+#define WIRE_MAX_ACTOR_PAGES 512	/* of a step */
+#define WIRE_SEGMENT_DEVICE_SHIFT 32
+#define WIRE_GATE_MS 10000		/* how long an actor stays parked; after that nothing is known */
+
+/* Elements of WIRE_SEGMENT: how it ended, how many steps of the actor are done, and where it waits */
+#define WIRE_SEGMENT_WORDS 6
+#define WIRE_PARKED 1	/* at the gate */
+#define WIRE_ENDED 2	/* with all of its steps */
+#define WIRE_BLOCKED 3	/* sleeps, and will not wake by itself */
+#define WIRE_SPINS 4	/* runs, and gets nowhere */
+
+/* Elements of WIRE_ACTOR: before each step and after it, what a clock said that all steps share; then how
+ * often it was parked for too long; then the gates that it came by, as hmm_harness_gate.trace has them */
+#define WIRE_TRACE 128
 
 /* WIRE_DMA, argument: what to do, and HMM_HARNESS_AS_* for the first two */
 #define WIRE_DMA_MAP 0
@@ -200,7 +235,7 @@ struct wire_program {
 
 /**
  * struct wire_operation - one step of a program
- * @code: WIRE_MAP ... WIRE_EVENTS
+ * @code: WIRE_MAP ... WIRE_EVENTS, or a part of a race, which has nothing but what is said there
  * @actor: number of the subject, or of the device for device operations
  * @other: WIRE_FORK: number of the new subject; WIRE_BIND: of the subject
  * @argument: WIRE_MAP, WIRE_PROTECT: WIRE_PROT_*; WIRE_ADVISE: the kernel's
@@ -262,7 +297,7 @@ struct wire_outcome {
  *         WIRE_RETURNS: how many were refused, and how many came without what is
  *         asked for, if anything is; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
- *         the last event before it, the last event so far; else none. Pages past the point
+ *         the last event before it, the last event so far; WIRE_SEGMENT, WIRE_ACTOR: see there; else none. Pages past the point
  *         of failure of a device operation are left out.
  */
 struct wire_observation {

@@ -82,6 +82,7 @@ class Rules:
     exclusive_home: bool = True  # it shows in whose memory it is what it has to itself
     exclusive_writes: bool = True  # it writes to what it has to itself; else it faults, as if it had nothing
     marks_dirty: bool = True  # what it writes to; else reclaim may drop that
+    gates: bool = True  # its driver can park threads: `harness.program.race.Gate`
     exclusive_refusal: int | None = None  # before v6.15, what becomes of every page that it does not get
     features: frozenset[str] = frozenset()  # what the target says that its kernel has; see `FEATURES`
 
@@ -356,6 +357,7 @@ _BINDINGS = {
             exclusive_writes=False,  # dmirror_do_write() wants DPT_XA_TAG_WRITE
             exclusive_refusal=errno.EBUSY,  # dmirror_exclusive()
             marks_dirty=False,  # dmirror_do_write()
+            gates=False,
         ),
     )
 }

@@ -9,6 +9,13 @@
     a: read buf[2]            # page 2
     a: fork b
 
+    # A race: two actors, each a thread, and who runs when (harness/program/race.py).
+    a: map buf anon 4 rw
+    d0: bind a
+    actor x: d0: fault buf write
+    actor y: a: advise buf dontneed
+    schedule x@walk.lock y x
+
 Each line is `actor: verb argument...`. Subjects are called what you like, the first is `a`; devices are
 `d0` and `d1`, and `c0` and `c1`, whose memory the CPU reaches. `buf` alone means all of the region.
 """
@@ -36,8 +43,12 @@ from harness.program.operations import (
     Span,
 )
 from harness.program.program import Program, ProgramError
+from harness.program.race import Actor, Race, Schedule, ScheduleError, make_race, parse_schedule
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RACE = re.compile(
+    r"\s*(?:actor\s+(?P<actor>[A-Za-z]\w*)\s*:(?P<step>.*)|(?P<word>schedule|needs)\s+(?P<rest>[^:\s].*))"
+)
 _SPAN = re.compile(r"([A-Za-z][A-Za-z0-9_]*)(?:\[(\d{1,9})(?::(\d{1,9}))?\])?")
 
 
@@ -69,16 +80,32 @@ def parse(text: str, *, file: str, name: str | None = None) -> Program:
             file, 1, "there is no operation in it", "a program has at least one line `a: map ...`"
         )
     try:
+        if parser.actors or parser.schedule is not None:
+            return parser.race(name or file)
         return Program(name or file, tuple(parser.steps), " ".join(parser.title))
     except ProgramError as error:
-        raise ProgramSyntaxError(file, parser.numbers[error.step], error.message, error.hint) from None
+        raise ProgramSyntaxError(file, parser.number_of(error.step), error.message, error.hint) from None
 
 
 def render(program: Program) -> str:
     """The text form; `parse` reads it back to the same program."""
     lines = [f"# {program.title}"] if program.title else []
-    lines += [render_step(step, program) for step in program.steps]
+    if isinstance(program, Race):
+        lines += _render_race(program)
+    else:
+        lines += [render_step(step, program) for step in program.steps]
     return "\n".join(lines) + "\n"
+
+
+def _render_race(race: Race) -> list[str]:
+    """What is written of it: not the steps that check what came of it."""
+    lines = [f"needs {' '.join(race.needs)}"] if race.needs else []
+    lines += [render_step(step, race) for step in race.steps[: race.first]]
+    for actor in race.actors:
+        for step, promise in zip(actor.steps, actor.promises, strict=True):
+            lines.append(f"actor {actor.name}: {render_step(step, race)}" + (f" => {promise}" if promise else ""))
+    lines += [render_step(step, race) for step in race.steps[race.last : race.last + race.after]]
+    return [*lines, f"schedule {race.schedule}"]
 
 
 def render_step(step: Operation, program: Program) -> str:
@@ -134,14 +161,76 @@ class _Parser:
         self.title: list[str] = []
         self.steps: list[Operation] = []
         self.numbers: list[int] = []  # the line of each step
+        self.actors: dict[str, list[tuple[int, str]]] = {}  # which of the steps are theirs, each with its promise
+        self.schedule: Schedule | None = None
+        self.needs: list[str] = []
+
+    def race(self, name: str) -> Race:
+        """What the lines make if there are actors. Raises `ProgramError` too."""
+        if self.schedule is None or not self.actors:
+            self._fail("a race has actors and a schedule", "write `schedule x@walk.lock y x`, for one")
+        first, theirs = self._split()
+        try:
+            return make_race(
+                name,
+                " ".join(self.title),
+                before=self.steps[:first],
+                actors=[
+                    Actor(actor, tuple(self.steps[at] for at, _ in steps), tuple(promise for _, promise in steps))
+                    for actor, steps in self.actors.items()
+                ],
+                after=self.steps[first + len(theirs) :],
+                schedule=self.schedule,
+                needs=self.needs,
+            )
+        except ScheduleError as error:
+            self._fail(error.message, error.hint)
+
+    def number_of(self, step: int) -> int:
+        """The line of a step, by its number in the program that comes of the lines."""
+        first, theirs = self._split()
+        order = [*range(first), *theirs, *range(first + len(theirs), len(self.steps))]
+        return self.numbers[order[step]] if step < len(order) else self.numbers[-1]
+
+    def _split(self) -> tuple[int, list[int]]:
+        """How many steps are before the race, and which are the actors', one actor after the other."""
+        theirs = [at for steps in self.actors.values() for at, _ in steps]
+        return min(theirs, default=len(self.steps)), theirs
+
+    def _of_race(self, match: re.Match[str]) -> None:
+        """A line that only races have."""
+        if match["word"] == "needs":
+            self.needs += match["rest"].split()
+        elif match["word"] == "schedule":
+            try:
+                self.schedule = parse_schedule(match["rest"])
+            except ScheduleError as error:
+                self._fail(error.message, error.hint)
+        else:
+            first, theirs = self._split()
+            if theirs and len(self.steps) > first + len(theirs):
+                self._fail("an actor behind the race", "write all lines of actors one after the other")
+            step, arrow, promise = match["step"].partition("=>")
+            if arrow and not promise.strip():
+                self._fail("nothing behind =>", "`=> nothing`, for one")
+            self._step(step)
+            words = " ".join(promise.split())
+            self.actors.setdefault(match["actor"], []).append((len(self.steps) - 1, words))
 
     def line(self, number: int, line: str) -> None:
         self._number = number
-        code, _, comment = line.partition("#")
+        code, _, comment = line.partition(" #") if _RACE.match(line) else line.partition("#")
         if not code.strip():
             if comment and not self.steps and "SPDX-License-Identifier" not in comment:
                 self.title.append(comment.strip())
             return
+        match = _RACE.fullmatch(code)
+        if match is not None:
+            self._of_race(match)
+        else:
+            self._step(code)
+
+    def _step(self, code: str) -> None:
         actor, colon, rest = code.partition(":")
         actor = actor.strip()
         words = rest.split()
@@ -155,7 +244,7 @@ class _Parser:
         elif isinstance(step, Remap):
             self._sizes[step.region] = step.span.count
         self.steps.append(step)
-        self.numbers.append(number)
+        self.numbers.append(self._number)
 
     def _fail(self, message: str, hint: str | None = None) -> NoReturn:
         raise ProgramSyntaxError(self._file, self._number, message, hint)

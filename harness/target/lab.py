@@ -19,6 +19,7 @@ from harness.guest.kernel import EARLIER_LINES
 from harness.program.observations import Observation
 from harness.program.operations import Events
 from harness.program.program import Program
+from harness.program.race import Course, Race
 from harness.progress import Progress
 from harness.target.accel import find_qemu
 from harness.target.artifacts import Kernel
@@ -32,7 +33,7 @@ from harness.target.payload import provide_payload
 from harness.target.upstream import Case, Outcome, furnish, run_case
 from harness.target.vm import VM, Debugging, Machine, start
 from harness.target.watchdog import Trouble, VMFailure
-from harness.target.wire import decode, encode
+from harness.target.wire import course_of, decode, encode
 
 _MODULES = {"interval": "hmm_harness", "mirror": "hmm_harness", "test_hmm": "test_hmm", PEER: "test_hmm"}
 _LOADED = "loaded"  # harness/guest/agent.py
@@ -56,6 +57,7 @@ class Execution:
     residue: Mapping[str, int]  # device: pages in use after all subjects are gone
     lost_events: int = 0  # of those that the program listens to
     number: int = 0  # among the programs that ran in its VM
+    course: Course | None = None  # how a race went
 
 
 @dataclass(frozen=True)
@@ -366,4 +368,5 @@ def _execution(job: Job, result: Mapping[str, Any], response: bytes, told: bytes
         residue=result["residue"],
         lost_events=stream.lost,
         number=result["number"],
+        course=course_of(program, response) if isinstance(program, Race) else None,
     )

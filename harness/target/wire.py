@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from struct import Struct
@@ -105,6 +105,7 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
+from harness.program.race import Course, Ending, Gate, Passing, Race, Segment, Stop
 from harness.target.events import SILENCE, Stream, shown
 
 _CODES: dict[type[Operation], str] = {
@@ -219,6 +220,9 @@ _TOLD: dict[int, Element] = {
     CONSTANTS["WIRE_IS_SWAP"] | CONSTANTS["WIRE_IS_IN_CORE"]: Told.SWAP_IN_CORE,
 }
 _PLACED: dict[int, Element] = {0: Placed.HERE, errno.ENOENT: Placed.ABSENT, errno.EFAULT: Placed.REFUSED}
+_GATES = {gate: CONSTANTS[f"HMM_HARNESS_GATE_{gate.name}"] for gate in Gate}
+_GATES_BY_NUMBER = {number: gate for gate, number in _GATES.items()}
+_ENDINGS = {CONSTANTS[f"WIRE_{ending.name}"]: ending for ending in Ending}
 _TOKENS = (Read, Write, DeviceRead, DeviceWrite)
 # struct wire_outcome and struct wire_observation: through cffi each of them takes as long as a page does in the guest
 _OUTCOME, _OBSERVATION = Struct("<II Q 4Q"), Struct("<Ii Q")
@@ -232,12 +236,48 @@ def encode(program: Program, binding: str, timeout: float) -> bytes:
     head: Any = ffi.new("struct wire_program *")
     head.magic = CONSTANTS["WIRE_MAGIC"]
     head.binding = _BINDINGS[binding]
-    head.operations = len(program.steps)
+    parts = _encode_race(program) if isinstance(program, Race) else [_encode_steps(program, program.steps)]
+    head.operations = sum(map(len, parts)) // ffi.sizeof("struct wire_operation")
     head.timeout_ms = int(timeout * 1000)
-    steps: Any = ffi.new("struct wire_operation[]", len(program.steps))
-    for step, wire in zip(program.steps, steps, strict=True):
+    return b"".join([bytes(ffi.buffer(head)), *parts])
+
+
+def _encode_steps(program: Program, steps: Sequence[Operation]) -> bytes:
+    if not steps:
+        return b""
+    encoded: Any = ffi.new("struct wire_operation[]", len(steps))
+    for step, wire in zip(steps, encoded, strict=True):
         _encode_step(program, step, wire)
-    return bytes(ffi.buffer(head)) + bytes(ffi.buffer(steps))
+    return bytes(ffi.buffer(encoded))
+
+
+def _encode_race(race: Race) -> list[bytes]:
+    names = [actor.name for actor in race.actors]
+    parts = [_encode_steps(race, race.steps[: race.first])]
+    parts.append(_part("RACE", argument=len(race.schedule.segments), value=len(names)))
+    for segment in race.schedule.segments:
+        parts.append(
+            _part(
+                "SEGMENT",
+                other=names.index(segment.actor),
+                argument=0 if segment.gate is None else _GATES[segment.gate],
+                value=_place_of(segment),
+            )
+        )
+    for actor in race.actors:
+        parts.append(_part("ACTOR", argument=len(actor.steps)))
+        parts.append(_encode_steps(race, actor.steps))
+    return [*parts, _encode_steps(race, race.steps[race.last :])]
+
+
+def _part(code: str, **values: int) -> bytes:
+    part: Any = ffi.new("struct wire_operation *", {"code": CONSTANTS[f"WIRE_{code}"], **values})
+    return bytes(ffi.buffer(part))
+
+
+def _place_of(segment: Segment) -> int:
+    device = 0 if segment.device is None else DEVICES.index(segment.device) + 1
+    return segment.times - 1 | device << CONSTANTS["WIRE_SEGMENT_DEVICE_SHIFT"]
 
 
 def _encode_step(program: Program, step: Operation, wire: Any) -> None:
@@ -336,16 +376,7 @@ def decode(
 
     Raises `GuestError` if the response is not whole.
     """
-    reader = _Reader(response)
-    magic, count, *_ = reader.take(_OUTCOME)
-    if magic != CONSTANTS["WIRE_MAGIC"] or count != len(program.steps):
-        raise GuestError("the executor's answer makes no sense: wrong magic, or not as many steps as were sent")
-    observations = []
-    for step in program.steps:
-        status, error, count = reader.take(_OBSERVATION)
-        elements = tuple(map(_element_of(step), reader.numbers(count))) if count else ()
-        observations.append(Observation(_STATUSES[status], error, elements))
-    reader.end()
+    observations, _ = _read(program, response)
     looks = [number for number, step in enumerate(program.steps) if isinstance(step, Events)]
     told = [
         (f"{_NODES[binding]}{DEVICES.index(program.steps[number].actor)}", observations[number].elements)
@@ -357,6 +388,69 @@ def decode(
         if observations[number].elements:
             observations[number] = replace(observations[number], elements=next(heard))
     return tuple(observations)
+
+
+def course_of(race: Race, response: bytes) -> Course | None:
+    """How `race` went, by a response; None if it did not come to an end. Raises `GuestError` as `decode` does."""
+    return _read(race, response)[1]
+
+
+def _read(program: Program, response: bytes) -> tuple[list[Observation], Course | None]:
+    reader = _Reader(response)
+    magic, count, *_ = reader.take(_OUTCOME)
+    race = program if isinstance(program, Race) else None
+    more = 0 if race is None else 1 + len(race.schedule.segments) + len(race.actors)
+    if magic != CONSTANTS["WIRE_MAGIC"] or count != len(program.steps) + more:
+        raise GuestError("the executor's answer makes no sense: wrong magic, or not as many steps as were sent")
+    observations = []
+    course = None
+    for number, step in enumerate(program.steps):
+        if race is not None and number == race.first:
+            raced, course = _read_race(race, reader)
+            observations += raced
+        if race is None or not race.first <= number < race.last:
+            observations.append(_observation(step, *reader.observation()))
+    reader.end()
+    return observations, course
+
+
+def _observation(step: Operation, status: int, error: int, numbers: Sequence[int]) -> Observation:
+    return Observation(_STATUSES[status], error, tuple(map(_element_of(step), numbers)) if numbers else ())
+
+
+def _read_race(race: Race, reader: _Reader) -> tuple[list[Observation], Course | None]:
+    """What the actors' steps showed, and how the race went."""
+    status = _STATUSES[reader.observation()[0]]
+    stops = [_stop(reader.observation()[2]) for _ in race.schedule.segments]
+    observations: list[Observation] = []
+    times: list[tuple[int, int]] = []
+    passings: list[tuple[Passing, ...]] = []
+    expired = 0
+    for actor in race.actors:
+        _, _, told = reader.observation()
+        observations += [_observation(step, *reader.observation()) for step in actor.steps]
+        if told:
+            count = 2 * len(actor.steps)
+            times += zip(told[:count:2], told[1:count:2], strict=True)
+            expired += told[count]
+            passings.append(tuple(map(_passing, told[count + 1 :])))
+    if status is not Status.DONE:
+        observations[0] = Observation(status)  # of all that it stands for, the first is told of
+        return observations, None
+    return observations, Course(tuple(filter(None, stops)), tuple(times), expired, tuple(passings))
+
+
+def _stop(numbers: Sequence[int]) -> Stop | None:
+    if not numbers:
+        return None
+    where = b"".join(number.to_bytes(8, "little") for number in numbers[2:]).rstrip(b"\0").decode(errors="replace")
+    return Stop(_ENDINGS[numbers[0]], numbers[1], where)
+
+
+def _passing(number: int) -> Passing:
+    device = number >> CONSTANTS["HMM_HARNESS_GATE_DEVICE_SHIFT"] & 0xFFFF
+    clock = number >> CONSTANTS["HMM_HARNESS_GATE_CLOCK_SHIFT"]
+    return Passing(clock, _GATES_BY_NUMBER[number & 0xFFFF], device)
 
 
 def _element_of(step: Operation) -> Callable[[int], Element]:
@@ -403,11 +497,17 @@ class _Reader:
         self._at += size
         return self._data[self._at - size : self._at]
 
+    def observation(self) -> tuple[int, int, Sequence[int]]:
+        """Of the next part: its status, its error, its elements."""
+        status, error, count = self.take(_OBSERVATION)
+        return status, error, self.numbers(count) if count else ()
+
     def end(self) -> None:
         if self._at != len(self._data):
             raise GuestError(f"the executor's answer has {len(self._data) - self._at} bytes too many")
 
 
+assert len(_GATES) == CONSTANTS["HMM_HARNESS_GATE_LAST"], "harness.program.race.Gate is not what hmm_harness.h says"
 assert {mark.value for mark in Mark} == {CONSTANTS[f"HMM_HARNESS_PAGE_{mark.name}"] for mark in Mark}, (
     "harness.program.observations.Mark is not what hmm_harness.h says"
 )

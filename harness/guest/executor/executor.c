@@ -235,6 +235,7 @@ int main(int argc, char **argv)
 		if (write(worker.commands, &byte, 1) != 1)
 			give_up("the worker is gone");
 		if (!completed()) {
+			race_tell_stuck();
 			stop_worker();
 			if (atomic_load(&control->current) == exchange->request.program.operations) {
 				fputs("executor: the program ended, but not its processes and devices\n", stderr);

@@ -7,6 +7,8 @@
  *                does what a program asks for, so nothing a program does can
  *                keep it from answering.
  *   the worker   runs a program: tells subjects what to do, operates devices.
+ *                In a race, each actor is a thread: of the subject whose steps
+ *                it does, or of the worker for those of devices.
  *   subjects     the processes under test, children of the worker. Each has one
  *                slot in memory that all of them share, and sleeps there
  *                between its steps.
@@ -59,6 +61,34 @@ struct slot {
 	bool passed;
 };
 
+/* struct actor, state */
+#define ACTOR_NONE 0	/* no thread, or not ready yet */
+#define ACTOR_WAITING 1	/* sleeps until its first segment */
+#define ACTOR_GO 2	/* goes through its steps, as far as gates let it */
+#define ACTOR_ENDED 3	/* has done them all; ACTOR_NONE ends the thread */
+
+/**
+ * struct actor - a thread of a race, seen by all processes
+ * @state: ACTOR_NONE ... ACTOR_ENDED; the thread sleeps on it at first
+ * @thread: its number
+ * @done: steps that it has done
+ * @count: how many it has
+ * @steps: these
+ * @stamps: of each, the clock before it and after it
+ * @seen: what came of each
+ * @elements: of each
+ */
+struct actor {
+	_Atomic uint32_t state;
+	_Atomic pid_t thread;
+	_Atomic uint32_t done;
+	uint32_t count;
+	struct wire_operation steps[WIRE_MAX_ACTOR_STEPS];
+	uint64_t stamps[WIRE_MAX_ACTOR_STEPS][2];
+	struct wire_observation seen[WIRE_MAX_ACTOR_STEPS];
+	uint64_t elements[WIRE_MAX_ACTOR_STEPS][WIRE_MAX_ACTOR_PAGES];
+};
+
 /**
  * struct control - memory shared by all processes of the executor
  * @bell: counts what the worker has to look at; it sleeps on it
@@ -66,12 +96,16 @@ struct slot {
  *           before it is final
  * @slots: one per subject
  * @elements: what the subject under way observed, one per page of the step
+ * @clock: of a race: counts beginnings and ends of steps
+ * @actors: of the race under way
  */
 struct control {
 	_Atomic uint32_t bell;
 	_Atomic uint32_t current;
 	struct slot slots[WIRE_MAX_SUBJECTS];
 	uint64_t elements[WIRE_MAX_PAGES];
+	_Atomic uint64_t clock;
+	struct actor actors[WIRE_MAX_ACTORS];
 };
 
 /**
@@ -104,12 +138,14 @@ struct exchange {
  *           @elements, which have room for what wire.h promises. @scratch has
  *           SCRATCH_PAGES pages. Returns whether the program can go on.
  * @in_use: allocated pages of the device @number of @binding, or WIRE_UNKNOWN
+ * @gates: whether its driver can park threads
  * @refused: how often that device was refused memory since it was made; 0 if
  *           it cannot tell
  */
 struct binding {
 	const char *node;
 	bool unbound;
+	bool gates;
 	bool (*operate)(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 			uint64_t *elements, uint64_t *scratch);
 	uint64_t (*in_use)(const struct binding *binding, int number);
@@ -129,12 +165,36 @@ enum request_result request_read(int fd, struct request *request);
 const struct binding *request_binding(uint32_t number);
 uint64_t request_elements(const struct wire_operation *operation);
 bool request_is_device(uint16_t code);
+uint32_t request_race_length(const struct wire_operation *race);
 
 /* worker.c: does not return */
 _Noreturn void worker_run(int commands, int completions);
 
 /* subject.c: does not return */
 _Noreturn void subject_run(unsigned int number, pid_t parent, int channel);
+
+/*
+ * actor.c: the life of the thread that is actor @number. @perform does a step, fills what was seen and its
+ * elements; it may return in another process, of which it says so.
+ */
+bool actor_run(unsigned int number,
+	       bool (*perform)(void *context, const struct wire_operation *step, struct wire_observation *seen,
+			       uint64_t *elements),
+	       void *context);
+
+/* race.c: of the worker */
+struct race_place {
+	pid_t process;	/* that has the actor as a thread */
+	bool gone;	/* it has ended */
+};
+
+void race_prepare(const struct wire_operation *race);
+void race_segment(const struct wire_operation *segment, const struct race_place *place, struct wire_observation *seen,
+		  uint64_t *elements);
+void race_let_go(unsigned int number);
+uint64_t race_tell(unsigned int number, uint64_t *elements);
+void race_over(void);
+void race_tell_stuck(void);
 
 /* interval.c */
 int interval_bind(int fd);

@@ -496,6 +496,7 @@ static uint64_t refused(const struct binding *binding, int number)
 const struct binding interval_binding = {
 	.node = INTERVAL_NODE,
 	.unbound = true,
+	.gates = true,
 	.operate = operate,
 	.in_use = in_use,
 	.refused = refused,
@@ -504,6 +505,7 @@ const struct binding interval_binding = {
 const struct binding mirror_binding = {
 	.node = MIRROR_NODE,
 	.unbound = true,
+	.gates = true,
 	.operate = operate,
 	.in_use = in_use,
 	.refused = refused,

@@ -68,6 +68,10 @@ uint64_t request_elements(const struct wire_operation *operation)
 		return 6;
 	case WIRE_EVENTS:
 		return 3;
+	case WIRE_SEGMENT:
+		return WIRE_SEGMENT_WORDS;
+	case WIRE_ACTOR:
+		return 2 * WIRE_MAX_ACTOR_STEPS + 1 + WIRE_TRACE;
 	default:
 		return 0;
 	}
@@ -100,12 +104,124 @@ static bool range_is_valid(uint64_t address, uint64_t npages)
 	       npages <= (WIRE_LAST_ADDRESS - address) / PAGE_BYTES;
 }
 
+/* What is wrong with a part of a race by itself, or NULL */
+static const char *find_fault_of_race(const struct wire_operation *part)
+{
+	if (part->actor || part->address || part->npages)
+		return "a race has no actor and no range";
+	if (part->code == WIRE_ACTOR) {
+		if (part->argument < 1 || part->argument > WIRE_MAX_ACTOR_STEPS)
+			return "steps of an actor out of range";
+		return part->value || part->other ? "a value where none is meant" : NULL;
+	}
+	if (part->code == WIRE_SEGMENT) {
+		if (part->argument > HMM_HARNESS_GATE_LAST)
+			return "unknown gate";
+		return part->value >> WIRE_SEGMENT_DEVICE_SHIFT > WIRE_MAX_DEVICES ? "device out of range" : NULL;
+	}
+	if (part->argument < 1 || part->argument > WIRE_MAX_SEGMENTS)
+		return "segments out of range";
+	if (part->value < 1 || part->value > WIRE_MAX_ACTORS)
+		return "actors out of range";
+	return part->other ? "other out of range" : NULL;
+}
+
+/* What an actor cannot do: what the worker has a hand in */
+static bool is_for_actors(uint16_t code)
+{
+	switch (code) {
+	case WIRE_RACE:
+	case WIRE_SEGMENT:
+	case WIRE_ACTOR:
+	case WIRE_BIND:
+	case WIRE_REAP:
+	case WIRE_POISON:
+	case WIRE_USERFAULT:
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* What is wrong with the actor at @actor, of which there are @left operations in the request; or NULL */
+static const char *find_fault_of_actor(const struct wire_operation *actor, uint32_t left)
+{
+	const struct wire_operation *step = actor + 1;
+
+	if (left < 1 || actor->code != WIRE_ACTOR || actor->argument >= left)
+		return "an actor is missing, or its steps are";
+	for (uint32_t i = 0; i < actor->argument; i++) {
+		if (!is_for_actors(step[i].code))
+			return "not for actors";
+		if (step[i].npages > WIRE_MAX_ACTOR_PAGES)
+			return "npages out of range for an actor";
+		if (request_is_device(step[i].code) != request_is_device(step->code) ||
+		    (!request_is_device(step->code) && step[i].actor != step->actor))
+			return "an actor is of one subject, or of devices";
+	}
+	return NULL;
+}
+
+/* How many operations follow @race that belong to it; it is known to be whole */
+uint32_t request_race_length(const struct wire_operation *race)
+{
+	uint32_t length = race->argument;
+
+	for (uint64_t i = 0; i < race->value; i++)
+		length += 1 + race[1 + length].argument;
+	return length;
+}
+
+/* What is wrong with the race at @race, of which there are @left operations in the request; or NULL */
+static const char *find_fault_of_whole(const struct wire_operation *race, uint32_t left)
+{
+	uint32_t at = 1;
+
+	for (uint32_t i = 0; i < race->argument; i++, at++) {
+		if (at >= left || race[at].code != WIRE_SEGMENT)
+			return "a segment is missing";
+		if (race[at].other >= race->value)
+			return "actor out of range";
+	}
+	for (uint64_t i = 0; i < race->value; i++) {
+		const char *fault = find_fault_of_actor(race + at, left - at);
+
+		if (fault)
+			return fault;
+		at += 1 + race[at].argument;
+	}
+	return NULL;
+}
+
+/* What is wrong with the order of operations, or NULL; @at: where */
+static const char *find_fault_of_order(const struct request *request, uint32_t *at)
+{
+	const struct wire_operation *operations = request->operations;
+	uint32_t count = request->program.operations;
+
+	for (*at = 0; *at < count; ++*at) {
+		const char *fault;
+
+		if (operations[*at].code == WIRE_SEGMENT || operations[*at].code == WIRE_ACTOR)
+			return "no race that it belongs to";
+		if (operations[*at].code != WIRE_RACE)
+			continue;
+		fault = find_fault_of_whole(operations + *at, count - *at);
+		if (fault)
+			return fault;
+		*at += request_race_length(operations + *at);
+	}
+	return NULL;
+}
+
 /* What is wrong with @operation, or NULL */
 static const char *find_fault(const struct wire_operation *operation)
 {
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
+	if (code == WIRE_RACE || code == WIRE_SEGMENT || code == WIRE_ACTOR)
+		return find_fault_of_race(operation);
 	if (!device && (code < WIRE_MAP || code > WIRE_MOVE_PAGES) && code != WIRE_COUNTED)
 		return "unknown code";
 	if (operation->actor >= (device ? WIRE_MAX_DEVICES : WIRE_MAX_SUBJECTS))
@@ -258,6 +374,8 @@ enum request_result request_read(int fd, struct request *request)
 	struct wire_program *program = &request->program;
 	uint64_t length = sizeof(struct wire_outcome);
 	ssize_t count = read_all(fd, program, sizeof(*program));
+	const char *fault;
+	uint32_t at;
 	size_t size;
 
 	if (count == 0)
@@ -286,6 +404,9 @@ enum request_result request_read(int fd, struct request *request)
 			return refuse("operation %u (code %u): %s", i, operation->code, fault);
 		length += sizeof(struct wire_observation) + request_elements(operation) * sizeof(uint64_t);
 	}
+	fault = find_fault_of_order(request, &at);
+	if (fault)
+		return refuse("operation %u (code %u): %s", at, request->operations[at].code, fault);
 	if (length > WIRE_MAX_RESPONSE)
 		return refuse("the response could have %llu bytes, at most %u", (unsigned long long)length,
 			      WIRE_MAX_RESPONSE);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mman.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -22,9 +23,10 @@
 #include "token.h"
 
 #define NODE_LENGTH 32
+#define STACK_BYTES (256 << 10) /* of an actor */
 
-/* The access to the page under way, where a signal that it raises comes back */
-static struct {
+/* The access to the page under way, where a signal that it raises comes back; of each thread */
+static _Thread_local struct {
 	sigjmp_buf back;
 	volatile uintptr_t page; /* 0: no access under way */
 } access_under_way;
@@ -207,9 +209,19 @@ static pid_t fork_sibling(pid_t parent)
 	return pid;
 }
 
+/* Of the process, for all of its threads */
+static struct {
+	pid_t parent;
+	int channel;
+} process;
+
+static int start_actor(unsigned int number);
+
 /* Does the step in *@slot. Returns the slot of the process that returns: FORK returns twice. */
-static struct slot *perform(struct slot *slot, pid_t parent, int channel)
+static struct slot *perform(struct slot *slot, uint64_t *elements)
 {
+	pid_t parent = process.parent;
+	int channel = process.channel;
 	const struct wire_operation *step = &slot->step;
 	void *address = (void *)(uintptr_t)step->address;
 	size_t length = step->npages * PAGE_BYTES;
@@ -233,20 +245,20 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 		break;
 	case WIRE_READ:
 		for (uint64_t i = 0; i < step->npages; i++)
-			control->elements[i] = touch(step->address + i * PAGE_BYTES, false, 0);
+			elements[i] = touch(step->address + i * PAGE_BYTES, false, 0);
 		break;
 	case WIRE_WRITE:
 		for (uint64_t i = 0; i < step->npages; i++)
-			control->elements[i] = touch(step->address + i * PAGE_BYTES, true, step->value + i);
+			elements[i] = touch(step->address + i * PAGE_BYTES, true, step->value + i);
 		break;
 	case WIRE_POISON:
 		slot->error = poison(step);
 		break;
 	case WIRE_SWAP_OUT:
-		slot->error = swap_out(step->address, step->npages, control->elements);
+		slot->error = swap_out(step->address, step->npages, elements);
 		break;
 	case WIRE_PAGEMAP:
-		slot->error = pagemap_read(step->address, step->npages, control->elements);
+		slot->error = pagemap_read(step->address, step->npages, elements);
 		break;
 	case WIRE_SOFT_DIRTY:
 		slot->error = pagemap_soft_dirty(step->address, step->npages, control->elements);
@@ -300,16 +312,15 @@ static struct slot *perform(struct slot *slot, pid_t parent, int channel)
 	case WIRE_BIND:
 		slot->error = do_bind(slot, channel);
 		break;
+	case WIRE_ACTOR:
+		slot->error = start_actor(step->argument);
+		break;
 	}
 	return slot;
 }
 
-_Noreturn void subject_run(unsigned int number, pid_t parent, int channel)
+_Noreturn static void serve(struct slot *slot)
 {
-	struct slot *slot = &control->slots[number];
-
-	catch_faults();
-	die_with(parent);
 	for (;;) {
 		atomic_store(&slot->state, SLOT_WAITING);
 		atomic_fetch_add(&control->bell, 1);
@@ -317,6 +328,55 @@ _Noreturn void subject_run(unsigned int number, pid_t parent, int channel)
 		while (atomic_load(&slot->state) != SLOT_GO)
 			futex_wait(&slot->state, SLOT_WAITING);
 		slot->error = 0;
-		slot = perform(slot, parent, channel);
+		slot = perform(slot, control->elements);
 	}
+}
+
+/* A step of an actor. Returns whether this is the process that began it. */
+static bool act(void *context, const struct wire_operation *step, struct wire_observation *seen, uint64_t *elements)
+{
+	struct slot slot = { .step = *step };
+	struct slot *returned = perform(&slot, elements);
+
+	if (returned != &slot) {
+		*(struct slot **)context = returned;
+		return false;
+	}
+	seen->status = WIRE_DONE;
+	seen->error = slot.error;
+	seen->count = slot.error ? 0 : request_elements(step);
+	return true;
+}
+
+static void *run_actor(void *argument)
+{
+	struct slot *other;
+
+	/* A child that the thread forked: it is all that there is of that process. */
+	if (!actor_run((uintptr_t)argument, act, &other))
+		serve(other);
+	return NULL;
+}
+
+static int start_actor(unsigned int number)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int error;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK_BYTES);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	error = pthread_create(&thread, &attributes, run_actor, (void *)(uintptr_t)number);
+	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+_Noreturn void subject_run(unsigned int number, pid_t parent, int channel)
+{
+	process.parent = parent;
+	process.channel = channel;
+	catch_faults();
+	die_with(parent);
+	serve(&control->slots[number]);
 }

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -333,6 +334,275 @@ static bool run_device(const struct wire_operation *step, struct wire_observatio
 	return go_on;
 }
 
+/* Notes the process of a subject that an actor forked, and waits until it can be told what to do. */
+static struct subject *adopt(const struct wire_operation *fork)
+{
+	struct subject *dead = started(fork->other, atomic_load(&control->slots[fork->other].pid));
+
+	return dead ? dead : await(fork->other, false);
+}
+
+/* A step of an actor for devices, in a thread of the worker */
+static bool act(void *context, const struct wire_operation *step, struct wire_observation *seen, uint64_t *elements)
+{
+	binding->operate(devices[step->actor], step, seen, elements, context);
+	if (seen->count > request_elements(step)) {
+		seen->error = EPROTO;
+		seen->count = 0;
+	}
+	return true;
+}
+
+static void *run_actor(void *argument)
+{
+	size_t size = SCRATCH_PAGES * PAGE_BYTES;
+	void *scratch = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (scratch == MAP_FAILED)
+		give_up("no memory for an actor");
+	actor_run((uintptr_t)argument, act, scratch);
+	munmap(scratch, size);
+	return NULL;
+}
+
+/* Starts a thread of the worker, which signals leave alone. */
+static void start_device_actor(unsigned int number, pthread_t *thread)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	errno = pthread_create(thread, NULL, run_actor, (void *)(uintptr_t)number);
+	if (errno)
+		give_up("cannot start an actor");
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Starts a thread of a subject. Returns a subject that died, or NULL. */
+static struct subject *start_subject_actor(unsigned int number, unsigned int subject)
+{
+	struct slot *slot = &control->slots[subject];
+	struct subject *dead;
+
+	slot->step = (struct wire_operation){ .code = WIRE_ACTOR, .argument = number };
+	atomic_store(&slot->state, SLOT_GO);
+	futex_wake(&slot->state);
+	dead = await(subject, false);
+	if (!dead && slot->error) {
+		errno = slot->error;
+		give_up("cannot start an actor in a subject");
+	}
+	return dead;
+}
+
+/* What the worker knows of an actor */
+struct part {
+	bool device;
+	unsigned int subject; /* unless it is for devices */
+	bool exits; /* its last step ends the subject */
+	pthread_t thread; /* if it is for devices */
+	struct race_place place;
+};
+
+/* Prepares the actors of a race, of which @at is the first. Returns whether all that they need is there. */
+static bool prepare_actors(struct part *parts, const struct wire_operation *at, uint64_t count,
+			   struct wire_observation *seen)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		struct actor *actor = &control->actors[i];
+		struct part *part = &parts[i];
+
+		actor->count = at->argument;
+		memcpy(actor->steps, at + 1, actor->count * sizeof(*at));
+		part->device = request_is_device(at[1].code);
+		part->subject = at[1].actor;
+		part->exits = at[actor->count].code == WIRE_EXIT;
+		at += 1 + actor->count;
+		part->place.process = part->device ? getpid() : subjects[part->subject].pid;
+		if (!part->device && (!subjects[part->subject].runs || subjects[part->subject].dying))
+			return !not_run(seen, ESRCH);
+		for (uint32_t j = 0; j < actor->count; j++) {
+			const struct wire_operation *step = &actor->steps[j];
+
+			if (part->device && devices[step->actor] < 0)
+				return !not_run(seen, ENODEV);
+			if (step->code != WIRE_FORK)
+				continue;
+			if (subjects[step->other].runs)
+				return !not_run(seen, EEXIST);
+			atomic_store(&control->slots[step->other].state, SLOT_EMPTY);
+			atomic_store(&control->slots[step->other].pid, 0);
+		}
+	}
+	return true;
+}
+
+/* Starts the threads of all actors, and waits until they are there. */
+static void start_actors(struct part *parts, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		if (parts[i].device) {
+			start_device_actor(i, &parts[i].thread);
+		} else if (start_subject_actor(i, parts[i].subject)) {
+			errno = ESRCH;
+			give_up("a subject died when its actor was to start");
+		}
+		for (;;) {
+			uint32_t bell = atomic_load(&control->bell);
+
+			if (atomic_load(&control->actors[i].state) == ACTOR_WAITING)
+				break;
+			futex_wait(&control->bell, bell);
+		}
+	}
+}
+
+/* Notes which subjects have ended. Returns one that was not to, or NULL. */
+static struct subject *reap_actors(struct part *parts, uint64_t count)
+{
+	const struct subject *supposed = NULL;
+	struct subject *dead;
+
+	for (uint64_t i = 0; i < count; i++)
+		if (!parts[i].device && parts[i].exits)
+			supposed = &subjects[parts[i].subject];
+	dead = reap(supposed);
+	for (uint64_t i = 0; i < count; i++)
+		if (!parts[i].device)
+			parts[i].place.gone = !subjects[parts[i].subject].runs;
+	return dead;
+}
+
+/* Waits until all actors have done their steps, or their processes have ended. Returns one that was not to, or NULL. */
+static struct subject *await_actors(struct part *parts, uint64_t count)
+{
+	struct subject *dead = NULL;
+
+	for (uint64_t i = 0; i < count;) {
+		uint32_t bell = atomic_load(&control->bell);
+		struct subject *found = reap_actors(parts, count);
+
+		if (found)
+			dead = found;
+		if (parts[i].place.gone || atomic_load(&control->actors[i].state) == ACTOR_ENDED)
+			i++;
+		else
+			futex_wait(&control->bell, bell);
+	}
+	return dead;
+}
+
+/* An actor whose subject died is not there to tell in which step. */
+static void note_death(const struct subject *dead, struct part *parts, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		struct actor *actor = &control->actors[i];
+		uint32_t done = atomic_load(&actor->done);
+
+		if (!parts[i].device && &subjects[parts[i].subject] == dead && done < actor->count)
+			fail(&actor->seen[done], dead);
+	}
+}
+
+/* An actor that ends its subject is not there to tell that it did. */
+static void note_exit(unsigned int number)
+{
+	struct actor *actor = &control->actors[number];
+	uint32_t last = actor->count - 1;
+
+	actor->seen[last].status = WIRE_DONE;
+	actor->stamps[last][1] = atomic_fetch_add(&control->clock, 1) + 1;
+	atomic_store(&actor->done, actor->count);
+}
+
+static const uint64_t no_elements[1];
+
+static uint64_t put(uint64_t length, const struct wire_observation *seen, const uint64_t *elements)
+{
+	memcpy(exchange->response + length + sizeof(*seen), elements, seen->count * sizeof(*elements));
+	memcpy(exchange->response + length, seen, sizeof(*seen));
+	return length + sizeof(*seen) + seen->count * sizeof(*elements);
+}
+
+/* Ends the threads, and writes what they saw. Returns the length of the response then. */
+static uint64_t tell_actors(struct part *parts, uint64_t count, uint64_t length)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		static uint64_t elements[2 * WIRE_MAX_ACTOR_STEPS + 1 + WIRE_TRACE];
+		struct wire_observation told = { .status = WIRE_DONE };
+		struct actor *actor = &control->actors[i];
+
+		told.count = race_tell(i, elements);
+		length = put(length, &told, elements);
+		for (uint32_t j = 0; j < actor->count; j++)
+			length = put(length, &actor->seen[j], actor->elements[j]);
+		atomic_store(&actor->state, ACTOR_NONE);
+		futex_wake(&actor->state);
+		if (parts[i].device)
+			pthread_join(parts[i].thread, NULL);
+	}
+	race_over();
+	return length;
+}
+
+/* The parts of a race that nobody comes to, of which one says why: @seen */
+static uint64_t skip_race(const struct wire_operation *race, const struct wire_observation *seen, uint64_t length)
+{
+	static const struct wire_observation nothing = { .status = WIRE_NOT_RUN };
+
+	length = put(length, seen, no_elements);
+	for (uint32_t i = request_race_length(race); i > 0; i--)
+		length = put(length, &nothing, no_elements);
+	return length;
+}
+
+/* Runs a race. @length: of the response, which grows by all that belongs to it. Returns whether the program can go on. */
+static bool run_race(const struct wire_operation *race, uint64_t *length)
+{
+	struct part parts[WIRE_MAX_ACTORS] = { 0 };
+	struct wire_observation seen = { .status = WIRE_DONE };
+	uint64_t count = race->value;
+	struct subject *dead;
+
+	if (!binding->gates) {
+		seen.status = WIRE_UNSUPPORTED;
+		*length = skip_race(race, &seen, *length);
+		return false;
+	}
+	race_prepare(race);
+	if (!prepare_actors(parts, race + 1 + race->argument, count, &seen)) {
+		*length = skip_race(race, &seen, *length);
+		return true;
+	}
+	start_actors(parts, count);
+	*length = put(*length, &seen, no_elements);
+	for (uint32_t i = 0; i < race->argument; i++) {
+		const struct wire_operation *segment = &race[1 + i];
+		uint64_t elements[WIRE_SEGMENT_WORDS];
+		struct wire_observation told = { 0 };
+
+		race_segment(segment, &parts[segment->other].place, &told, elements);
+		*length = put(*length, &told, elements);
+	}
+	for (uint64_t i = 0; i < count; i++)
+		race_let_go(i);
+	dead = await_actors(parts, count);
+	if (dead)
+		note_death(dead, parts, count);
+	for (uint64_t i = 0; i < count; i++)
+		if (parts[i].place.gone && parts[i].exits && &subjects[parts[i].subject] != dead)
+			note_exit(i);
+	*length = tell_actors(parts, count, *length);
+	for (uint64_t i = 0; i < count && !dead; i++) {
+		struct actor *actor = &control->actors[i];
+
+		for (uint32_t j = 0; j < actor->count && !dead; j++)
+			if (actor->steps[j].code == WIRE_FORK && !actor->seen[j].error)
+				dead = adopt(&actor->steps[j]);
+	}
+	return !dead;
+}
+
 static bool run_step(const struct wire_operation *step, struct wire_observation *seen, uint64_t *elements)
 {
 	if (step->code == WIRE_BIND)
@@ -416,6 +686,12 @@ static void run_program(void)
 	for (uint32_t i = 0; i < count; i++) {
 		struct wire_observation *seen = (struct wire_observation *)(exchange->response + length);
 
+		if (go_on && request->operations[i].code == WIRE_RACE) {
+			go_on = run_race(&request->operations[i], &length);
+			i += request_race_length(&request->operations[i]);
+			atomic_store(&control->current, i + 1);
+			continue;
+		}
 		memset(seen, 0, sizeof(*seen));
 		if (go_on)
 			go_on = run_step(&request->operations[i], seen, (uint64_t *)(seen + 1));

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What every actor of a race does, whichever process it is a thread of: its steps, and a note of when. */
+#define _GNU_SOURCE
+#include <string.h>
+#include <unistd.h>
+
+#include "executor.h"
+#include "futex.h"
+
+static void ring(void)
+{
+	atomic_fetch_add(&control->bell, 1);
+	futex_wake(&control->bell);
+}
+
+bool actor_run(unsigned int number,
+	       bool (*perform)(void *context, const struct wire_operation *step, struct wire_observation *seen,
+			       uint64_t *elements),
+	       void *context)
+{
+	struct actor *actor = &control->actors[number];
+
+	atomic_store(&actor->thread, gettid());
+	atomic_store(&actor->state, ACTOR_WAITING);
+	ring();
+	while (atomic_load(&actor->state) == ACTOR_WAITING)
+		futex_wait(&actor->state, ACTOR_WAITING);
+	for (uint32_t i = 0; i < actor->count; i++) {
+		actor->stamps[i][0] = atomic_fetch_add(&control->clock, 1) + 1;
+		if (!perform(context, &actor->steps[i], &actor->seen[i], actor->elements[i]))
+			return false;
+		actor->stamps[i][1] = atomic_fetch_add(&control->clock, 1) + 1;
+		atomic_store(&actor->done, i + 1);
+	}
+	atomic_store(&actor->state, ACTOR_ENDED);
+	ring();
+	/* Its number is its own as long as somebody may ask what it came by. */
+	while (atomic_load(&actor->state) == ACTOR_ENDED)
+		futex_wait(&actor->state, ACTOR_ENDED);
+	return true;
+}
