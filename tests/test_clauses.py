@@ -28,10 +28,7 @@ PROGRAMS = {program.name: program for program in catalogue.select([])}
 
 # Clauses that nothing proves; each says why in `unproven`. There is to be none: no more than these.
 UNPROVEN = {
-    "MIRROR-4", "MIRROR-15",
-    "RANGE-43", "RANGE-44", "RANGE-60", "RANGE-63",
-    "DEVMEM-92",
-    "EXCLUSIVE-224",
+    "RANGE-44", "RANGE-60",
 }  # fmt: skip
 # Those that no program can show; a test does.
 TESTED = {"SEED-107", "SEED-138"}
