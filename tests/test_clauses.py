@@ -215,9 +215,9 @@ def test_the_command_lists_explains_and_gives_data() -> None:
         f"{len(CLAUSES)} clauses, {len(TESTED)} proven by a test, not by a program, {len(UNPROVEN)} without a program"
     )
     assert max(map(len, ended.stdout.splitlines())) <= 118
-    ended = _run("clauses", "29", "mirror-4")
+    ended = _run("clauses", "29", "range-44")
     assert "request/default-write" in ended.stdout
-    assert "forced race" in ended.stdout
+    assert "a guest of two nodes" in ended.stdout
     data = json.loads(_run("clauses", "--json").stdout)
     assert [each["id"] for each in data] == list(CONTRACT.clauses)
     assert all(each["source"] and (each["programs"] or each["tests"] or each["unproven"]) for each in data)
@@ -233,7 +233,7 @@ def test_the_command_lists_explains_and_gives_data() -> None:
         (("clauses", "--area", "nosuch"), "no area 'NOSUCH'"),
         (("clauses", "--kernel", "tree:/nosuch"), "nothing is known of the kernel"),
         (("run", "--clause", "nosuch"), "no clause 'nosuch'"),
-        (("run", "--clause", "MIRROR-4"), "no program proves MIRROR-4"),
+        (("run", "--clause", "RANGE-44"), "no program proves RANGE-44"),
         (("run", "--resume", "x.jsonl", "--clause", "29"), "does not go with --clause"),
         (("run", "--resume", "x.jsonl", "--all-clauses"), "does not go with --all-clauses"),
     ],

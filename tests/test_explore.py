@@ -78,7 +78,7 @@ def test_what_is_drawn_is_a_program_and_depends_on_the_seed_alone(binding: str) 
 
 def test_every_operation_is_drawn_sooner_or_later() -> None:
     """Those of a new kind, too: nobody has to name them."""
-    drawn = Counter(type(step) for program in _drawn("interval", 1, 1500) for step in program.steps)
+    drawn = Counter(type(step) for program in _drawn("interval", 1, 4000) for step in program.steps)
     assert not {*SUBJECT_OPERATIONS, *DEVICE_OPERATIONS} - drawn.keys()
 
 

@@ -195,17 +195,19 @@ def kernel_of(entry: Path, key: str, spec: str, flavour: str, *, origin: str) ->
     )
 
 
-@functools.cache
 def toolchain() -> str:
     """What the compiler, the assembler and the linker say that they are."""
-    said = []
-    for argv in (["gcc", "-v"], ["ld", "-v"]):
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment())
-        except (FileNotFoundError, subprocess.CalledProcessError) as error:
-            raise MissingError(f"no working {argv[0]}: {error}", hint="make setup") from error
-        said.append(done.stdout + done.stderr)
-    return "\n".join(said)
+    return "\n".join(_version(name, shutil.which(name)) for name in ("gcc", "ld"))
+
+
+@functools.cache
+def _version(name: str, _where: str | None) -> str:
+    """What the program says of itself. Asked once: a list of kernels has hundreds whose keys it is a part of."""
+    try:
+        done = subprocess.run([name, "-v"], capture_output=True, text=True, check=True, env=environment())
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        raise MissingError(f"no working {name}: {error}", hint="make setup") from error
+    return done.stdout + done.stderr
 
 
 def make_environment() -> dict[str, str]:
