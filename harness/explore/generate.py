@@ -86,7 +86,7 @@ _LIMITS: dict[type[Operation], int] = {Request: MAX_REQUEST, Move: MAX_MOVE, Dma
 _WEIGHTS: dict[type[Operation], int] = {
     Write: 8, Read: 6, DeviceRead: 8, DeviceWrite: 8, ToDevice: 10, ToSystem: 5, Fault: 6, Snapshot: 6, Table: 6,
     Fork: 5, Protect: 6, Bind: 8, Advise: 6, Map: 2, Remap: 3, Unmap: 3, Exit: 1, Reap: 1, Unbind: 1, Poison: 1,
-    Miswatch: 1, Refuse: 1, Usage: 2, Pin: 2, Unpin: 1, Lock: 2, Unlock: 1, Merge: 1, Counted: 2, MovePages: 2,
+    Miswatch: 1, Refuse: 1, Usage: 2, Pin: 2, Unpin: 6, Lock: 2, Unlock: 1, Merge: 1, Counted: 2, MovePages: 2,
     ClearSoftDirty: 2,
 }  # fmt: skip
 _OF_OLD_SPANS: dict[type[Operation], type[Operation]] = {
