@@ -6,11 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from harness.progress import Progress
 from harness.target.cache import Cache
 from harness.target.lab import Lab
 from harness.target.vm import Machine
+
+# The same examples each time: a suite that fails must fail for whoever looks. To look for others is up to
+# --hypothesis-profile=default, and to `hmm-harness explore`.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

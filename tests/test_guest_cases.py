@@ -40,7 +40,7 @@ def _alive(name: str) -> bool:
 
 def test_what_it_leaves_behind_is_killed_and_told(tmp_path: Path) -> None:
     duration = f"{3000 + os.getpid()}"
-    started = 'while ! grep -q sleep /proc/$!/comm; do :; done'
+    started = "while ! grep -q sleep /proc/$!/comm; do :; done"
     ended = run_case(_suite(tmp_path, f"setsid true; sleep {duration} & {started}; echo done"), 1, 30.0)
     assert (ended.output, ended.status, ended.left) == (b"done\n", 0, ["sleep"])
     assert not _alive(f"sleep\0{duration}")

@@ -43,8 +43,8 @@ def _obedient(program: Program, rules: Rules = RULES["interval"]) -> tuple[list[
     expectations: list[Expectation] = []
     observations: list[Observation] = []
     for step in program.steps:
-        error = min(_peek(program, rules, observations).errors)
-        expectation = world.step(step, Observation(Status.DONE, error))
+        error = min(_peek(program, rules, observations, Observation(Status.DONE)).errors)
+        expectation = _peek(program, rules, observations, Observation(Status.DONE, error))
         if error:
             observation = Observation(Status.DONE, error)
         else:
@@ -55,19 +55,19 @@ def _obedient(program: Program, rules: Rules = RULES["interval"]) -> tuple[list[
                 in_use = observation.elements[0]
                 faults = observation.elements[3]
                 observation = Observation(Status.DONE, 0, (in_use, in_use, 0, faults, 0, 0))
+        expectations.append(world.step(step, observation))
         world.learn(step, observation)
-        expectations.append(expectation)
         observations.append(observation)
     return expectations, observations
 
 
-def _peek(program: Program, rules: Rules, observations: list[Observation]) -> Expectation:
-    """What the model expects of the step behind those that were observed."""
+def _peek(program: Program, rules: Rules, observations: list[Observation], seen: Observation) -> Expectation:
+    """What the model expects of the step behind those that were observed, if that ends like `seen`."""
     world = World(program, rules)
     for step, observation in zip(program.steps, observations, strict=False):
         world.step(step, observation)
         world.learn(step, observation)
-    return world.step(program.steps[len(observations)], Observation(Status.DONE))
+    return world.step(program.steps[len(observations)], seen)
 
 
 def _first(allowed: Tokens | Entries | Count | Odd | Whereabouts) -> Element:
