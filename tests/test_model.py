@@ -722,9 +722,11 @@ def test_what_a_device_is_not_shown_nobody_locks_for_it(binding: str) -> None:
     assert _last(f"a: map buf hugetlb 512 rw\na: write buf[0] 1\n{moved}", binding).errors == shown
 
 
-def test_user_space_is_told_nothing_of_what_a_driver_maps_by_its_numbers() -> None:
+def test_user_space_is_told_little_of_what_a_driver_maps_by_its_numbers() -> None:
     _shows("a: map buf pfnmap 1 rw\na: read buf\na: pagemap buf", Told.NOTHING)
+    _shows("a: map buf pfnmap 1 rw\na: read buf\na: pagemap buf", Told.CACHED)
     _forbids("a: map buf pfnmap 1 rw\na: read buf\na: pagemap buf", Told.PRESENT)
+    _forbids("a: map buf pfnmap 1 rw\na: pagemap buf", Told.CACHED)
     _shows("a: map buf mixedmap 1 rw\na: write buf 1\na: pagemap buf", Told.PRESENT)
     _forbids("a: map buf mixedmap 1 rw\na: write buf 1\na: pagemap buf", Told.NOTHING)
 

@@ -33,10 +33,12 @@ class Pagemaps:
 
 def _told(space: AddressSpace, number: int) -> Iterator[Told]:
     """What may be told of a page."""
+    pte = space.ptes.get(number)
     if space.areas[number].backing is Backing.PFNMAP:
         yield Told.NOTHING  # mm/pagewalk.c walk_page_test(): its entries are not looked at
+        if pte is not None:
+            yield Told.CACHED  # but since 7.3 by mm/mincore.c do_mincore(), walk_page_range_vma()
         return
-    pte = space.ptes.get(number)
     if number in space.traps:
         # Poison is an entry of something, a guard a marker of nothing, or a page of a file: kernels differ in them.
         yield from set(Told) - {Told.PRESENT}
