@@ -100,7 +100,7 @@ static const struct hh_mistake_name hh_mistake_names[HH_NR_MISTAKES] = {
 	[HH_FREE_TWICE] = { "free-twice",
 		"device pages count as freed twice" },
 	[HH_TOUCH_SOURCES] = { "touch-sources",
-		"the last page to move is taken out of the sources: it stays" },
+		"the last page to move is taken out of the sources: it stays", true },
 	[HH_TOUCH_TARGETS] = { "touch-targets",
 		"the last page that moved is taken out of the targets: it comes back", true },
 	[HH_UNLOCKED_TARGET] = { "unlocked-target",

@@ -8,6 +8,7 @@ import pytest
 from harness.compare import Verdict
 from harness.conformance import catalogue, clauses
 from harness.conformance.clauses import Clause
+from harness.defaults import DEFAULT_TIMEOUT
 from harness.run import Plan, run
 from harness.target.lab import Lab
 from tests.test_vm_wrong import FATAL, PATIENCE, QUIET
@@ -23,8 +24,9 @@ BROKEN = [
 def test_a_mistake_that_breaks_a_clause_is_seen_by_its_programs(lab: Lab, clause: Clause, mistake: str) -> None:
     seen = []
     red = FATAL[mistake][1] if mistake in FATAL else {Verdict.FAIL}
+    timeout = PATIENCE if mistake in FATAL else DEFAULT_TIMEOUT
     for name in clause.programs:
-        (wrong,) = run(Plan(catalogue.select([name]), ["interval"], wrong=[mistake], timeout=PATIENCE), lab)
+        (wrong,) = run(Plan(catalogue.select([name]), ["interval"], wrong=[mistake], timeout=timeout), lab)
         if wrong.status in red:
             return
         seen.append(wrong.status)

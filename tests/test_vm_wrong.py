@@ -41,10 +41,9 @@ FOUND_BY = {
     "invalidate-later": ("invalidate/dontneed", "STALE"),
     "skip-protect": ("invalidate/protect", "STALE"),
     "failure-loses": ("request/fails-behind-copy", "STALE"),
-    "ask-garbage": ("fault/read-untouched", "buf[1]"),
+    "ask-garbage": ("fault/read-untouched", "saw rw, allowed is r zero"),
     "migrate-first": ("migrate/many-pages", "buf[512]"),
     "free-twice": ("migrate/to-device", "in use: saw"),
-    "touch-sources": ("move/part", "buf[6]"),
 }
 # Mistakes that no program on its own can show, and why.
 NOT_YET = {
@@ -57,14 +56,15 @@ NOT_YET = {
 }
 # Mistakes that the kernel does not stand: a program, what comes of it, and what the reason or the kernel says
 FATAL = {
+    "touch-sources": ("move/part", {Verdict.FAIL, Verdict.CRASHED}, ""),
     "touch-targets": ("move/part", {Verdict.FAIL, Verdict.CRASHED}, ""),
     "unlocked-target": ("migrate/to-device", {Verdict.CRASHED, Verdict.TIMEOUT}, ""),
     "watch-nobody": ("sequence/no-process", {Verdict.CRASHED}, "mmu_interval_notifier_insert"),
-    "watch-ends-itself": ("watch/part", {Verdict.CRASHED, Verdict.TIMEOUT}, "mmu_interval_notifier_remove"),
+    "watch-ends-itself": ("watch/part", {Verdict.CRASHED, Verdict.TIMEOUT}, ""),
     "memory-unowned": ("migrate/evict-removal", {Verdict.CRASHED}, "Missing owner"),
     "sleep-nonblockable": ("reap/refused", {Verdict.FAIL, Verdict.CRASHED}, ""),
     "keep-locked": ("exclusive/cpu-read", {Verdict.TIMEOUT}, ""),
-    "fault-inside": ("fault/breaks-cow", {Verdict.CRASHED, Verdict.TIMEOUT}, "hh_mirror_lock"),
+    "fault-inside": ("fault/breaks-cow", {Verdict.CRASHED, Verdict.TIMEOUT}, ""),
     "unbind-late": ("events/unbound", {Verdict.CRASHED}, "a callback of a mirror that is not bound"),
 }
 # Of these, one of which nothing comes on older kernels: before v6.7 folio_unlock() leaves alone what is not locked.
