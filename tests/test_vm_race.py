@@ -59,8 +59,8 @@ def test_exploration_finds_what_is_wrong_and_nothing_else(lab: Lab, mistake: str
         if not each.good:
             found = each
             break
-    assert tried > 5
     if mistake is None:
+        assert tried > 5
         assert found is None, f"{found.race.schedule}: {found.comparison.reason}"
     else:
         assert found is not None
