@@ -145,7 +145,7 @@ def test_breaks(lockstep):
     result.stdout.fnmatch_lines(
         [
             "E   ValueError: 'anom' is no backing",
-            "E   hint: one of: anon, shared, file, private-file, pfnmap, mixedmap, hugetlb",
+            "E   hint: one of: anon, shared, file, private-file, pfnmap, mixedmap, hugetlb, vdso, vvar",
             "test_it.py:12: in test_is_refused",
             "E   ValueError: buf?4:12? reaches past the end of buf, which has 8 pages",
         ]

@@ -397,7 +397,7 @@ def _contract_run() -> Run:
     """Two kernels; a clause is broken on the first, one deviates on both, one has nothing to run."""
     run = sample_run(kernels=KERNELS[1:3], bindings=("interval", "mirror"), programs=1)
     contract = clauses.load()
-    run.clauses = ("RANGE-30", "RANGE-132", "DMA-216", "MIRROR-4")
+    run.clauses = ("RANGE-30", "RANGE-132", "DMA-216", "RANGE-44")
     names = clauses.programs_of(map(contract.find, run.clauses))
     run.programs = {name: Source("", "a: map buf anon 4 rw\n") for name in names}
     run.targets = [replace(target, features=("GUARD",)) for target in run.targets]
@@ -426,7 +426,7 @@ def test_the_contract_says_where_each_clause_stands(browser: webdriver.Chrome, t
     assert labels >= {
         f"broken RANGE-30, {old}, interval", f"proven RANGE-30, {new}, interval",
         f"not applicable RANGE-30, {old}, mirror", f"deviating RANGE-132, {new}, mirror",
-        f"not applicable DMA-216, {old}, interval", f"no program MIRROR-4, {new}, interval",
+        f"not applicable DMA-216, {old}, interval", f"no program RANGE-44, {new}, interval",
     }  # fmt: skip
     page.one('[data-standing="broken"]').click()
     assert [each.text for each in page.all("#contract tbody tr:not(.room) th")] == ["RANGE-30"]

@@ -507,7 +507,7 @@ static void fill_gate(struct hmm_harness_gate *args,
 {
 	args->thread = one_in(2) ? getpid() : gettid();
 	if (one_in(20))
-		args->thread = one_in(2) ? getppid() : rnd() >> below(64);
+		args->thread = one_in(2) ? (uint64_t)getppid() : rnd() >> below(64);
 	if (command->nr == HMM_HARNESS_GATE_ARM) {
 		args->gate = below(HMM_HARNESS_GATE_LAST + 1);
 		args->skip = one_in(2) ? below(4) : 0;

@@ -235,7 +235,7 @@ FEATURES = {
     "POISON": "MADV_HWPOISON (CONFIG_MEMORY_FAILURE)",
     "PIN": "FOLL_LONGTERM for programs (mm/gup_test.c PIN_LONGTERM_TEST_START, v6.2, or io_uring)",
     "KERNEL_PAGES": "the vdso and the vvar of a process can be moved",
-    "VVAR_PFNMAP": "the vvar is mapped as the registers of a device are (up to 7.2)",
+    "VVAR_PFNMAP": "the vvar is mapped as the registers of a device are: VM_PFNMAP or VM_IO (up to 7.2)",
     "MAPPED_NODE": "our module's memory can be mapped",
     "USERFAULT": "userfaultfd(2) with UFFD_FEATURE_SIGBUS (CONFIG_USERFAULTFD)",
     "USERFAULT_MOVE": "UFFDIO_MOVE (v6.8)",

@@ -75,7 +75,7 @@ def view(
 
 
 def is_pfnmap(rules: Rules, area: Area) -> bool:
-    """VM_PFNMAP: no page of it is looked at."""
+    """VM_PFNMAP or VM_IO: no page of it is looked at."""
     return area.backing is Backing.PFNMAP or (area.backing is Backing.VVAR and rules.has("VVAR_PFNMAP"))
 
 

@@ -195,7 +195,8 @@ void features_print(void)
 		puts("REAP");
 	if (kernelpages_can_move())
 		puts("KERNEL_PAGES");
-	if (kernelpages_has_flag("[vvar]", "pf"))
+	/* mm/hmm.c hmm_vma_walk_test() asks for either of VM_PFNMAP and VM_IO; 7.2 has the second alone. */
+	if (kernelpages_has_flag("[vvar]", "pf") || kernelpages_has_flag("[vvar]", "io"))
 		puts("VVAR_PFNMAP");
 	if (maps_nodes())
 		puts("MAPPED_NODE");
