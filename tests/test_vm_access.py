@@ -231,7 +231,7 @@ say("sequence", call(file, 0xD819, WHERE, 1, 0, 0, 0, 0, 0, 0, form="=IIQQQQQIIQ
 """
 
 
-@pytest.mark.parametrize(("node", "watches"), [("/dev/hmm_harness0", "EINVAL"), ("/dev/hmm_mirror0", "EOPNOTSUPP")])
+@pytest.mark.parametrize(("node", "watches"), [("/dev/hmm_harness0", "EINVAL"), ("/dev/hmm_mirror0", "ENOTSUP")])
 def test_a_range_that_no_process_can_have_is_refused(lab: Lab, node: str, watches: str) -> None:
     lines = said(lab, FAR, node)
     assert lines[:3] == ["bind ok", "read EINVAL", "refuse EINVAL"]
