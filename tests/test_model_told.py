@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from functools import partial
 
-from harness.compare import Comparison, Verdict, compare
-from harness.model.rules import rules_for
-from harness.model.world import World
+from harness.compare import Verdict
 from harness.program.observations import (
     NO_MARKS,
     Element,
@@ -17,12 +15,10 @@ from harness.program.observations import (
     Happening,
     Mark,
     Merged,
-    Observation,
     Placed,
     Soft,
-    Status,
 )
-from harness.program.text import parse
+from tests.last_step import compare_last
 
 R = Mark.VALID
 RW = Mark.VALID | Mark.WRITE
@@ -38,32 +34,7 @@ FEATURES = frozenset((
 BUF = "a: map buf anon 4 rw\nd0: bind a\n"
 
 
-def _run(
-    text: str, *last: Element, error: int = 0, binding: str = "interval", features: Collection[str] = FEATURES
-) -> Comparison:
-    """The comparison of a run whose steps show what the model names first, but for the last one."""
-    program = parse(text, file="x.hmm")
-    rules = rules_for(binding, features)
-    world = World(program, rules)
-    seen: list[Observation] = []
-    for step in program.steps[:-1]:
-        expectation = world.step(step, Observation(Status.DONE))
-        failed = min(expectation.errors)
-        if expectation.hearing is not None:
-            elements: tuple[Element, ...] = expectation.hearing.sample()
-        else:
-            elements = () if failed else tuple(_first(each) for each in expectation.elements)
-        seen.append(Observation(Status.DONE, failed, elements))
-    seen.append(Observation(Status.DONE, error, last))
-    return compare(program, rules, seen)
-
-
-def _first(allowed: object) -> Element:
-    shapes = getattr(allowed, "shapes", None)
-    if shapes:
-        return Entry(shapes[0].marks)
-    values: frozenset[Element] | None = getattr(allowed, "values", None)
-    return min(values, key=str) if values is not None else allowed.low  # type: ignore[attr-defined]
+_run = partial(compare_last, features=FEATURES)
 
 
 def _verdict(text: str, *last: Element, error: int = 0, binding: str = "interval") -> Verdict:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 
-from harness.compare import Comparison, Verdict, compare
+from harness.compare import Verdict, compare
 from harness.model.rules import rules_for
-from harness.model.world import World
 from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Signal, Status
 from harness.program.text import parse
+from tests.last_step import compare_last
 
 R = Mark.VALID
 RW = Mark.VALID | Mark.WRITE
@@ -22,29 +23,7 @@ FEATURES = (
 BUF = "a: map buf anon 4 rw\nd0: bind a\n"
 
 
-def _run(
-    text: str, *last: Element, error: int = 0, binding: str = "interval", features: tuple[str, ...] = FEATURES
-) -> Comparison:
-    """The comparison of a run whose steps show what the model names first, but for the last one."""
-    program = parse(text, file="x.hmm")
-    rules = rules_for(binding, features)
-    world = World(program, rules)
-    seen: list[Observation] = []
-    for step in program.steps[:-1]:
-        expectation = world.step(step, Observation(Status.DONE))
-        failed = min(expectation.errors)
-        elements = () if failed else tuple(_first(each) for each in expectation.elements)
-        seen.append(Observation(Status.DONE, failed, elements))
-    seen.append(Observation(Status.DONE, error, last))
-    return compare(program, rules, seen)
-
-
-def _first(allowed: object) -> Element:
-    shapes = getattr(allowed, "shapes", None)
-    if shapes:
-        return Entry(shapes[0].marks)
-    values: frozenset[Element] | None = getattr(allowed, "values", None)
-    return min(values, key=str) if values is not None else allowed.low  # type: ignore[attr-defined]
+_run = partial(compare_last, features=FEATURES)
 
 
 def _passes(text: str, *last: Element, error: int = 0, binding: str = "interval") -> bool:
