@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.explore.c_program import Composer, pieces
+from harness.explore.c_program import Composer, used_pieces
 from harness.explore.c_steps import LEFT_OUT, is_said, sizes
 from harness.explore.shrink import sensible
 from harness.explore.witness import Witness
@@ -84,14 +84,8 @@ def c_loop(programs: Sequence[Program], binding: str) -> str:
     """The text, for `programs` of which `plain` leaves nothing out. Raises `UsageError` as `c_program` does."""
     composers = [Composer(program, binding, Witness(), apart=False, silent=True) for program in programs]
     functions = ["\n".join(each.function(f"program_{number}")) for number, each in enumerate(composers)]
-    needed = {"one-cpu"}.union(*(each.needs for each in composers))
-    todo = list(needed)
-    while todo:
-        more = set(pieces()[todo.pop()].needs) - needed
-        needed |= more
-        todo += more
-    used = [piece for name, piece in pieces().items() if name in needed]
-    catches = "touch" in needed
+    used = used_pieces({"one-cpu"}.union(*(each.needs for each in composers)))
+    catches = any(piece.name == "touch" for piece in used)
     signals = "\tsignal(SIGSEGV, on_fault);\n\tsignal(SIGBUS, on_fault);\n" if catches else ""
     names = "\n".join(f"\tprogram_{number}," for number in range(len(programs)))
     seen, data = (max(most) for most in zip(*(sizes(program.steps) for program in programs), strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -91,6 +91,18 @@ def pieces() -> dict[str, _Piece]:
     return found
 
 
+def used_pieces(needs: Iterable[str], *, apart: bool = False) -> list[_Piece]:
+    """Those that `needs` and what these need name, in their order. `apart`: ending a process is a piece, too."""
+    todo, used = list(needs), set()
+    while todo:
+        name = todo.pop()
+        if name not in used:
+            used.add(name)
+            todo += pieces()[name].needs
+            todo += ["quit"] if apart and "quit(" in pieces()[name].text else []
+    return [piece for name, piece in pieces().items() if name in used]
+
+
 @dataclass
 class Composer:
     """The text of one program, and which pieces it needs. `silent`: it does not say what it does."""
@@ -125,7 +137,7 @@ class Composer:
             )
         body = self._main()
         self.needs |= {"quit"} if self.apart and "quit(" in "\n".join(body) else set()
-        used = self._used()
+        used = used_pieces(self.needs, apart=self.apart)
         headers = sorted({header for piece in used for header in piece.headers})
         parts = [
             "// SPDX-License-Identifier: GPL-2.0-only\n" + self._comment(),
@@ -137,17 +149,6 @@ class Composer:
             self._end_of_processes("\n".join(body)),
         ]
         return "\n\n".join(parts) + "\n"
-
-    def _used(self) -> list[_Piece]:
-        """The pieces that are needed, in their order."""
-        todo, used = list(self.needs), set()
-        while todo:
-            name = todo.pop()
-            if name not in used:
-                used.add(name)
-                todo += pieces()[name].needs
-                todo += ["quit"] if self.apart and "quit(" in pieces()[name].text else []
-        return [piece for name, piece in pieces().items() if name in used]
 
     def _fill(self, text: str) -> str:
         seen, data = sizes(self.steps)
