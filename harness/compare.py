@@ -48,6 +48,11 @@ class Verdict(StrEnum):
     CRASHED = "CRASHED"
     TIMEOUT = "TIMEOUT"
 
+    @property
+    def good(self) -> bool:
+        """The program was judged, and all that it showed is allowed or known."""
+        return self in (Verdict.PASS, Verdict.DEVIATION)
+
 
 @dataclass(frozen=True)
 class Divergence:

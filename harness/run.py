@@ -213,7 +213,7 @@ def _with_leaks(before: Result, lost: Sequence[Crash], *, others: int = 0) -> Re
     whose = f", by this program or {others} others" if others else ""
     reason = with_bug(f"{lost[0].title}{whose} (found when its VM was looked through)", lost)
     lines = tuple(line for crash in lost for line in crash.lines)
-    if before.status in (Verdict.PASS, Verdict.DEVIATION):
+    if before.status.good:
         return _at_last(before, reason, lines, reports_of(lost))
     return replace(
         before,
@@ -486,9 +486,9 @@ def judge(
         return Comparison(Verdict.INCONCLUSIVE, shortage)
     counted = comparison.program or program
     deaf = comparison.divergence is not None and isinstance(counted.steps[comparison.divergence.step], Events)
-    if execution.lost_events and (deaf or comparison.verdict in (Verdict.PASS, Verdict.DEVIATION)):
+    if execution.lost_events and (deaf or comparison.verdict.good):
         return Comparison(Verdict.INCONCLUSIVE, f"{execution.lost_events} events of the driver were lost on the way")
-    if comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
+    if comparison.verdict.good:
         if LOST_LINES in execution.log:
             return Comparison(
                 Verdict.INCONCLUSIVE, "lines of the kernel's log were lost, a complaint may be among them"
@@ -498,7 +498,7 @@ def judge(
         if rules.tells_leaks and not watched <= set(execution.residue):
             return Comparison(Verdict.INCONCLUSIVE, "the driver does not tell whether device memory leaked")
     left = [f"{pages} pages of {device}" for device, pages in execution.residue.items() if pages]
-    if left and comparison.verdict in (Verdict.PASS, Verdict.DEVIATION):
+    if left and comparison.verdict.good:
         reason = f"device memory leaked: {', '.join(left)} are in use after every process is gone"
         return Comparison(Verdict.FAIL, reason)
     return comparison

@@ -21,8 +21,6 @@ from harness.program.observations import NO_MARKS, USAGE, Entry, Observation, St
 from harness.program.operations import Operation
 from harness.program.race import Course, Ending, Race
 
-_GOOD = (Verdict.PASS, Verdict.DEVIATION)
-
 
 def judge_race(
     race: Race,
@@ -46,16 +44,15 @@ def judge_race(
             Verdict.INCONCLUSIVE,
             f"an actor was parked for too long ({course.show(race.schedule)}): is the machine busy?",
         )
-    if any(seen.status is not Status.DONE for seen in observations):  # whoever is skipped, or died, is not waited for
-        found = _best(race, rules, observations, course, notice)
-        if found.verdict not in _GOOD:
-            return found
+    found = _best(race, rules, observations, course, notice)
+    undone = any(seen.status is not Status.DONE for seen in observations)
+    if undone and not found.verdict.good:  # whoever is skipped, or died, is not waited for
+        return found
     for judge in (_waits, _promises):
         broke = judge(race, observations, course)
         if broke is not None:
             return broke
-    found = _best(race, rules, observations, course, notice)
-    if found.verdict in _GOOD and strict:
+    if found.verdict.good and strict:
         return _followed(race, course) or found
     return found
 
@@ -135,7 +132,7 @@ def _best(
         if found.verdict is Verdict.PASS:
             return replace(found, program=None)
         came = len(program.steps) if found.divergence is None else found.divergence.step
-        if best is None or (found.verdict in _GOOD, came) > (best.verdict in _GOOD, reached):
+        if best is None or (found.verdict.good, came) > (best.verdict.good, reached):
             best, reached = found, came
     if best is None:
         return Comparison(Verdict.ERROR, "no order of the actors' steps agrees with the times that the executor told")

@@ -431,7 +431,7 @@ class Unit:
         self.verdicts[result.status.value] += 1
         new = tuple(each for each in self._now if each not in self.met)
         self._now.clear()
-        if new and result.status in (Verdict.PASS, Verdict.DEVIATION):
+        if new and result.status.good:
             self.met.update(new)
             self._pool.append(program)
             self.corpus.append((program, new))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.compare import Comparison, Verdict
+from harness.compare import Comparison
 from harness.defaults import DEFAULT_TIMEOUT
 from harness.errors import GuestError
 from harness.explore.schedules import schedules, serial
@@ -15,8 +15,6 @@ from harness.model.rules import Rules
 from harness.program.race import Course, Gate, Race, Schedule
 from harness.run import judge, verdict_of
 from harness.target.lab import Execution, Lab
-
-_GOOD = (Verdict.PASS, Verdict.DEVIATION)
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Tried:
     @property
     def good(self) -> bool:
         """Whether all that was seen is allowed."""
-        return self.comparison.verdict in _GOOD
+        return self.comparison.verdict.good
 
 
 def explore(
@@ -79,5 +77,5 @@ def _run(races: Sequence[Race], rules: Rules, lab: Lab, wrong: Sequence[str], ti
         except GuestError as error:
             comparison = Comparison(verdict_of(error), error.message)
         yield Tried(race, comparison, execution, time.monotonic() - begun)
-        if comparison.verdict not in _GOOD:
+        if not comparison.verdict.good:
             lab.discard()  # what comes next is to be judged by what it does, not by what this left behind

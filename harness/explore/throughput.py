@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.compare import Verdict
 from harness.errors import GuestError
 from harness.explore.c_loop import c_loop, plain
 from harness.explore.campaign import Started, Terms, Unit
@@ -52,7 +51,7 @@ def explore_once(lab: Lab) -> Explored:
     programs = []
     begun = time.monotonic()
     for result, program, _ in unit.results():
-        if result.status not in (Verdict.PASS, Verdict.DEVIATION):
+        if not result.status.good:
             raise GuestError(f"{program.name} did not pass during the measurement: {result.status}: {result.reason}")
         programs.append(program)
     return Explored(tuple(programs), time.monotonic() - begun)

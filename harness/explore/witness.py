@@ -139,7 +139,7 @@ def look(program: Program, plan: Plan, lab: Lab) -> Witness:
         titles = tuple(report.title for report in reports_of(crashes(failure.console.splitlines())))
         return Witness(scene, verdict, failure.message, titles=titles, replay=replay)
     comparison = judge(program, rules, execution)
-    if comparison.verdict not in (Verdict.PASS, Verdict.DEVIATION):
+    if not comparison.verdict.good:
         lab.discard()
     if comparison.verdict in (Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP):
         raise HarnessError(f"{program.name} on {scene}: {comparison.verdict}: {comparison.reason}")
