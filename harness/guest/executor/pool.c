@@ -20,6 +20,10 @@
 /* Huge pages that a WIRE_POISON can take away: it stops at the second page of one. */
 #define MOST_POISONED 2
 
+/* What is left to all others: who takes every page for the pool has the agent killed for want of memory. */
+#define LEFT_KIB (64 << 10)
+#define PAGE_KIB 4
+
 static uint64_t before; /* size of the pool */
 static bool filled;
 
@@ -48,6 +52,21 @@ static bool store(const char *path, uint64_t number)
 	if (fd >= 0)
 		close(fd);
 	return done;
+}
+
+/* Pages of 2 MiB that the pool may grow by: MemAvailable, as Linux has it since v3.14, but for LEFT_KIB. */
+static uint64_t affordable(void)
+{
+	FILE *meminfo = fopen("/proc/meminfo", "re");
+	uint64_t available = 0;
+	char line[128];
+
+	while (meminfo && fgets(line, sizeof(line), meminfo))
+		if (sscanf(line, "MemAvailable: %" SCNu64 " kB", &available) == 1)
+			break;
+	if (meminfo)
+		fclose(meminfo);
+	return available < LEFT_KIB ? 0 : (available - LEFT_KIB) / (WIRE_HUGETLB_PAGES * PAGE_KIB);
 }
 
 static uint64_t unused(void)
@@ -81,6 +100,13 @@ static uint64_t wanted(const struct request *request)
 	return mapped ? mapped * (processes + 1) + poisoned + 1 : 0;
 }
 
+void pool_empty(void)
+{
+	if (filled)
+		store(POOL "nr_hugepages", before);
+	filled = false;
+}
+
 void pool_fill(const struct request *request)
 {
 	uint64_t pages = wanted(request);
@@ -88,17 +114,14 @@ void pool_fill(const struct request *request)
 	if (!pages)
 		return;
 	before = load(POOL "nr_hugepages");
-	filled = store(POOL "nr_hugepages", before + pages);
-	if (unused() < pages && store(COMPACT, 1))
-		store(POOL "nr_hugepages", before + pages);
+	if (pages <= affordable()) {
+		filled = store(POOL "nr_hugepages", before + pages);
+		if (unused() < pages && store(COMPACT, 1))
+			store(POOL "nr_hugepages", before + pages);
+	}
 	/* Then nobody can say what was to be seen. */
-	if (unused() < pages)
+	if (unused() < pages) {
 		fprintf(stderr, "executor: of %" PRIu64 " huge pages there are %" PRIu64 "\n", pages, unused());
-}
-
-void pool_empty(void)
-{
-	if (filled)
-		store(POOL "nr_hugepages", before);
-	filled = false;
+		pool_empty();
+	}
 }
