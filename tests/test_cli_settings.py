@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.cli import settings
+from harness.cli.options import words
 from harness.cli.settings import effective
 from harness.errors import UsageError
 
@@ -48,6 +49,19 @@ def test_what_outranks_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     options = Namespace(kernel=None, vms=7, timeout=None)
     settings.fill(options, "kernel", "vms", "timeout", one_kernel=True)
     assert (options.kernel, options.vms, options.timeout) == ("debian:1.1", 7, 3.0)
+
+
+def test_kdir_completes_the_kernels_that_are_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = Namespace(kernel=["debian:6.1", "image:a", "image:b,kdir=c"], kdir=Path("d"))
+    settings.fill(options, "kernel")
+    assert options.kernel == ["debian:6.1", "image:a,kdir=d", "image:b,kdir=c"]
+    options = Namespace(kernel="image:a", kdir=Path("d"))
+    settings.fill(options, "kernel", one_kernel=True)
+    assert options.kernel == "image:a,kdir=d"
+    with pytest.raises(UsageError, match="not with debian:6"):
+        settings.fill(Namespace(kernel="debian:6.1", kdir=Path("d")), "kernel", one_kernel=True)
+    assert words("debian:6.1,image:a,kdir=b,c") == ["debian:6.1", "image:a,kdir=b", "c"]
 
 
 def test_the_nearest_file_is_the_projects_and_its_own_comes_first(tmp_path: Path) -> None:

@@ -117,13 +117,16 @@ def test_a_damaged_entry_is_noticed_said_and_built_again(
     assert leftovers(cache) == []
 
 
-def test_only_verify_reads_content_whose_time_is_unchanged(cache: Cache, progress: Progress) -> None:
+def test_only_a_thorough_look_reads_content_whose_time_is_unchanged(cache: Cache, progress: Progress) -> None:
     path = cache.entry("thing", KEY, fill, progress=progress)
     file = path / "directory/file"
     before = file.stat()
     file.write_text("CONTENT")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert cache.verify() == [f"{path}: the content of directory/file changed"]
+    os.utime(path, (1, 1))
+    assert cache.verify(thorough=False) == []
+    assert cache.verify(thorough=True) == [f"{path}: the content of directory/file changed"]
+    assert path.stat().st_mtime == 1, "looking is no use, which would keep it in the cache"
 
 
 def test_an_entry_whose_times_changed_is_hashed_and_kept(cache: Cache, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli import candidates
 from harness.cli.options import CONFIGURED, add_kernel, completed, manual, open_cache
+from harness.cli.settings import built_against
 from harness.errors import ExitCode, UsageError
 from harness.progress import Progress
 
@@ -75,7 +76,6 @@ def add(commands: Commands) -> None:
     )
     completed(spec, candidates.kernels)
     add_kernel(command)
-    command.add_argument("--kdir", type=Path, metavar="DIR", help="what modules are built against, for image:PATH")
     command.add_argument("--no-module", action="store_true", help="the kernel alone, without our module")
 
     command = manual(
@@ -139,12 +139,10 @@ def _state(offer: Offer) -> str:
 
 def _build(options: argparse.Namespace, progress: Progress) -> int:
     from harness.target.kernel import provide_kernel
-    from harness.target.kernels.image import with_kdir
     from harness.target.module import build_module
 
     cache = open_cache()
-    for asked in options.spec or [options.kernel]:
-        spec = asked if options.kdir is None else with_kdir(asked, options.kdir)
+    for spec in built_against(options.spec, options.kdir) or [options.kernel]:
         kernel = provide_kernel(spec, options.flavour, cache=cache, progress=progress)
         print(f"{kernel.name} {kernel.flavour}: Linux {kernel.release}, {kernel.origin}")
         print(f"    {kernel.image}")

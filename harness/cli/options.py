@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -77,6 +79,11 @@ def completed(action: argparse.Action, candidates: Callable[[str], Iterable[str]
 CONFIGURED = (("HMM_HARNESS_KERNEL, HMM_HARNESS_FLAVOUR, ...", "in place of options: `hmm-harness config --help`"),)
 
 
+def add_kdir(command: argparse.ArgumentParser) -> None:
+    """--kdir of a command that takes kernels; `harness.cli.settings.fill` makes it a part of --kernel."""
+    command.add_argument("--kdir", type=Path, metavar="DIR", help="what modules are built against, for image:PATH")
+
+
 def add_kernel(command: argparse.ArgumentParser, *others: str) -> None:
     """--kernel and --flavour of a command that works on one kernel; `others` can be set elsewhere, too."""
     from harness.cli import candidates
@@ -85,6 +92,7 @@ def add_kernel(command: argparse.ArgumentParser, *others: str) -> None:
     completed(kernel, candidates.kernels)
     flavour = command.add_argument("--flavour", help=f"its configuration (default: {DEFAULT_FLAVOUR})")
     completed(flavour, candidates.flavours)
+    add_kdir(command)
     command.set_defaults(one_kernel=("kernel", "flavour", *others))  # main() fills in what is set elsewhere
 
 
@@ -129,8 +137,8 @@ def add_gdb(command: argparse.ArgumentParser) -> None:
 
 
 def words(text: str) -> list[str]:
-    """The words of a list with commas; at least one."""
-    found = [word for word in text.split(",") if word]
+    """The words of a list with commas; at least one. image:PATH,kdir=DIR is one word."""
+    found = [word for word in re.split(r",(?!kdir=)", text) if word]
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing")
     return found

@@ -17,6 +17,7 @@ from harness.cli.options import (
     BINDINGS,
     CONFIGURED,
     add_gdb,
+    add_kdir,
     add_timeout,
     add_wrong,
     check_mistakes,
@@ -173,6 +174,7 @@ def _add_kernels(command: argparse.ArgumentParser) -> None:
         help=f"configurations, each for every kernel (default: {DEFAULT_FLAVOUR})",
     )
     completed(flavour, candidates.flavours)
+    add_kdir(command)
 
 
 def _add_manner(command: argparse.ArgumentParser) -> None:

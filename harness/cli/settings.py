@@ -142,6 +142,21 @@ def fill(options: argparse.Namespace, *keys: str, one_kernel: bool = False) -> N
         if getattr(options, attribute) is None:
             value = sources[key].value
             setattr(options, attribute, value[0] if one_kernel and isinstance(value, list) else value)
+    if "kernel" in keys and not getattr(options, "spec", None):  # which `kernel build` takes instead
+        named = [options.kernel] if one_kernel else options.kernel
+        named = built_against(named, getattr(options, "kdir", None))
+        options.kernel = named[0] if one_kernel else named
+
+
+def built_against(kernels: list[str], kdir: Path | None) -> list[str]:
+    """The kernels as --kdir completes them. Raises `UsageError` if it goes with none of them."""
+    if kdir is None or not kernels:
+        return kernels
+    from harness.target.kernels.image import needs_kdir, with_kdir
+
+    if not any(map(needs_kdir, kernels)):
+        raise UsageError(f"--kdir goes with image:PATH, not with {' '.join(kernels)}")
+    return [with_kdir(each, kdir) if needs_kdir(each) else each for each in kernels]
 
 
 def effective(directory: Path, environment: Mapping[str, str]) -> dict[str, Source]:

@@ -38,7 +38,10 @@ _MANIFEST = ".manifest.json"
 _RESERVED = frozenset({"locks", "tmp", "logs", "work"})
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{8,128}")
-_UNUSED_FOR = 14 * 24 * 3600.0  # seconds after which an entry makes room when another of its kind is built
+# Seconds after which an entry makes room when another of its kind is built. A VM is saved anew, in seconds, for each
+# change of our module or of what runs in the guest.
+_UNUSED_FOR = 14 * 24 * 3600.0
+_UNUSED_FOR_BY_KIND = {"vm": 2 * 24 * 3600.0}
 _POLL_SECONDS = 0.1  # while another builder is waited for
 _MIB = 1 << 20
 Ignore = Callable[[str, list[str]], set[str]]  # what shutil.ignore_patterns returns
@@ -187,12 +190,12 @@ class Cache:
                     shutil.rmtree(place)
         return freed
 
-    def verify(self) -> list[str]:
-        """Hashes every file of every entry. Returns a line for each damaged entry."""
+    def verify(self, *, thorough: bool) -> list[str]:
+        """Looks at every file of every entry, and reads it if `thorough`. Returns a line for each damaged entry."""
         damaged = []
         for path in self._entries():
             try:
-                _check(path, thorough=True)
+                _check(path, thorough=thorough, used=False)
             except _DamageError as damage:
                 damaged.append(f"{path}: {damage}")
         return damaged
@@ -420,7 +423,7 @@ class Cache:
                     shutil.rmtree(leftover, ignore_errors=True)
 
     def _drop_unused(self, kind: str) -> None:
-        horizon = time.time() - _UNUSED_FOR
+        horizon = time.time() - _UNUSED_FOR_BY_KIND.get(kind, _UNUSED_FOR)
         for path in self._children(kind):
             if path.stat().st_mtime < horizon:
                 with self._try_lock(kind, path.name) as locked:
@@ -475,7 +478,7 @@ def _record(path: Path) -> list[int | str]:
     return [status.st_size, status.st_mtime_ns, content]
 
 
-def _check(path: Path, *, thorough: bool = False) -> None:
+def _check(path: Path, *, thorough: bool = False, used: bool = True) -> None:
     """Raises _DamageError unless every file is there in its size.
 
     Content is hashed where the time differs (a cache may be copied as a whole), or everywhere if `thorough`.
@@ -495,7 +498,8 @@ def _check(path: Path, *, thorough: bool = False) -> None:
                 moved[name] = [size, status.st_mtime_ns, content]
         if moved:
             _write_whole(manifest, json.dumps({"files": files | moved}))
-        os.utime(path)  # for _drop_unused
+        if used:
+            os.utime(path)  # for _drop_unused
     except FileNotFoundError as error:
         raise _DamageError(f"{Path(error.filename).relative_to(path)} is missing") from error
     except PermissionError:

@@ -43,8 +43,11 @@ class Finding:
     remedy: str = ""
 
 
-def check(cache: Cache | None = None, progress: Progress | None = None) -> list[Finding]:
-    """Looks at everything that the harness needs. Changes nothing but the cache's note of the accelerator."""
+def check(cache: Cache | None = None, progress: Progress | None = None, *, thorough: bool = False) -> list[Finding]:
+    """Looks at everything that the harness needs. Changes nothing but the cache's note of the accelerator.
+
+    `thorough`: all that is cached is read.
+    """
     cache = Cache() if cache is None else cache
     progress = Progress(quiet=True) if progress is None else progress
     return [
@@ -54,7 +57,7 @@ def check(cache: Cache | None = None, progress: Progress | None = None) -> list[
         *_qemu(cache),
         *_kernels(),
         *_name_spaces(),
-        *_space(cache, progress),
+        *_space(cache, progress, thorough),
         *_memory(),
     ]
 
@@ -68,9 +71,9 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def main(progress: Progress | None = None) -> int:
+def main(progress: Progress | None = None, *, thorough: bool = False) -> int:
     """Prints the report; the exit code says whether something is missing."""
-    findings = check(progress=progress or Progress())
+    findings = check(progress=progress or Progress(), thorough=thorough)
     print(report(findings))
     return ExitCode.INFRASTRUCTURE if any(each.level is Level.MISSING for each in findings) else ExitCode.PASS
 
@@ -146,7 +149,7 @@ def _name_spaces() -> Iterator[Finding]:
         yield Finding(Level.NOTE, said if found.command else f"{said}; {found.advice}", found.command)
 
 
-def _space(cache: Cache, progress: Progress) -> Iterator[Finding]:
+def _space(cache: Cache, progress: Progress, thorough: bool) -> Iterator[Finding]:
     free = cache.free()
     held = ", ".join(f"{each.entries} {each.kind} ({each.size // _MIB} MiB)" for each in cache.usage()) or "nothing"
     line = f"cache: {cache.root}, {free // _MIB} MiB free, holds {held}"
@@ -156,8 +159,8 @@ def _space(cache: Cache, progress: Progress) -> Iterator[Finding]:
         yield Finding(
             Level.MISSING, f"{line}; a kernel build needs {kernel.NEEDS // _MIB} MiB", ".venv/bin/hmm-harness clean"
         )
-    with progress.step("reading all that is cached"):  # a minute and more where many VMs are saved
-        found = cache.verify()
+    with progress.step("reading all that is cached" if thorough else "looking through the cache"):
+        found = cache.verify(thorough=thorough)
     for damaged in found:
         yield Finding(Level.NOTE, f"damaged, will be built again: {damaged}")
 

@@ -52,10 +52,13 @@ def offers(*, cache: Cache, progress: Progress) -> list[Offer]:  # noqa: ARG001 
     return []
 
 
+def needs_kdir(spec: str) -> bool:
+    """Whether `spec` is an image: that does not say what modules for it are built against."""
+    return spec.startswith("image:") and _KDIR not in spec
+
+
 def with_kdir(spec: str, kdir: Path) -> str:
-    """The spec that --kdir makes of an image: spec. Raises UsageError for any other."""
-    if not spec.startswith("image:") or _KDIR in spec:
-        raise UsageError(f"--kdir goes with image:PATH, not with {spec}")
+    """The spec that --kdir makes of one that needs it."""
     return f"{spec}{_KDIR}{kdir}"
 
 
