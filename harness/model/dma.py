@@ -97,7 +97,7 @@ def _of_other(entries: Entries) -> Entries:
 
 
 def _mapped(entries: Entries) -> Entries:
-    """`entries` of a page that is mapped for DMA, where there is one."""
+    """`entries` of a page that is mapped for DMA, where there is one: each page for itself, whatever the CPU has."""
     return Entries(
         tuple(map(_with_address, entries.shapes)),
         tuple((name, _with_address(shape)) for name, shape in entries.deviating),
@@ -105,4 +105,4 @@ def _mapped(entries: Entries) -> Entries:
 
 
 def _with_address(shape: Shape) -> Shape:
-    return replace(shape, marks=shape.marks | Mark.DMA) if Mark.VALID in shape.marks else shape
+    return replace(shape, marks=shape.marks | Mark.DMA, whole=False) if Mark.VALID in shape.marks else shape

@@ -114,6 +114,8 @@ class Exclusives:
         one = rules.has("MAKE_DEVICE_EXCLUSIVE")
         refusal = None if one else rules.exclusive_refusal
         area = space.areas.get(number)
+        if area is not None and area.hugetlb and (one or observed.error == errno.EOPNOTSUPP):
+            return errno.EOPNOTSUPP  # mm/gup.c check_vma_flags() since 6.8, before anything else is looked at
         if area is None or not area.prot.writable or number in space.traps or area.backing is Backing.PFNMAP:
             return refusal or errno.EFAULT  # mm/gup.c check_vma_flags(), faultin_page()
         pte = space.ptes.get(number)
