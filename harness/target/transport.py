@@ -38,35 +38,45 @@ Check = Callable[[], None]  # raises if there is no point in waiting on
 
 
 class _Deadline:
-    """`seconds` from now, or from when `sign` last returned something else than before."""
+    """`seconds` of `clock` from now, or from when `sign` last returned something else than before."""
 
-    def __init__(self, seconds: float, sign: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float], sign: Callable[[], object] = lambda: None) -> None:
         self._seconds = seconds
+        self._clock = clock
         self._sign = sign
         self._seen = sign()
-        self._end = time.monotonic() + seconds
+        self._end = clock() + seconds
 
     def passed(self) -> bool:
         """Whether it is later than that. To be called often: it takes what it sees as of now."""
         seen = self._sign()
         if seen != self._seen:
             self._seen = seen
-            self._end = time.monotonic() + self._seconds
-        return time.monotonic() > self._end
+            self._end = self._clock() + self._seconds
+        return self._clock() > self._end
 
 
 class Transport:
     """An SSH connection to root in the guest, and a channel to the agent through it."""
 
-    def __init__(self, port: int, image: Image, *, check: Check, patience: float = _CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        port: int,
+        image: Image,
+        *,
+        check: Check,
+        patience: float = _CONNECT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Connects to the loopback `port`, for which each step may take `patience` seconds.
 
-        Raises `TransportError`, or what `check` raises meanwhile.
+        What is awaited afterwards is late by `clock`. Raises `TransportError`, or what `check` raises meanwhile.
         """
         # imported here: a tenth of a second that other commands need not pay
         import paramiko  # noqa: PLC0415
 
         self._check = check
+        self._clock = clock
         self._paramiko = paramiko
         self._agent: paramiko.Channel | None = None
         try:
@@ -98,7 +108,7 @@ class Transport:
 
         It is late when for `timeout` seconds there was neither an answer nor another `sign` of what it does.
         """
-        deadline = _Deadline(timeout, sign)
+        deadline = _Deadline(timeout, self._clock, sign)
         data = json.dumps(request).encode()
         channel = self._agent_channel()
         try:
@@ -119,7 +129,7 @@ class Transport:
 
         `hear` is told each whole line as it comes. Raises `LateError`, `TransportError`, or what the check raises.
         """
-        deadline = _Deadline(timeout)
+        deadline = _Deadline(timeout, self._clock)
         try:
             with self._ssh.open_session(timeout=timeout) as channel:
                 channel.set_combine_stderr(True)

@@ -23,6 +23,7 @@ from harness.errors import GuestError
 from harness.progress import Progress
 from harness.target.accel import Accelerator, accelerator, find_qemu, qemu_stamp
 from harness.target.cache import Cache, digest_of
+from harness.target.guestclock import GuestClock
 from harness.target.qemu import Machine, Qemu, Sockets, arguments
 from harness.target.registers import cpu_positions, read_symbols
 from harness.target.saved import SavedStateError, load, memory_for_restoring, memory_for_saving, save
@@ -71,6 +72,7 @@ class VM:
         self.restored = restored
         self.agent: dict[str, Any] = {}  # what the agent said in answer to "hello"
         self._qemu = qemu
+        self._clock = GuestClock(qemu.pid)
         self._accelerator = accel
         self._transport: Transport | None = None
         self._failure: VMFailure | None = None
@@ -197,10 +199,10 @@ class VM:
 
     def await_ready(self) -> None:
         """Returns when the agent has announced itself. Raises `VMFailure` if it does not."""
-        deadline = time.monotonic() + self._patience(_BOOT_SECONDS)
+        deadline = self._clock() + self._patience(_BOOT_SECONDS)
         while self._qemu.ready is None:
             self._look(while_booting=True)
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 message = f"the guest did not announce itself within {_BOOT_SECONDS:g} s"
                 raise self._fail(VMFailure(Trouble.HANG, message, console=self._console_and_cpus()))
             self._qemu.wait_change(_LOOK_SECONDS)
@@ -210,7 +212,9 @@ class VM:
         port = self._qemu.ssh_port()
         try:
             patience = self._patience(_CONNECT_SECONDS)
-            self._transport = Transport(port, self.machine.image, check=self._look, patience=patience)
+            self._transport = Transport(
+                port, self.machine.image, check=self._look, patience=patience, clock=self._clock
+            )
         except TransportError as error:
             raise self._fail(self._broken(error)) from error
         self.agent, _ = self.call({"do": "hello"}, timeout=_PING_SECONDS)
