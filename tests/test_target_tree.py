@@ -17,6 +17,7 @@ from harness.target import kconfig, kernel
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import build, given, host, initrd, inplace
+from tests.bzimages import write_bzimage
 
 # A kernel's Makefile as far as a build outside of the tree goes. Where the file trial is, objtool does not build
 # unless the configuration does without it.
@@ -311,15 +312,35 @@ def test_a_tree_of_another_compiler_is_not_built_anew(finished: Path, tmp_path: 
 
 
 def test_an_image_with_its_build_directory(finished: Path, tmp_path: Path) -> None:
-    image = tmp_path / "bzImage"
-    image.write_text("image")
+    image = write_bzimage(tmp_path / "bzImage", "6.66.6-mine")
     used = provide(f"image:{image},kdir={finished}", tmp_path)
-    assert (used.image.read_text(), used.build) == ("image", finished)
+    assert (used.image.read_bytes(), used.build) == (image.read_bytes(), finished)
+    write_bzimage(finished / "arch/x86/boot/bzImage", "6.66.6-mine")
     beside = provide(f"image:{finished}/arch/x86/boot/bzImage", tmp_path)
     assert beside.build == finished
     with pytest.raises(UsageError, match="built against") as caught:
         provide(f"image:{image}", tmp_path)
     assert "--kdir" in str(caught.value.hint)
+
+
+def test_an_image_that_cannot_be_booted_is_refused_before_anything_is_built(finished: Path, tmp_path: Path) -> None:
+    image = tmp_path / "bzImage"
+    spec = f"image:{image},kdir={finished}"
+    with pytest.raises(UsageError, match="there is no kernel"):
+        provide(spec, tmp_path)
+    image.write_text("text\n")
+    with pytest.raises(UsageError, match="is no bzImage"):
+        provide(spec, tmp_path)
+    image.write_bytes(bytes(4096))
+    with pytest.raises(UsageError, match="is no bzImage"):
+        provide(spec, tmp_path)
+    write_bzimage(image, "6.66.5")
+    with pytest.raises(UsageError, match=r"is Linux 6\.66\.5, .* is of 6\.66\.6-mine"):
+        provide(spec, tmp_path)
+    whole = write_bzimage(image, "6.66.6-mine", body=bytes(100)).read_bytes()
+    image.write_bytes(whole[:-1])
+    with pytest.raises(UsageError, match=f"is cut off: {len(whole) - 1} bytes of {len(whole)}"):
+        provide(spec, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -354,8 +375,7 @@ def test_the_configuration_of_an_image_is_checked_where_it_was_built(
     config = finished / ".config"
     config.write_text(config.read_text().replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m"))
     (finished / "Kconfig").unlink()  # as elsewhere than in a source tree: it would say that there are no options
-    image = tmp_path / "bzImage"
-    image.write_text("image")
+    image = write_bzimage(tmp_path / "bzImage", "6.66.6-mine")
     for what in (f"image:{image},kdir={finished}", f"image:{finished}/arch/x86/boot/bzImage"):
         assert check(what) == ExitCode.USAGE
         said = capsys.readouterr().out

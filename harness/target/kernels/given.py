@@ -21,8 +21,8 @@ from harness.target.kernels import build as recipe
 from harness.target.kernels.initrd import BOOT_MODULES, INIT, make_initrd, needed, unpacked
 
 _RECIPE = "given 2"
-_RELEASE = "include/config/kernel.release"
-_HEADERS = ("Makefile", ".config", "include/generated/autoconf.h", _RELEASE)
+RELEASE = "include/config/kernel.release"
+_HEADERS = ("Makefile", ".config", "include/generated/autoconf.h", RELEASE)
 _SYMBOLS = "Module.symvers"
 _MODULES = Path("/lib/modules")
 _OWN_MODULES = ("lib/test_hmm.ko",)
@@ -65,7 +65,7 @@ def kernel(
             hint=f"make -C {build} modules",
         )
     config = build / ".config"
-    release = (build / _RELEASE).read_text().strip()
+    release = (build / RELEASE).read_text().strip()
     modules_load = drivers_load(build)
     report = checkconfig.check(config.read_text(), flavour, modules_load=modules_load)
     if report.essential:
@@ -108,7 +108,7 @@ def kernel(
 
 def drivers_load(build: Path) -> bool:
     """Whether drivers of the kernel that was built in `build` may be modules: they are where we load them from."""
-    told = build / _RELEASE
+    told = build / RELEASE
     return told.is_file() and (_MODULES / told.read_text().strip() / "modules.dep").is_file()
 
 

@@ -11,6 +11,7 @@ from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
 from harness.target.kernels import given
+from harness.target.kernels.bzimage import release_of
 from harness.target.kernels.forms import FORMS
 from harness.target.kernels.provider import Offer
 
@@ -28,6 +29,13 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
     """See `Provider`. Nothing is built but, where its drivers are modules, an initramfs."""
     check(what, flavour)
     image, build = places(what)
+    release = release_of(image)
+    told = build / given.RELEASE
+    if told.is_file() and told.read_text().strip() != release:
+        raise UsageError(
+            f"{image} is Linux {release}, {build} is of {told.read_text().strip()}: modules would not load",
+            hint="the directory that this image was built in, or the headers' package of the same version",
+        )
     return given.kernel(
         f"image:{what}",
         flavour,
