@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def marked_processes(marker: str) -> dict[int, str]:
-    """Process id and program of all whose environment has HMM_HARNESS_TEST=`marker`."""
-    wanted = f"HMM_HARNESS_TEST={marker}".encode()
+    """Process id and program of all whose environment has MARKED_BY_TEST=`marker`."""
+    wanted = f"MARKED_BY_TEST={marker}".encode()
     found = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():

@@ -206,7 +206,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, number: signal.Sign
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(temporary), "HMM_HARNESS_TEST": marker},
+        env=os.environ | {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(temporary), "MARKED_BY_TEST": marker},
     )
     assert child.stdout is not None
     try:

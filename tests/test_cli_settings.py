@@ -170,3 +170,25 @@ def test_a_mistake_ends_every_command_that_reads_settings(tmp_path: Path, words:
 def test_a_command_that_needs_no_settings_reads_none(tmp_path: Path) -> None:
     _write(tmp_path / "hmm-harness.toml", "kernal = 1\n")
     assert _command(tmp_path, "list").returncode == 0
+
+
+def test_a_misspelt_variable_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown variable HMM_HARNESS_KERNELS") as caught:
+        effective(tmp_path, _environment(tmp_path, HMM_HARNESS_KERNELS="debian:7.3"))
+    assert caught.value.hint == "did you mean 'HMM_HARNESS_KERNEL'?"
+    effective(tmp_path, _environment(tmp_path, HMM_HARNESS_SEED="1", HMM_HARNESS_TREES="/usr/src"))
+
+
+def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="HMM_HARNESS_FLAVOUR: flavour has characters that cannot be shown"):
+        effective(tmp_path, _environment(tmp_path, HMM_HARNESS_FLAVOUR="pl\nain"))
+    for line in ('reports = "a\\u0000b"', 'kernel = ["a\\u001b"]'):
+        _write(tmp_path / "hmm-harness.toml", f"{line}\n")
+        with pytest.raises(UsageError, match="has characters that cannot be shown"):
+            effective(tmp_path, _environment(tmp_path))
+
+
+def test_a_relative_base_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="XDG_CONFIG_HOME is a relative path: 'here'"):
+        effective(tmp_path, {"XDG_CONFIG_HOME": "here"})
+    assert settings.user_file({"HOME": ""}).is_absolute()

@@ -464,3 +464,14 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, progress: Progress) -> N
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(HarnessError, match="cannot make thing"):
         Cache(tmp_path / "cache").entry("thing", KEY, fill, progress=progress)
+
+
+def test_holes_of_large_files_take_nothing(cache: Cache, progress: Progress) -> None:
+    def sparse(out: Path) -> None:
+        with (out / "ram").open("wb") as file:
+            file.truncate(64 << 20)
+        (out / "small").write_bytes(b"1234")
+
+    cache.entry("thing", KEY, sparse, progress=progress)
+    (usage,) = cache.usage()
+    assert 4 <= usage.size < 1 << 20

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,17 @@ def test_a_tool_that_says_what_is_not_utf8_is_heard(tmp_path: Path) -> None:
     heard: list[str] = []
     run_tool(["printf", r"one\n\377two\nthree"], log=tmp_path / "log", each_line=heard.append)
     assert heard == ["one", "\N{REPLACEMENT CHARACTER}two", "three"]
+
+
+def test_what_a_killed_tool_leaves_in_its_temporary_directory_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def interrupt(line: str) -> None:
+        assert Path(line).parent.parent == tmp_path
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tool(["sh", "-c", "mktemp; sleep 100"], log=tmp_path / "log", each_line=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

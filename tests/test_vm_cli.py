@@ -40,7 +40,7 @@ def surroundings(machine: Machine, tmp_path: Path) -> Iterator[dict[str, str]]:
     assert machine.kernel.image.exists()  # built before anything is timed or disturbed
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    yield os.environ | {"TMPDIR": str(temporary), "HMM_HARNESS_TEST": str(tmp_path)}
+    yield os.environ | {"TMPDIR": str(temporary), "MARKED_BY_TEST": str(tmp_path)}
     assert list(temporary.iterdir()) == []
     _no_process_is_left(tmp_path)
 
@@ -164,7 +164,7 @@ def test_ctrl_c_at_any_moment(surroundings: dict[str, str], moment: str) -> None
     if moment:
         assert any(line.startswith(moment) for line in child.stdout)
     else:
-        _qemu(Path(surroundings["HMM_HARNESS_TEST"]))
+        _qemu(Path(surroundings["MARKED_BY_TEST"]))
     child.send_signal(signal.SIGINT)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == ExitCode.INTERRUPTED, said

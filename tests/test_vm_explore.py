@@ -35,7 +35,7 @@ def _known(place: Path) -> tuple[list[int], set[str], set[str]]:
 def test_an_exploration_that_is_killed_goes_on_with_all_that_it_knew(machine: Machine, tmp_path: Path) -> None:
     """Its process group gets SIGKILL while VMs start, programs run, and a finding is made small."""
     place = tmp_path / "kept"
-    environment = os.environ | {"HMM_HARNESS_TEST": str(tmp_path)}
+    environment = os.environ | {"MARKED_BY_TEST": str(tmp_path)}
     words = ["explore", "--kernel", machine.kernel.name, "--dir", str(place), "--seed", "3", "--vms", "1"]
     command = [sys.executable, "-m", "harness", *words, "--wrong", _WRONG]
     random = Random(7)

@@ -71,7 +71,7 @@ def test_a_program_that_fails_hurts_no_other(machine: Machine, cache: Cache, pro
 def _start(arguments: list[str], tmp_path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=os.environ | {"HMM_HARNESS_TEST": str(tmp_path)},
+        env=os.environ | {"MARKED_BY_TEST": str(tmp_path)},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

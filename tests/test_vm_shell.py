@@ -42,7 +42,7 @@ SECONDS = 120.0  # nothing takes that long unless something is wrong
 def surroundings(machine: Machine, tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment whose processes can be told; none may be left."""
     assert machine.kernel.image.exists()
-    yield os.environ | {"HMM_HARNESS_TEST": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
+    yield os.environ | {"MARKED_BY_TEST": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"}
     deadline = time.monotonic() + 20
     while (left := marked_processes(str(tmp_path))) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -63,7 +63,7 @@ def _run(surroundings: dict[str, str], *arguments: str, given: str | None = None
 
 def _process(surroundings: dict[str, str], program: str) -> int:
     """The id of the one process whose name begins with `program`."""
-    processes = marked_processes(surroundings["HMM_HARNESS_TEST"])
+    processes = marked_processes(surroundings["MARKED_BY_TEST"])
     (pid,) = [pid for pid, name in processes.items() if name.startswith(program)]
     return pid
 
@@ -277,7 +277,7 @@ def test_nothing_is_left_of_a_kept_vm_whose_keeper_or_qemu_is_killed(surrounding
         assert _run(surroundings, "vm", "exec", "--keep", "true").returncode == 0
         os.kill(_process(surroundings, victim), signal.SIGKILL)
         deadline = time.monotonic() + 20
-        while marked_processes(surroundings["HMM_HARNESS_TEST"]) and time.monotonic() < deadline:
+        while marked_processes(surroundings["MARKED_BY_TEST"]) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert _run(surroundings, "vm", "list").stdout == ""
         assert list(Path(surroundings["XDG_STATE_HOME"]).rglob("vm[0-9]*")) == []

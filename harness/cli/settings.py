@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.basedir import base_directory
 from harness.cli.options import BINDINGS, number, seconds, words
 from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT
 from harness.errors import UsageError
@@ -23,6 +24,9 @@ OWN_FILE = "hmm-harness.toml"
 PYPROJECT = "pyproject.toml"
 _TABLE = "hmm-harness"  # of [tool]
 _ENVIRONMENT = "HMM_HARNESS_"
+_OTHERS = frozenset(
+    {"HMM_HARNESS_SEED", "HMM_HARNESS_SEED_TREE", "HMM_HARNESS_TREES"}
+)  # of the pytest plugin and tests
 
 
 class _ValueError(Exception):
@@ -64,6 +68,8 @@ def _list(value: object) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values or not all(isinstance(each, str) and each for each in values):
         raise _ValueError('takes a text or a list of texts, such as "a" or ["a", "b"]')
+    for each in values:
+        _insist_printable(each)
     return values
 
 
@@ -106,6 +112,7 @@ def _switch_text(text: str) -> bool:
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise _ValueError("takes a path")
+    _insist_printable(value)
     return Path(value)
 
 
@@ -168,21 +175,41 @@ def effective(directory: Path, environment: Mapping[str, str]) -> dict[str, Sour
     project = project_file(directory)
     if project is not None:
         found |= _read(project, ("tool", _TABLE) if project.name == PYPROJECT else ())
+    _refuse_unknown(environment)
     for key, setting in SETTINGS.items():
         text = environment.get(setting.variable, "")
         if text:
             try:
+                _insist_printable(text)
                 found[key] = Source(setting.parse(text), setting.variable)
             except (_ValueError, argparse.ArgumentTypeError) as error:
                 raise UsageError(f"{setting.variable}: {key} {error}", hint="unset it, or set it anew") from None
     return found
 
 
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    """As in a file: who misspells HMM_HARNESS_KERNEL would else test another kernel, and see it pass."""
+    known = {setting.variable for setting in SETTINGS.values()} | _OTHERS
+    for name in environment:
+        if name.startswith(_ENVIRONMENT) and name not in known:
+            raise UsageError(f"unknown variable {name}", hint=_nearest(name, sorted(known)))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1, 0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def _insist_printable(text: str) -> None:
+    if not text.isprintable():
+        raise _ValueError(f"has characters that cannot be shown: {text!r}")
+
+
 def user_file(environment: Mapping[str, str]) -> Path:
     """Where the user's own settings are, if there are any."""
-    configured = environment.get("XDG_CONFIG_HOME", "")
-    base = Path(configured) if configured else Path(environment.get("HOME", "/")) / ".config"
-    return base / "hmm-harness" / "config.toml"
+    return base_directory("XDG_CONFIG_HOME", ".config", environment) / "hmm-harness" / "config.toml"
 
 
 def project_file(directory: Path) -> Path | None:
@@ -233,11 +260,7 @@ def _read(path: Path, table: tuple[str, ...]) -> dict[str, Source]:
         place = f"{path}:{_line(text, table, key)}"
         setting = SETTINGS.get(key)
         if setting is None:
-            from difflib import get_close_matches
-
-            near = get_close_matches(key, SETTINGS, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SETTINGS)}"
-            raise UsageError(f"{place}: unknown key {key!r}", hint=hint)
+            raise UsageError(f"{place}: unknown key {key!r}", hint=_nearest(key, SETTINGS))
         try:
             checked = setting.check(value)
         except (_ValueError, argparse.ArgumentTypeError) as error:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.basedir import base_directory
 from harness.compare import Verdict
 from harness.errors import HarnessError, UsageError
 from harness.report.results import Run, Target, read
@@ -80,9 +81,7 @@ def resumed(path: Path) -> Run:
 
 def state_directory() -> Path:
     """Where what is found is kept from one run to the next: XDG_STATE_HOME/hmm-harness."""
-    configured = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(configured) if configured else Path.home() / ".local/state"
-    return base / "hmm-harness"
+    return base_directory("XDG_STATE_HOME", ".local/state") / "hmm-harness"
 
 
 def _directory() -> Path:

@@ -31,7 +31,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, UsageError
+from harness.basedir import base_directory
+from harness.errors import HarnessError
 from harness.progress import Progress
 
 _MANIFEST = ".manifest.json"
@@ -44,6 +45,7 @@ _UNUSED_FOR = 14 * 24 * 3600.0
 _UNUSED_FOR_BY_KIND = {"vm": 2 * 24 * 3600.0}
 _POLL_SECONDS = 0.1  # while another builder is waited for
 _MIB = 1 << 20
+_BLOCK = 512  # of st_blocks: stat(2)
 Ignore = Callable[[str, list[str]], set[str]]  # what shutil.ignore_patterns returns
 
 
@@ -65,12 +67,7 @@ class Usage:
 
 def default_root() -> Path:
     """XDG_CACHE_HOME/hmm-harness, with the standard's default. Raises UsageError for a relative path."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    if configured and not Path(configured).is_absolute():
-        raise UsageError(
-            f"XDG_CACHE_HOME is a relative path: {configured!r}", hint="set it to an absolute path, or unset it"
-        )
-    return (Path(configured) if configured else Path.home() / ".cache") / "hmm-harness"
+    return base_directory("XDG_CACHE_HOME", ".cache") / "hmm-harness"
 
 
 def digest_of(*parts: str | bytes) -> str:
@@ -289,7 +286,8 @@ class Cache:
             _seal(making)
             making.rename(path)
         except BaseException:
-            shutil.rmtree(making, ignore_errors=True)
+            with progress.step("removing what is half built"):  # a kernel's tree takes minutes on some disks
+                shutil.rmtree(making, ignore_errors=True)
             raise
         self._use(path)
         _sync(path.parent)
@@ -526,12 +524,17 @@ def _file_digest(path: Path) -> str:
 
 
 def _size(path: Path) -> int:
-    """As the manifest has it, where there is one: a kernel has 7,600 files."""
+    """Bytes that an entry takes, by its manifest, for a kernel has 7,600 files; but large ones have holes."""
     try:
         files = json.loads((path / _MANIFEST).read_text())["files"]
-        return sum(int(size) for size, _, _ in files.values())
+        sizes = {name: int(size) for name, (size, _, _) in files.items()}
+        return sum(size if size < _MIB else _taken(path / name) for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError):
-        return sum(os.lstat(path / name).st_size for name in _names(path))
+        return sum(_taken(path / name) for name in _names(path))
+
+
+def _taken(path: Path) -> int:
+    return os.lstat(path).st_blocks * _BLOCK
 
 
 def _close(uses: dict[Path, int]) -> None:

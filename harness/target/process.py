@@ -9,7 +9,9 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from harness.errors import BuildError, MissingError
 from harness.target.children import end, spawn
@@ -41,17 +43,20 @@ def run_tool(
 
     The tool and all that it started end when we do: on an exception they are killed, and if we are killed
     the tool gets a SIGTERM, which make hands on to its children. Raises BuildError with the first telling
-    lines if it fails, MissingError if it is not installed, OSError(ENOSPC) if the disk is full.
+    lines if it fails, MissingError if it is not installed, OSError(ENOSPC) if the disk is full. What it leaves in
+    $TMPDIR when it is killed goes.
     """
     command = shlex.join(os.fspath(each) for each in argv)
     said: list[str] = []
-    with log.open("a", buffering=1) as kept:
+    with ExitStack() as stack:
+        kept = stack.enter_context(log.open("a", buffering=1))
+        scratch = stack.enter_context(TemporaryDirectory(prefix="hmm-harness.", ignore_cleanup_errors=True))
         kept.write(f"$ {command}\n")
         child = spawn(
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment() if env is None else env,
+            env={**(environment() if env is None else env), "TMPDIR": scratch},
             death="TERM",
         )
         try:

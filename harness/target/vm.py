@@ -423,6 +423,8 @@ def _restored(
     except GuestError as error:
         blameless = not reading or _from_outside(error, qemu)
         qemu.close()  # and all that it said is read
+        if given_up is not None and given_up.is_set():  # it was we who ended it
+            raise
         reason = qemu.stderr.splitlines()[-1:] or [error.message]
         if debugging is not None and debugging.port:  # which may be taken; that says nothing of what was saved
             raise GuestError(
