@@ -150,3 +150,26 @@ def test_a_report_of_thousands_of_crashes_stays_of_a_size_that_ci_systems_read()
     report = junit.render(run)
     assert len(report) < 30_000_000
     assert len(list(ET.fromstring(report).iter("testcase"))) == 2000
+
+
+def test_what_counts_is_the_size_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With messages and escapes, which make six bytes of a quotation mark."""
+    monkeypatch.setattr(junit, "_MOST_TEXTS", 100_000)
+    monkeypatch.setattr(junit, "_MOST_MESSAGES", 50_000)
+    run = sample_run(kernels=("debian:6.1",), programs=300, bindings=("interval",))
+    text = '\U0001f4a5&<">\n' * 200
+    run.results = [
+        replace(each, status=Verdict.CRASHED, reason=text, log=(text,), explanation=(text,), replay=text)
+        for each in run.results
+    ]
+    report = junit.render(run).encode()
+    assert 150_000 < len(report) < 150_000 + 300 * 400
+    cases = list(ET.fromstring(report).iter("testcase"))
+    assert len(cases) == 300
+    first, last = (case.find("failure") for case in (cases[0], cases[-1]))
+    assert first is not None
+    assert last is not None
+    assert first.attrib["message"] == f"{text[:1000]}... (cut)"
+    assert last.attrib["message"] == "... (cut)"
+    assert "characters before this were cut" in (last.text or "")
+    assert (cases[0].findtext("system-err") or "").endswith(text[-100:])

@@ -153,3 +153,25 @@ def test_diagnostics_come_before_the_result_line() -> None:
     assert "# step 7: buf[2]: saw rw STALE, allowed is -" in text
     assert "# kernel log: [   20.500000] hmm_harness: line 5 of the log" in text
     assert text.splitlines()[-1].startswith("# replay: hmm-harness run --kernel debian:6.1")
+
+
+def test_of_very_many_the_last_have_no_diagnostics(
+    reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ktap, "_MOST_DIAGNOSTICS", 100_000)
+    monkeypatch.setattr(ktap, "_MOST_REASONS", 50_000)
+    run = sample_run(kernels=("debian:6.1",), programs=400, bindings=("interval",))
+    text = "\U0001f4a5\x1b" * 150
+    statuses = [Verdict.CRASHED, Verdict.ERROR]
+    run.results = [
+        replace(each, status=statuses[number % 2], reason=text, log=(text,) * 30)
+        for number, each in enumerate(run.results)
+    ]
+    report = ktap.render(run)
+    assert 150_000 < len(report.encode()) < 150_000 + 400 * 150
+    assert report.count("# (cut: the JSON and HTML reports have the rest)") > 300
+    assert report.count("kernel log: ") > 50
+    assert "# ERROR \U0001f4a5" in report
+    assert report.count("# ERROR\n") > 100
+    _, tree = kunit.parse(reader, report, tmp_path)
+    assert _leaves(tree) == _expected(run)

@@ -10,24 +10,31 @@
     no result             error: there is no verdict on the kernel
 
 `type` of a failure or an error is the status, "NOT RUN" without a result. What XML 1.0 cannot hold is taken out of
-texts; long ones are cut, and say so.
+texts; long ones are cut, and say so, as are those for which no room is left.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from xml.etree import ElementTree as ET
 
 from harness.compare import Verdict
+from harness.report.budget import Budget
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Result, Run
 
 _FAILURES = (Verdict.FAIL, Verdict.CRASHED)
 _MOST_MESSAGE = 1000  # characters: CI systems show it in lists
-_MOST_TEXT = 16 << 10  # characters of one text
-_MOST_TEXTS = 24 << 20  # characters of all texts: CI systems refuse files of more than some ten MB
+# Bytes as they are written. CI systems refuse files of more than some ten MB; a list of what failed is no use without
+# messages, which therefore have room of their own.
+_MOST_TEXT = 16 << 10
+_MOST_TEXTS = 16 << 20
+_MOST_MESSAGES = 4 << 20
+_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_ESCAPED_IN_ATTRIBUTE = _ESCAPED | {'"': "&quot;", "\n": "&#10;", "\t": "&#09;"}
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # "\r", too: readers make it "\n"
 
 
@@ -55,7 +62,8 @@ class _Document:
     """Knows how much text there is already."""
 
     def __init__(self) -> None:
-        self._left = _MOST_TEXTS
+        self._texts = Budget(_MOST_TEXTS)
+        self._messages = Budget(_MOST_MESSAGES)
 
     def suite(self, run: Run, column: Column) -> ET.Element:
         """A test suite with its properties and cases."""
@@ -88,33 +96,52 @@ class _Document:
         if result is None:
             self._outcome(element, "error", "NOT RUN", case.why, [])
         elif result.status is Verdict.SKIP:
-            ET.SubElement(element, "skipped", message=_message(result.reason))
+            ET.SubElement(element, "skipped", message=self._message(result.reason))
         elif result.status is Verdict.DEVIATION:
             self._text(element, "system-out", [f"DEVIATION: {result.reason}", f"replay: {result.replay}"])
         elif not case.good:
             tag = "failure" if result.status in _FAILURES else "error"
             self._outcome(element, tag, result.status, result.reason, _look(result))
-            self._text(element, "system-out", [f"replay: {result.replay}"])
-            if result.log:
+            if self._texts.left:
+                self._text(element, "system-out", [f"replay: {result.replay}"])
+            if self._texts.left and result.log:
                 self._text(element, "system-err", result.log)
         return element
 
     def _outcome(self, case: ET.Element, tag: str, kind: str, reason: str, lines: Iterable[str]) -> None:
-        self._text(case, tag, lines).attrib.update(type=kind, message=_message(reason))
+        self._text(case, tag, lines).attrib.update(type=kind, message=self._message(reason))
 
     def _text(self, parent: ET.Element, tag: str, lines: Iterable[str]) -> ET.Element:
         """An element with a text, of which the end is kept if it is too long: there the kernel says why it died."""
         element = ET.SubElement(parent, tag)
         text = xml_text("\n".join(lines))
-        most = min(_MOST_TEXT, self._left)
-        if len(text) > most:
-            kept = text[len(text) - most :]
-            text = (
-                f"({len(text) - most} characters before this were cut; the JSON and HTML reports have them)\n{kept}"
-            )
-        self._left -= min(len(text), most)
+        most = min(_MOST_TEXT, self._texts.left)
+        size = _size(text, _ESCAPED)
+        if size > most:
+            size, cut = most, _cut_before(text, most)
+            text = f"({cut} characters before this were cut; the JSON and HTML reports have them)\n{text[cut:]}"
+        self._texts.take(size)
         element.text = text
         return element
+
+    def _message(self, text: str) -> str:
+        plain = xml_text(text)
+        if len(plain) > _MOST_MESSAGE:
+            plain = f"{plain[:_MOST_MESSAGE]}... (cut)"
+        return plain if self._messages.take(_size(plain, _ESCAPED_IN_ATTRIBUTE)) else "... (cut)"
+
+
+def _size(text: str, escaped: Mapping[str, str]) -> int:
+    """Bytes of `text` when it is written."""
+    return len(text.encode()) + sum(
+        text.count(character) * (len(escape) - 1) for character, escape in escaped.items()
+    )
+
+
+def _cut_before(text: str, most: int) -> int:
+    """Where the longest end of `text` begins that is written in `most` bytes."""
+    places = range(max(0, len(text) - most), len(text))  # a character has a byte at least
+    return bisect_left(places, -most, key=lambda place: -_size(text[place:], _ESCAPED)) + places.start
 
 
 def _look(result: Result) -> list[str]:
@@ -123,11 +150,6 @@ def _look(result: Result) -> list[str]:
     for report in result.reports:
         lines += ["", f"{report.kind}: {report.title}", *report.lines]
     return lines
-
-
-def _message(text: str) -> str:
-    plain = xml_text(text)
-    return plain if len(plain) <= _MOST_MESSAGE else f"{plain[:_MOST_MESSAGE]}... (cut)"
 
 
 def _properties(run: Run, column: Column) -> list[tuple[str, str]]:

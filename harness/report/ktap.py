@@ -11,7 +11,8 @@
     INCONCLUSIVE  not ok # ERROR
     no result     not ok # ERROR
 
-Diagnostics come before the result that they belong to. The plan is what was planned, not what was reached.
+Diagnostics come before the result that they belong to; of very many results the last ones have none, and say so. The
+plan is what was planned, not what was reached.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from itertools import groupby
 from harness.compare import Verdict
 from harness.defaults import PEER
 from harness.printable import one_line, shortened
+from harness.report.budget import Budget
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Result, Run
 
@@ -37,66 +39,89 @@ _DIRECTIVES = {
 _MOST_LOG_LINES = 40
 _MOST_DETAILS = 8
 _MOST_CHARACTERS = 1000  # of a line
+# Bytes as they are written, of all lines. Reasons have room of their own: they say what it is that failed.
+_MOST_DIAGNOSTICS = 16 << 20
+_MOST_REASONS = 8 << 20
+_INDENT = "  "
 # kunit.py ends its input at any line that has one of these anywhere in it, a diagnostic, too: see KTAP_END.
 _END = re.compile("(List of all partitions|Kernel panic - not syncing(?=: VFS)|reboot(?=: System halted)):")
 
 
 def render(run: Run) -> str:
     """The whole document."""
+    document = _Document()
     kernels = [list(group) for _, group in groupby(columns(run), lambda column: (column.kernel, column.flavour))]
     lines = ["KTAP version 1", f"1..{len(kernels)}"]
     lines += _diagnostics("run", [f"hmm-harness {run.version}, started {run.started}", shlex.join(run.command)])
     names = _distinct((f"{group[0].kernel} {group[0].flavour}" for group in kernels), parent="")
     for number, (name, group) in enumerate(zip(names, kernels, strict=True), 1):
-        good, skipped, below = _bindings(name, group)
+        good, skipped, below = document.bindings(name, group)
         lines += _indented(below)
         lines.append(_result_line(good, number, name, _all_skipped(skipped)))
     return "\n".join(lines) + "\n"
 
 
-def _bindings(name: str, group: list[Column]) -> tuple[bool, bool, list[str]]:
-    """Whether all below is good, whether all is a SKIP, and the lines of a kernel."""
-    lines = _head(name, len(group))
-    target = group[0].target
-    if target is not None:
-        for fact in ("banner", "release", "origin", "key", "accelerator", "qemu", "error"):
-            lines += _diagnostics(fact, filter(None, [getattr(target, fact)]))
-    bindings = _distinct((column.binding for column in group), parent=name)
-    all_good = all_skipped = True
-    for number, (binding, column) in enumerate(zip(bindings, group, strict=True), 1):
-        good, skipped, below = _programs(binding, column)
-        lines += _indented(below)
-        lines.append(_result_line(good, number, binding, _all_skipped(skipped)))
-        all_good &= good
-        all_skipped &= skipped
-    return all_good, all_skipped, lines
+class _Document:
+    """Knows how much there is already."""
+
+    def __init__(self) -> None:
+        self._diagnostics = Budget(_MOST_DIAGNOSTICS)
+        self._reasons = Budget(_MOST_REASONS)
+
+    def bindings(self, name: str, group: list[Column]) -> tuple[bool, bool, list[str]]:
+        """Whether all below is good, whether all is a SKIP, and the lines of a kernel."""
+        lines = _head(name, len(group))
+        target = group[0].target
+        if target is not None:
+            for fact in ("banner", "release", "origin", "key", "accelerator", "qemu", "error"):
+                lines += _diagnostics(fact, filter(None, [getattr(target, fact)]))
+        bindings = _distinct((column.binding for column in group), parent=name)
+        all_good = all_skipped = True
+        for number, (binding, column) in enumerate(zip(bindings, group, strict=True), 1):
+            good, skipped, below = self._programs(binding, column)
+            lines += _indented(below)
+            lines.append(_result_line(good, number, binding, _all_skipped(skipped)))
+            all_good &= good
+            all_skipped &= skipped
+        return all_good, all_skipped, lines
+
+    def _programs(self, binding: str, column: Column) -> tuple[bool, bool, list[str]]:
+        """The same for a binding."""
+        lines = _head(binding, len(column.cases))
+        names = _distinct((case.program for case in column.cases), parent=binding)
+        for number, (name, case) in enumerate(zip(names, column.cases, strict=True), 1):
+            lines += self._case(number, name, case)
+        good = all(case.good for case in column.cases)
+        skipped = all(case.result is not None and case.result.status is Verdict.SKIP for case in column.cases)
+        return good, skipped, lines
+
+    def _case(self, number: int, name: str, case: Case) -> Iterator[str]:
+        result = case.result
+        reason = case.why if result is None else result.reason
+        if result is not None and not case.good:
+            yield from self._kept(_diagnostics(result.status, [reason]), self._reasons)
+            yield from self._kept(_look(result), self._diagnostics)
+        directive = "ERROR" if result is None else _DIRECTIVES.get(result.status)
+        line = _result_line(case.good, number, name, f"{directive} {reason}" if directive else "")
+        if directive and not self._reasons.take(_size(line)):
+            line = _result_line(case.good, number, name, directive)
+        yield line
+
+    def _kept(self, lines: Iterable[str], budget: Budget) -> Iterator[str]:
+        for line in lines:
+            if not budget.take(_size(line)):
+                yield "# (cut: the JSON and HTML reports have the rest)"
+                return
+            yield line
 
 
-def _programs(binding: str, column: Column) -> tuple[bool, bool, list[str]]:
-    """The same for a binding."""
-    lines = _head(binding, len(column.cases))
-    names = _distinct((case.program for case in column.cases), parent=binding)
-    for number, (name, case) in enumerate(zip(names, column.cases, strict=True), 1):
-        lines += _case(number, name, case)
-    good = all(case.good for case in column.cases)
-    skipped = all(case.result is not None and case.result.status is Verdict.SKIP for case in column.cases)
-    return good, skipped, lines
-
-
-def _case(number: int, name: str, case: Case) -> Iterator[str]:
-    result = case.result
-    if result is None:
-        yield _result_line(False, number, name, f"ERROR {case.why}")
-        return
-    if not case.good:
-        yield from _look(result)
-    directive = _DIRECTIVES.get(result.status)
-    yield _result_line(case.good, number, name, f"{directive} {result.reason}" if directive else "")
+def _size(line: str) -> int:
+    """Bytes of a line below a binding of a kernel."""
+    return len(f"{_INDENT * 2}{line}\n".encode(errors="backslashreplace"))
 
 
 def _look(result: Result) -> Iterator[str]:
-    """What a person needs of a result that is not good."""
-    yield from _diagnostics(result.status, [result.reason])
+    """What a person needs of a result that is not good, besides its reason."""
     if result.step is not None:
         details = [detail for detail in result.details if detail not in result.reason]
         yield from _diagnostics(f"step {result.step + 1}", details[:_MOST_DETAILS])
@@ -138,7 +163,7 @@ def _defused(text: str) -> str:
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+    return [f"{_INDENT}{line}" for line in lines]
 
 
 def _distinct(names: Iterable[str], *, parent: str) -> list[str]:
