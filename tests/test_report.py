@@ -223,6 +223,23 @@ def test_the_table_of_a_run_that_is_resumed_has_what_was_there() -> None:
     assert stream.getvalue().splitlines()[2].split() == ["y", "PASS", "SKIP"]
 
 
+def test_the_table_has_nothing_of_another_kernel_of_that_name() -> None:
+    stream = io.StringIO()
+    run = _run(["x"])
+    before = Target("debian:6.1", "plain", key="before")
+    run.targets = [before]
+    run.results = [_result(Verdict.PASS, "x", binding) for binding in ("interval", "test_hmm")]
+    table = Table(run, Progress(io.StringIO()), out=stream, colour=False)
+    run.reach(replace(before, release="6.1.192"))
+    assert len(run.results) == 2
+    run.reach(replace(before, key="now", banner="banner"))
+    table.target(run.targets[-1])
+    for binding in ("interval", "test_hmm"):
+        run.add(_result(Verdict.FAIL, "x", binding))
+        table.add(run.results[-1])
+    assert [line.split() for line in stream.getvalue().splitlines()[2:]] == [["x", "FAIL", "FAIL"]]
+
+
 def test_a_result_that_is_replaced_is_counted_once() -> None:
     """The kernel's late words on a program, or one that is run again when a run is resumed."""
     stream = io.StringIO()

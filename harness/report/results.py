@@ -2,8 +2,9 @@
 """Results, and their store: JSON lines, from which every report is made.
 
     {"type": "run", ...}       first: `Run` without what follows here
-    {"type": "planned", ...}   programs that are planned, too, as it turned out: the cases of a kernel's hmm-tests
-    {"type": "target", ...}    a `Target`, before its results
+    {"type": "planned", ...}   programs that are planned, too, as it turned out: the cases of a kernel's hmm-tests,
+                               or another text of a program; its results so far do not count then
+    {"type": "target", ...}    a `Target`, before its results; those of another kernel of that name do not count then
     {"type": "result", ...}    a `Result`, when it is known
     {"type": "end", ...}       last, unless the run was interrupted: `End`
 
@@ -26,9 +27,11 @@ from typing import Any, Self
 from harness.compare import Verdict
 from harness.defaults import PEER
 from harness.errors import ExitCode, HarnessError, UsageError
+from harness.report.records import build
 
 FORMAT = 1  # another number whenever an old reader would misunderstand
 _HINT = "name a file that `hmm-harness run --json FILE` wrote"
+_LATER = ("targets", "results", "end")  # of a `Run`, which have records of their own
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ class Run:
 
     `started`: UTC, ISO 8601. `command`: as it was typed. `kernels`: (kernel, flavour) in the order of the plan.
     `clauses`: ids of those that the programs were chosen for. `cases`: patterns of cases of the kernels' hmm-tests,
-    which are among the programs as soon as they are known.
+    which are among the programs as soon as they are known. `directory`: where it began, from which the names of
+    programs that are files lead; empty if that is not known.
     """
 
     started: str
@@ -152,6 +156,7 @@ class Run:
     cases: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     timeout: float = 0.0
+    directory: str = ""
     targets: list[Target] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     end: End | None = None
@@ -167,8 +172,21 @@ class Run:
         self.results.append(result)
 
     def plan(self, programs: Mapping[str, Source]) -> None:
-        """Takes programs that are planned, too."""
+        """Takes programs that are planned, too; what is there of one that had another text is no result of it.
+
+        A case of hmm-tests has a text on each kernel, of which the plan shows one.
+        """
+        changed = {name for name, source in programs.items() if self.programs.get(name, source).text != source.text}
+        self.results = [each for each in self.results if each.program not in changed or each.binding == PEER]
         self.programs = {**self.programs, **programs}
+
+    def reach(self, target: Target) -> None:
+        """Takes a target in place of an earlier one; the results of another kernel of that name are none of it."""
+        place = (target.kernel, target.flavour)
+        for before in self.targets:
+            if (before.kernel, before.flavour) == place and target.key and before.key not in ("", target.key):
+                self.results = [each for each in self.results if (each.kernel, each.flavour) != place]
+        self.targets = [each for each in self.targets if (each.kernel, each.flavour) != place] + [target]
 
     @property
     def is_waiting_for_cases(self) -> bool:
@@ -278,7 +296,7 @@ class Store:
     def begin(self, run: Run) -> None:
         """Writes what is planned."""
         plan = {each.name: getattr(run, each.name) for each in fields(run) if each.init}
-        for later in ("targets", "results", "end"):
+        for later in _LATER:
             del plan[later]
         plan["programs"] = {name: asdict(source) for name, source in run.programs.items()}
         self._write({"type": "run", "format": FORMAT} | plan)
@@ -330,16 +348,18 @@ def read(path: Path) -> Run:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read results from {path}: {error.strerror}") from None
+        inside = path / "results.jsonl"  # of --reports
+        there = isinstance(error, IsADirectoryError) and inside.is_file()
+        hint = f"name the file in it: {inside}" if there else _HINT
+        raise UsageError(f"cannot read results from {path}: {error.strerror}", hint=hint) from None
     run: Run | None = None
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            record = json.loads(line)
-            run = _take(run, record)
+            run = _take(run, json.loads(line))
         except UnicodeDecodeError:
             raise UsageError(f"{path}:{number}: no results of hmm-harness: no text", hint=_HINT) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path}:{number}: no results of hmm-harness: {error!r}"[:300], hint=_HINT) from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{path}:{number}: no results of hmm-harness: {error}"[:300], hint=_HINT) from None
     if run is None:
         raise UsageError(f"{path} holds no run", hint=_HINT)
     run.results = list(
@@ -348,42 +368,29 @@ def read(path: Path) -> Run:
     return run
 
 
-def _take(run: Run | None, record: dict[str, Any]) -> Run:
-    """The run with one more record."""
-    kind = record.pop("type")
+def _take(run: Run | None, record: object) -> Run:
+    """The run with one more record. Raises ValueError if it is none."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    kind = record.pop("type", None)
     if kind == "run":
-        if record.pop("format") != FORMAT:
+        if record.pop("format", None) != FORMAT:
             raise ValueError("another format")
-        record["programs"] = {name: Source(**source) for name, source in record["programs"].items()}
-        record["kernels"] = tuple((kernel, flavour) for kernel, flavour in record["kernels"])
-        for name in ("command", "bindings", "clauses", "cases", "wrong"):
-            record[name] = tuple(record.get(name, ()))
-        return Run(**record)
+        for later in _LATER:
+            if later in record:
+                raise ValueError(f"{later!r} is no part of a plan")
+        return build(Run, record)
     if run is None:
         raise ValueError("it does not begin with what was planned")
+    run.end = None  # it was resumed
     if kind == "planned":
-        run.plan({name: Source(**source) for name, source in record["programs"].items()})
+        run.plan(build(Planned, record).programs)
     elif kind == "target":
-        target = Target(**record | {"features": tuple(record["features"])})
-        run.targets = [each for each in run.targets if (each.kernel, each.flavour) != (target.kernel, target.flavour)]
-        run.targets.append(target)
+        run.reach(build(Target, record))
     elif kind == "result":
-        run.results.append(_result(record))
-        run.end = None  # it was resumed
+        run.results.append(build(Result, record))
     elif kind == "end":
-        run.end = End(**record)
+        run.end = build(End, record)
     else:
         raise ValueError(f"unknown record {kind!r}")
     return run
-
-
-def _result(record: dict[str, Any]) -> Result:
-    record["status"] = Verdict(record["status"])
-    for name in ("explanation", "log", "details"):
-        record[name] = tuple(record[name])
-    record["tables"] = tuple(
-        PageTables(each["device"], each["region"], tuple(each["heads"]), tuple(tuple(row) for row in each["rows"]))
-        for each in record["tables"]
-    )
-    record["reports"] = tuple(Report(**each | {"lines": tuple(each["lines"])}) for each in record["reports"])
-    return Result(**record)

@@ -34,8 +34,6 @@ class Table:
         self._colour = colour
         self._heads: set[bool] = set()  # of programs, and of the kernel's own tests, that were printed
         self._rows: dict[str, dict[str, Result]] = {}
-        for result in run.results:  # of a run that is resumed
-            self._rows.setdefault(result.program, {})[result.binding] = result
         self._target: Target | None = None
 
     @property
@@ -46,6 +44,9 @@ class Table:
         """A kernel's turn: its banner, and, if it is the only one, the column titles."""
         self._finish_target()
         self._target = target
+        self._rows = {}
+        for result in self._run.results:  # of a run that is resumed
+            self._rows.setdefault(result.program, {})[result.binding] = result
         if target.error:
             self._say(f"{target.kernel} {target.flavour}: {target.error.splitlines()[0]}")
         elif target.banner:
