@@ -20,7 +20,8 @@ class ExitCode(IntEnum):
     SKIPPED = 4, "nothing was tested: every result is SKIP"
     CRASH = 5, "a kernel crashed, oopsed or printed a warning"
     TIMEOUT = 124, "a program or a VM did not end in time"
-    INTERRUPTED = 130, "Ctrl-C, or SIGTERM"
+    INTERRUPTED = 130, "Ctrl-C, SIGTERM or SIGHUP"
+    CLOSED = 141, "whoever read standard output closed it; `run` goes on without"
 
     def __new__(cls, value: int, meaning: str) -> ExitCode:
         member = int.__new__(cls, value)

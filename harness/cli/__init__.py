@@ -11,9 +11,10 @@ import argparse
 import errno
 import io
 import os
+import select
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from harness.cli import clauses, completion, config, explore, kernel, race, reproduce, run, tools, vm
 from harness.cli.options import Command
@@ -34,11 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: names of files can be in any encoding
-    progress = Progress()
+    progress = _Remarks()
     debug = False
     try:
         signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGHUP, _interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else by nohup
+            signal.signal(signal.SIGHUP, _interrupt)
         parser = _parser()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks
             import argcomplete
@@ -65,18 +67,18 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress.say("hmm-harness: interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        let_go(sys.stdout)  # whoever read our output has gone
-        return ExitCode.INTERRUPTED
     except OSError as error:
-        let_go(sys.stdout)  # it may be what cannot be written
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            return ExitCode.CLOSED  # silently, as whom SIGPIPE ends
         if debug:
             raise
-        progress.say(f"hmm-harness: {error}")
-        remedy = (
-            "`ulimit -n` allows too few" if error.errno == errno.EMFILE else "is there space and permission there?"
-        )
-        progress.say(f"hint: {remedy}; `hmm-harness --debug ...` shows where it happened")
+        progress.say(f"hmm-harness: {error if error.filename else error.strerror or error}")
+        remedy = "is there space and permission there?"
+        if error.errno == errno.EMFILE:
+            remedy = "`ulimit -n` allows too few"
+        elif not error.filename:
+            remedy = "is there space where standard output leads to, and where hmm-harness keeps its files?"
+        progress.say(f"hint: {remedy} `hmm-harness --debug ...` shows where it happened")
         return ExitCode.INFRASTRUCTURE
     except Exception:  # noqa: BLE001  status 1 would say that a kernel diverged
         import traceback
@@ -84,6 +86,30 @@ def main(arguments: list[str] | None = None) -> int:
         progress.say(traceback.format_exc().rstrip())
         progress.say("hmm-harness: this is a bug of hmm-harness, not of a kernel; no verdict")
         return ExitCode.INFRASTRUCTURE
+    finally:
+        let_go(sys.stdout)  # what is left of it cannot be written, perhaps
+
+
+class _Remarks(Progress):
+    """What is said on standard error; that nobody can hear it ends no work."""
+
+    def say(self, text: str, *, to: TextIO | None = None, ours: bool = False) -> None:
+        try:
+            super().say(text, to=to, ours=ours)
+        except OSError:
+            if to not in (None, sys.stderr):
+                raise
+            let_go(sys.stderr)
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether whoever read the pipe or socket of `stream` has gone."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):  # of a stream that is no file's
+        return False
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
