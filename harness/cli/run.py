@@ -7,7 +7,8 @@ import argparse
 import os
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,15 +34,17 @@ from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from harness.cli.options import Commands
     from harness.conformance.clauses import Clause
     from harness.matrix import Resources
     from harness.program.program import Program
-    from harness.report.results import Run, Store
+    from harness.report.results import Run, Source, Store
     from harness.run import Plan
     from harness.target.keeper import Keeper
+
+_FEW = 8  # names in one line
 
 
 def add(commands: Commands) -> None:
@@ -54,7 +57,7 @@ def add(commands: Commands) -> None:
             Runs each program on every kernel, flavour and binding that is asked for, in VMs, and in the reference
             model. Where a kernel shows what the model does not allow, it says so: the step, both page tables, the
             kernel's log, and a command that replays it. Kernels are built, or taken from the cache. The exit
-            status is in `hmm-harness --help`.""",
+            status is in `hmm-harness --help`. Whoever closes standard output does not end it.""",
         examples=(
             ("run", "every program on the default kernel"),
             ("run migrate devmem/own-fault", "those whose name begins with migrate/, and one more"),
@@ -66,7 +69,7 @@ def add(commands: Commands) -> None:
             ("run --resume", "go on with the last run, which was interrupted"),
             ("run --keep my.hmm", "leave the VM in which it fails running; `vm shell vm1` enters it"),
             ("run --gdb --no-restore my.hmm", "with gdb from the first instruction of the boot"),
-            ("run --dry-run", "print QEMU's command line, to change and to start by hand"),
+            ("run --dry-run", "look at the programs, and print QEMU's command line, to change and to start by hand"),
         ),
         files=(
             ("$XDG_CACHE_HOME/hmm-harness", "kernels, images and saved VMs (default: ~/.cache/...)"),
@@ -222,13 +225,21 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         from harness.target.keeper import stay_behind
 
         keeper = stay_behind()
+    changed: dict[str, Source] = {}
+    named: Path | None
     if resume:
-        path = Path(options.resume) if options.resume else runs.last()
-        run, programs = _resumed(path, options)
+        named = path = Path(options.resume) if options.resume else runs.last()
+        run = _resumed(path, options)
+        programs = _programs_of(run, progress)
+        changed = _changed(run, programs, progress)
         progress.say(f"going on with {path}: {len(run.results)} of {run.planned} results are there")
     else:
         run, programs = _planned(options)
-        path = runs.place(options.json, options.reports)
+        named = runs.named(options.json, options.reports)
+    reports = _chosen(options, named)
+    _try(reports, named, [(f"the program {each.name}", Path(run.directory, each.name)) for each in programs])
+    if not resume:
+        path = runs.place(options.json, options.reports)  # which is `named`, if that is anything
     from harness.matrix import Resources
     from harness.run import Plan
     from harness.target.catch import Catch
@@ -244,11 +255,9 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
         gdb=options.gdb,
         catch=catch,
     )
-    reports = _chosen(options, path)
-    _try(reports, path)
     with catch or nullcontext():
         with Store(path, resume=resume) as store:
-            code = _execute(run, plan, resources, store, resume=resume, reports=reports)
+            code = _execute(run, plan, resources, store, resume=resume, changed=changed, reports=reports)
         if keeper is not None and catch is not None:
             if catch.vm is None:
                 progress.say("no VM is kept: every program passed, or QEMU had ended")
@@ -258,58 +267,94 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
 
 
 def _execute(
-    run: Run, plan: Plan, resources: Resources, store: Store, *, resume: bool, reports: Mapping[str, Path]
+    run: Run,
+    plan: Plan,
+    resources: Resources,
+    store: Store,
+    *,
+    resume: bool,
+    changed: Mapping[str, Source] | None = None,
+    reports: Mapping[str, Path],
 ) -> int:
     """Runs what is left of `run`, shows it, and writes the reports. Returns the exit code.
 
-    A report on standard output has it for itself: the table goes to standard error then.
+    `changed`: programs that had another text when `run` began. The reports are there from the beginning, without
+    results: whenever this ends, even by SIGKILL, there is none of an earlier run beside the store. A report on
+    standard output has it for itself: the table goes to standard error then. Nobody has to read standard output: the
+    store and the reports are what counts.
     """
     from harness.matrix import run_matrix
-    from harness.report import runs
-    from harness.report.files import STDOUT
+    from harness.report import files, runs
     from harness.report.results import End, Planned, Result
     from harness.report.terminal import Table
 
     started = time.monotonic()
     done = {result.place: result.identity for result in run.results}
-    if not resume:
-        store.begin(run)
-    out = sys.stderr if STDOUT in reports.values() else sys.stdout
+    out = sys.stderr if files.STDOUT in reports.values() else sys.stdout
     colour = out.isatty() and "NO_COLOR" not in os.environ
     table = Table(run, resources.progress, out=out, colour=colour)
     failures: list[HarnessError] = []
+    heard = True
+    kept = set(done)
     ended = False
+
+    def show(say: Callable[[], None]) -> None:
+        nonlocal heard
+        try:
+            if heard:
+                say()
+        except OSError as error:
+            heard = False
+            let_go(out)
+            if isinstance(error, BrokenPipeError):
+                resources.progress.say("hmm-harness: standard output was closed: the run goes on without it")
+            else:
+                hint = "the results are stored: `hmm-harness report` writes reports of them"
+                failures.append(HarnessError(f"cannot print the results: {error.strerror}", hint=hint))
+
     try:
+        if not resume:
+            store.begin(run)
+        elif changed:
+            store.plan(changed)
+        # What goes wrong here does so again, or not any more, when there is something to write.
+        _write(run, {name: path for name, path in reports.items() if files.is_ordinary(path)})
         with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
             for each in told:
                 if isinstance(each, Result):
                     run.add(each)
                     store.add(each)
-                    table.add(each)
+                    kept.discard(each.place)
+                    show(partial(table.add, each))
                 elif isinstance(each, Planned):
                     run.plan(each.programs)
                     store.plan(each.programs)
                 else:
-                    run.targets.append(each)
+                    there = len(run.results)
+                    run.reach(each)
+                    if len(run.results) < there:
+                        resources.progress.say(
+                            f"{each.kernel} {each.flavour} is another kernel by now: "
+                            f"{there - len(run.results)} results of it are not kept"
+                        )
                     store.target(each)
-                    table.target(each)
+                    show(partial(table.target, each))
         ended = True
     finally:  # also what was found until then is shown
         code = run.exit_code
         spent = time.monotonic() - started
         if ended:
             run.end = End(runs.now(), round(spent, 3), int(code))
-        if run.targets:
-            failures = _write(run, reports)  # before all that can go wrong
+        failures += _write(run, reports)  # before all that can go wrong
         if run.end is not None:
             store.end(run.end)
+        if len(kept) < len(done):
+            resources.progress.say(
+                f"{len(done) - len(kept)} of the results that were there were of another kernel, driver or guest, "
+                "and were made anew"
+            )
         if run.targets:
-            try:
-                table.foot(spent)
-            except OSError as error:
-                let_go(out)
-                if not isinstance(error, BrokenPipeError):  # whoever closed it has seen enough
-                    failures.append(HarnessError(f"cannot print the results: {error.strerror}"))
+            show(partial(table.foot, spent))
         _tell(failures, resources.progress)
     return _with(failures, code)
 
@@ -332,6 +377,7 @@ def _dry_run(options: argparse.Namespace, progress: Progress) -> int:
     from harness.target.byhand import by_hand
     from harness.target.lab import prepare
 
+    _planned(options)  # a mistake in it would be met only when it is run
     cache = open_cache()
     for kernel in dict.fromkeys(options.kernel):
         for flavour in dict.fromkeys(options.flavour):
@@ -374,6 +420,9 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
         )
     programs = catalogue.select([*options.program, *names]) if options.program is not None else []
     bindings = tuple(dict.fromkeys(options.binding or (["interval"] if wrong else BINDINGS))) if programs else ()
+    directory = ""
+    with suppress(OSError):  # it may have been removed
+        directory = str(Path.cwd())
     run = Run(
         started=runs.now(),
         command=(*own_command(), *sys.argv[1:]),
@@ -385,6 +434,7 @@ def _planned(options: argparse.Namespace) -> tuple[Run, list[Program]]:
         cases=tuple(options.case or ["*"]) if options.upstream else (),
         wrong=wrong,
         timeout=options.timeout or DEFAULT_TIMEOUT,
+        directory=directory,
     )
     return run, programs
 
@@ -401,11 +451,9 @@ def _contract(options: argparse.Namespace) -> list[Clause]:
     return list(dict.fromkeys(map(contract.find, options.clause)))
 
 
-def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program]]:
+def _resumed(path: Path, options: argparse.Namespace) -> Run:
     """The run of `path` as far as it came."""
-    from harness.conformance import catalogue
     from harness.report import runs
-    from harness.report.results import belongs
 
     planned = ["program", "case", "clause", "all-clauses", "kernel", "flavour", "binding", "wrong", "timeout", "json"]
     if options.program is not None:  # else it is the name of the command
@@ -417,9 +465,63 @@ def _resumed(path: Path, options: argparse.Namespace) -> tuple[Run, list[Program
                 f"{'--' * (name not in ('program', 'case'))}{name}",
                 hint="leave it away, or begin another run",
             )
-    run = runs.resumed(path)
-    names = [name for name in run.programs if not belongs(name, PEER)]
-    return run, catalogue.select(names) if names else []
+    return runs.resumed(path)
+
+
+def _programs_of(run: Run, progress: Progress) -> list[Program]:
+    """The programs of a run that is resumed: as they are now, or, where there is none any more, as they were.
+
+    Names of files lead from where the run began, if that is still there.
+    """
+    from dataclasses import replace
+
+    from harness.conformance import catalogue
+    from harness.program.text import ProgramSyntaxError, parse
+    from harness.report.results import belongs
+
+    directory = f"{run.directory}/" if run.directory and Path(run.directory).is_dir() else ""
+    ours = set(catalogue.names())
+    names = {}  # of what is there, by what it is found by
+    gone: dict[str, Program] = {}
+    for name, source in run.programs.items():
+        if belongs(name, PEER):
+            continue
+        found_by = name if name in ours or Path(name).is_absolute() else directory + name
+        if name in ours or Path(found_by).is_file():
+            names[found_by] = name
+            continue
+        try:
+            gone[name] = parse(source.text, file=name, name=name)
+        except ProgramSyntaxError as error:
+            raise UsageError(
+                f"the program {name} is not there any more, and cannot be read as it was: {error}",
+                hint=f"the run began in {run.directory or 'another directory'}; or begin another run",
+            ) from None
+    if gone:
+        progress.say(f"not there any more, and run as it was: {_listed(gone)}")
+    found = catalogue.select(list(names)) if names else []
+    there = gone | {names[each.name]: replace(each, name=names[each.name]) for each in found if each.name in names}
+    return [there[name] for name in run.programs if name in there]
+
+
+def _changed(run: Run, programs: Sequence[Program], progress: Progress) -> dict[str, Source]:
+    """Plans those `programs` anew that are not as they were when `run` began: their results do not count."""
+    from harness.program.text import render
+    from harness.report.results import Source
+
+    now = {program.name: Source(program.title, render(program)) for program in programs}
+    changed = {name: source for name, source in now.items() if source != run.programs[name]}
+    run.plan(changed)
+    if changed:
+        progress.say(f"changed since: {_listed(changed)}")
+    return changed
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Some of `names`, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
+    return ", ".join(every[:_FEW]) + more
 
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:
@@ -434,15 +536,15 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
         reports["json"] = options.json
     if not (reports or options.clauses or options.changed):
         raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
-    _try(reports)
+    _try(reports, None, [("the results that are read", each) for each in paths])
     if len(paths) > 1 and reports:
         raise UsageError(f"a report is of one run, not of {len(paths)}", hint="--clauses and --changed take several")
     lines = _standings([run, *map(read, paths[1:])], options)
     if lines and STDOUT in reports.values():
         raise UsageError("two reports on standard output would be mixed", hint="name a file for the other")
-    for line in lines:
-        print(line)
     failures = _write(run, reports)
+    for line in lines:  # of which a reader may have enough
+        print(line)
     _tell(failures, progress)
     missing = f", {run.planned - len(run.results)} were not run" if len(run.results) < run.planned else ""
     progress.say(f"{len(run.results)} results of {path}{missing}")
@@ -471,7 +573,7 @@ def _standings(stored: Sequence[Run], options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
+def _chosen(options: argparse.Namespace, store: Path | None) -> dict[str, Path]:
     """The reports that are asked for, besides the `store` itself, by form. Makes the directory of --reports."""
     chosen: dict[str, Path] = {}
     if options.reports is not None:
@@ -487,7 +589,7 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
                 f"cannot write reports to {options.reports}: {error.strerror}", hint="name a directory"
             ) from None
         chosen = {name: options.reports / form.file for name, form in ALL.items()}
-        if chosen["json"].resolve() == store.resolve():
+        if store is not None and chosen["json"].resolve() == store.resolve():
             del chosen["json"]
     for name in ("ktap", "junit", "html", "conformance"):
         path = getattr(options, name)
@@ -496,8 +598,11 @@ def _chosen(options: argparse.Namespace, store: Path) -> dict[str, Path]:
     return chosen
 
 
-def _try(reports: Mapping[str, Path], store: Path | None = None) -> None:
-    """Raises HarnessError if a report, or the `store`, could not be written: better now than after the run."""
+def _try(reports: Mapping[str, Path], store: Path | None, read: Sequence[tuple[str, Path]]) -> None:
+    """Raises HarnessError if a report, or the `store`, could not be written: better now than after the run.
+
+    Nor may two of them be one file, or one that is `read`, which are paths with what they are.
+    """
     from harness.report import files
 
     if store == files.STDOUT:
@@ -507,6 +612,17 @@ def _try(reports: Mapping[str, Path], store: Path | None = None) -> None:
         )
     if list(reports.values()).count(files.STDOUT) > 1:
         raise UsageError("two reports on standard output would be mixed", hint="name a file for all but one")
+    taken = {os.path.realpath(path): what for what, path in read}
+    written = [(f"--{name}", path) for name, path in reports.items()]
+    for what, path in [("the store of the results", store), *written] if store is not None else written:
+        if path in (files.STDOUT, Path(os.devnull)):
+            continue
+        place = os.path.realpath(path)  # of whatever is not there, or goes round in circles, too
+        if place in taken:
+            raise UsageError(
+                f"{taken[place]} and {what} are one file, {path}", hint="name another one: this one would be lost"
+            )
+        taken[place] = what
     for path in reports.values():
         files.check(path)
 

@@ -29,13 +29,22 @@ def write(path: Path, text: str) -> None:
             sys.stdout.buffer.flush()
         except OSError as error:
             let_go(sys.stdout)
-            raise HarnessError(f"cannot write the report to standard output: {error.strerror}") from None
+            if isinstance(error, BrokenPipeError):  # whoever closed it has seen enough
+                return
+            raise HarnessError(
+                f"cannot write the report to standard output: {error.strerror}", hint="name a file instead of -"
+            ) from None
         return
     with _told(path):
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-        else:
+        if is_ordinary(path):
             _replace(path.resolve(), data)  # a symbolic link stays one
+        else:
+            path.write_bytes(data)
+
+
+def is_ordinary(path: Path) -> bool:
+    """Whether a report at `path` is a file that another one replaces: no standard output, no device, no pipe."""
+    return path != STDOUT and (path.is_file() or not path.exists())
 
 
 def check(path: Path) -> None:
@@ -48,7 +57,7 @@ def check(path: Path) -> None:
     with _told(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not path.exists() or path.is_file():
+        if is_ordinary(path):
             beside = _beside(path.resolve())
             beside.touch(exist_ok=False)
             beside.unlink()

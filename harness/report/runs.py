@@ -23,12 +23,17 @@ def now() -> str:
     return datetime.now(UTC).replace(microsecond=0).isoformat()
 
 
+def named(json: Path | None, reports: Path | None) -> Path | None:
+    """Where the options `json` and `reports` want a new run to be stored, if they do."""
+    return json if json is not None or reports is None else reports / "results.jsonl"
+
+
 def place(json: Path | None, reports: Path | None) -> Path:
     """Where a new run is to be stored: `json` and `reports` are the options; else among the last runs.
 
     One that is stored elsewhere has a symbolic link among the last runs, if there can be one.
     """
-    elsewhere = json if json is not None else reports / "results.jsonl" if reports is not None else None
+    elsewhere = named(json, reports)
     directory = _directory()
     try:
         directory.mkdir(parents=True, exist_ok=True)
