@@ -347,6 +347,56 @@ def test_a_narrow_screen_is_not_left_sideways(page: Page) -> None:
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def _edges(page: Page, selector: str) -> dict[str, float]:
+    """Where its border is on the screen."""
+    script = "return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()"
+    return dict(page.browser.execute_script(script, selector))
+
+
+def test_the_matrix_ends_where_the_rest_does_and_there_is_one_scroll_bar(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    run = sample_run(kernels=KERNELS[:1], bindings=("interval", "mirror", "test_hmm"), programs=250)
+    page = Page(browser, run, tmp_path / "report.html")
+    size = {"width": 1300, "height": 850, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.open("")
+        ends = {
+            _edges(page, each)["right"] for each in ("#matrix", "#matrix table", "#bar", "#attention", "#clauses")
+        }
+        assert max(ends) - min(ends) <= 1  # a border
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        assert browser.execute_script("const box = arguments[0]; return box.scrollHeight <= box.clientHeight",
+                                      page.one("#matrix"))  # fmt: skip
+        page.press("/")
+        page.press(Keys.ARROW_DOWN, *[Keys.PAGE_DOWN] * 4)
+        assert _edges(page, "#matrix thead th")["top"] == 0  # the headings stay in sight
+        for key in (Keys.ARROW_UP, Keys.ARROW_DOWN):
+            page.press(*[key] * 30)
+            cell = _edges(page, "td:focus")
+            assert _edges(page, "#matrix thead tr:last-child th")["bottom"] <= cell["top"]
+            assert cell["bottom"] <= 850
+        ActionChains(browser).key_down(Keys.CONTROL).send_keys(Keys.END).key_up(Keys.CONTROL).perform()
+        assert len(page.shown()) == len(run.results)
+        assert _edges(page, "td:focus")["bottom"] <= 850
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_matrix_that_is_too_wide_scrolls_by_itself(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, sample_run(kernels=KERNELS, flavours=FLAVOURS, programs=60), tmp_path / "report.html")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    page.press("/")
+    page.press(Keys.ARROW_DOWN, Keys.END)
+    cell, box = _edges(page, "td:focus"), _edges(page, "#matrix")
+    assert box["left"] < cell["left"] < cell["right"] <= box["right"]
+    assert _edges(page, "#matrix tbody th")["left"] >= box["left"]
+    page.one('[data-facet="kernel"][data-value="debian:6.1"]').click()
+    page.one('[data-facet="flavour"][data-value="plain"]').click()
+    assert "wide" not in str(page.one("#matrix").get_attribute("class")).split()
+
+
 def test_hostile_texts_stay_texts(browser: webdriver.Chrome, tmp_path: Path) -> None:
     page = Page(browser, sample_run(hostile=True), tmp_path / "report.html")
     assert "attention" in browser.title
@@ -421,6 +471,9 @@ def _contract_run() -> Run:
 def test_the_contract_says_where_each_clause_stands(browser: webdriver.Chrome, tmp_path: Path) -> None:
     page = Page(browser, _contract_run(), tmp_path / "report.html")
     page.until(lambda: page.all("#contract td a"))
+    times, _, counts = page.one("#clauses summary span").text.partition(": ")
+    assert times == "4 clauses \N{MULTIPLICATION SIGN} 2 kernels \N{MULTIPLICATION SIGN} 2 bindings"
+    assert sum(int(count.split()[0]) for count in counts.split(", ")) == 4 * 2 * 2
     old, new = (f"{kernel} {flavour}" for kernel, flavour in page.run.kernels)
     labels = {each.get_attribute("aria-label") for each in page.all("#contract td a")}
     assert labels >= {

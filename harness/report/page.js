@@ -188,8 +188,10 @@ function contract() {
   const counts = {};
   for (const clause of run.clauses) for (const [standing] of clause.stands.filter(Boolean)) counts[standing] = (counts[standing] || 0) + 1;
   const words = Object.keys(STANDINGS).filter((standing) => counts[standing]).map((standing) => `${counts[standing]} ${standing}`);
+  const times = [count(run.clauses.length, "clause"), run.targets.length > 1 && count(run.targets.length, "kernel"),
+    contractual.length > run.targets.length && count(contractual.length / run.targets.length, "binding")].filter(Boolean);
   const details = h("details", {ontoggle: () => { if (details.open && !$("contract")) contractTools(details, counts); }},
-    h("summary", {}, "Contract ", h("span", {}, `${count(run.clauses.length, "clause")}: ${words.join(", ")}`)));
+    h("summary", {}, "Contract ", h("span", {}, `${times.join(" \u00d7 ")}: ${words.join(", ")}`)));
   $("clauses").append(details);
   $("clauses").hidden = false;
   if (run.asked.length) details.open = true;
@@ -394,6 +396,7 @@ function draw() {
   $("matrix").scrollTop = 0;
   if (!active || !rows.includes(active[0]) || !columns.includes(active[1])) active = [rows[0], nearest(rows[0], columns[0])];
   drawMore();
+  fit();
   markOpen();
 }
 
@@ -424,10 +427,19 @@ function drawMore(until = 0) {
   body.append(fragment);
 }
 
-$("matrix").addEventListener("scroll", () => {
-  const box = $("matrix");
-  if (body && drawn < rows.length && box.scrollTop + 3 * box.clientHeight > box.scrollHeight) drawMore();
-}, {passive: true});
+const scrolled = () => {
+  if (body && drawn < rows.length && body.getBoundingClientRect().bottom < 3 * innerHeight) drawMore();
+};
+for (const box of [$("matrix"), window]) box.addEventListener("scroll", scrolled, {passive: true});
+
+/** The matrix scrolls by itself only if it is too wide for the page. */
+function fit() {
+  const table = $("matrix").querySelector("table");
+  $("matrix").classList.toggle("wide", table !== null && table.offsetWidth > $("matrix").offsetWidth - 2); // but its borders
+  scrolled();
+}
+new ResizeObserver(fit).observe($("matrix"));
+const isWide = () => $("matrix").classList.contains("wide");
 
 const parse = (key) => [Math.floor(key / run.columns.length), key % run.columns.length];
 
@@ -464,23 +476,24 @@ function focusCell(row, column) {
   return true;
 }
 
-/** Scrolls the matrix until `cell` is beside its headings, not below them. */
+/** Scrolls the matrix, or the page, until `cell` is beside its headings, not below them. */
 function reveal(cell) {
   const matrix = $("matrix");
   const box = matrix.getBoundingClientRect();
   const its = cell.getBoundingClientRect();
-  const up = its.top - (box.top + matrix.querySelector("thead").offsetHeight + 4);
-  const down = its.bottom - (box.top + matrix.clientHeight - 4);
+  const [top, height] = isWide() ? [box.top, matrix.clientHeight] : [0, innerHeight];
+  const up = its.top - (top + matrix.querySelector("thead").offsetHeight + 4);
+  const down = its.bottom - (top + height - 4);
   const west = its.left - (box.left + cell.parentNode.firstChild.offsetWidth + 4);
   const east = its.right - (box.left + matrix.clientWidth - 4);
-  matrix.scrollBy(west < 0 ? west : Math.max(0, east), up < 0 ? up : Math.max(0, down));
+  (isWide() ? matrix : window).scrollBy(isWide() ? west < 0 ? west : Math.max(0, east) : 0, up < 0 ? up : Math.max(0, down));
 }
 
 function keyed(event) {
   if (!event.target.closest("td") || event.altKey || event.metaKey) return;
   const row = rows.indexOf(active[0]), column = columns.indexOf(active[1]);
   const last = [rows.length - 1, columns.length - 1];
-  const page = Math.max(1, Math.floor($("matrix").clientHeight / 28) - 4);
+  const page = Math.max(1, Math.floor(Math.min($("matrix").clientHeight, innerHeight) / 28) - 4);
   const to = {
     ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
     PageUp: [row - page, column], PageDown: [row + page, column],
@@ -557,7 +570,7 @@ function setActive(row, column) {
   if (place >= drawn) drawMore(place);
   const cell = cells.get(keyOf(row, column));
   cell.tabIndex = 0;
-  reveal(cell);
+  if (isWide() || !document.activeElement.closest(".attention")) reveal(cell); // a list that is gone through stays
 }
 
 function markOpen() {
