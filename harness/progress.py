@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -57,7 +57,8 @@ class Progress:
         self._quiet = quiet
         self._terminal = self._stream.isatty()
         self._steps: list[Step] = []
-        self._shown = 0  # characters of the line on the terminal that has no end yet
+        self._overview: Callable[[], Sequence[str]] | None = None
+        self._shown: list[int] = []  # characters of each line on the terminal that is to be overwritten
         self._lock = threading.Lock()
 
     @contextmanager
@@ -76,6 +77,28 @@ class Progress:
             painter.join()
             with self._lock:
                 self._steps.remove(step)
+                if self._overview is None:  # else what is shown stays until it is renewed
+                    self._erase()
+
+    @contextmanager
+    def overview(self, lines: Callable[[], Sequence[str]]) -> Iterator[None]:
+        """Shows `lines()` above the innermost step while the body runs, if that takes long enough to matter.
+
+        On a terminal all of them, updated in place; the first alone where lines are not overwritten, as in a log, or
+        where standard output is none: what another process prints of it, such as tee, would be overwritten.
+        """
+        done = threading.Event()
+        painter = threading.Thread(target=self._keep_showing, args=(done,), daemon=True)
+        with self._lock:
+            self._overview = lines
+        painter.start()
+        try:
+            yield
+        finally:
+            done.set()
+            painter.join()
+            with self._lock:
+                self._overview = None
                 self._erase()
 
     def say(self, text: str, *, to: TextIO | None = None, ours: bool = False) -> None:
@@ -85,34 +108,66 @@ class Progress:
         instead, unless all of `text` is `ours`.
         """
         with self._lock:
+            shown = bool(self._shown)
             self._erase()
             print(text if ours else plain(text), file=self._stream if to is None else to, flush=True)
+            if shown and self._overview is not None:
+                self._show()
 
     def _paint(self, step: Step, done: threading.Event) -> None:
         wait = _FIRST_AFTER
         while not done.wait(wait):
             wait = _REPEAT_TERMINAL if self._terminal else _REPEAT_LOG
             with self._lock:
-                if self._quiet or self._steps[-1] is not step:
-                    continue
-                self._erase()
-                if self._terminal:
-                    line = one_line(step.line())[: self._columns()]
-                    self._stream.write(line)
-                    self._shown = len(line)
-                else:
-                    self._stream.write(one_line(step.line()) + "\n")
-                self._stream.flush()
+                if self._overview is None and self._steps[-1] is step:
+                    self._show()
 
-    def _columns(self) -> int:
-        """Most characters of a line that can be overwritten: one that is broken cannot."""
+    def _keep_showing(self, done: threading.Event) -> None:
+        wait = _FIRST_AFTER
+        while not done.wait(wait):
+            wait = _REPEAT_TERMINAL if self._terminal else _REPEAT_LOG
+            with self._lock:
+                self._show()
+
+    def _show(self) -> None:
+        """Shows what there is to show, in place of what is shown. The lock is held."""
+        lines = [step.line() for step in self._steps[-1:]]
+        if self._overview is not None:
+            whole = list(self._overview())
+            lines = [*whole, *lines] if self._moves() else ["; ".join([*whole[:1], *lines])]
+        if self._quiet or not lines:
+            return
+        lines = list(map(one_line, lines))
+        if self._terminal:
+            rows, columns = self._size()
+            lines = [line[:columns] for line in lines[:rows]]
+            self._stream.write(self._erasing() + "\n".join(lines))  # at once: it would flicker
+            self._shown = list(map(len, lines))
+        else:
+            self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()
+
+    def _moves(self) -> bool:
+        """Whether more than the last line can be overwritten."""
+        return self._terminal and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def _size(self) -> tuple[int, int]:
+        """Most lines, and most characters of a line, that can be overwritten: one that is broken cannot."""
         try:
-            return max(1, min(_COLUMNS, os.get_terminal_size(self._stream.fileno()).columns - 1))
+            size = os.get_terminal_size(self._stream.fileno())
         except (OSError, ValueError):  # no descriptor, or none of a terminal
-            return _COLUMNS
+            return 1, _COLUMNS
+        return max(1, size.lines - 1), max(1, min(_COLUMNS, size.columns - 1))
+
+    def _erasing(self) -> str:
+        """What takes away the lines that are shown."""
+        if not self._shown:
+            return ""
+        *above, last = self._shown
+        return "\r" + " " * last + "\r" + "\x1b[A\x1b[2K" * len(above)
 
     def _erase(self) -> None:
         if self._shown:
-            self._stream.write("\r" + " " * self._shown + "\r")
+            self._stream.write(self._erasing())
             self._stream.flush()
-            self._shown = 0
+            self._shown = []

@@ -193,7 +193,7 @@ def test_a_report_on_standard_output_is_alone_there(stage: Stage, capfdbinary: p
     assert stage.run(junit=Path("-")) == ExitCode.CRASH
     out, err = capfdbinary.readouterr()
     assert ET.fromstring(out).tag == "testsuites"
-    assert b"1 programs x 1 bindings on debian:6.1 (plain): 1 crashed" in err
+    assert b"1 program x 1 binding on debian:6.1 (plain): 1 crashed" in err
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_cases_of_hmm_tests_are_planned_when_they_are_known(
         1,
         [f"{PEER}/hmm.migrate"],
     )
-    assert "1 cases of hmm-tests on debian:6.1 (plain): 1 passed" in capsys.readouterr().out
+    assert "1 case of hmm-tests on debian:6.1 (plain): 1 passed" in capsys.readouterr().out
 
 
 def test_programs_and_hmm_tests_are_one_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

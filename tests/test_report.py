@@ -251,7 +251,7 @@ def test_a_result_that_is_replaced_is_counted_once() -> None:
     run.add(_result(Verdict.CRASHED, "x", "interval"))
     table.add(run.results[-1])
     table.foot(1.0)
-    assert stream.getvalue().splitlines()[1] == "  interval   1 passed, 1 crashed"
+    assert stream.getvalue().splitlines()[1:3] == ["CRASHED x (interval): why", "  interval   1 passed, 1 crashed"]
 
 
 def test_what_a_kernel_says_does_not_act_on_the_terminal() -> None:
@@ -285,16 +285,18 @@ def test_several_kernels_have_a_line_per_binding() -> None:
             table.add(run.results[-1])
     table.foot(1.0)
     lines = stream.getvalue().splitlines()
-    assert lines[:6] == [
+    assert lines[:8] == [
         "debian:6.1 runs",
         "  interval   1 passed",
         "  test_hmm   1 passed",
         "debian:7.3 runs",
-        "  interval   1 errors",
-        "  test_hmm   1 errors",
+        "ERROR x (interval): why",
+        "ERROR x (test_hmm): why",
+        "  interval   1 error",
+        "  test_hmm   1 error",
     ]
     assert lines.count("line") == 1  # what all of them say is said once
-    assert lines[-1] == "1 programs x 2 bindings on 2 kernels: 2 passed, 2 errors [1.0 s]"
+    assert lines[-1] == "1 program x 2 bindings on 2 kernels: 2 passed, 2 errors [1.0 s]"
 
 
 def test_a_reason_is_said_once_with_the_programs_and_the_kernels_that_are_not_all() -> None:
@@ -304,7 +306,7 @@ def test_a_reason_is_said_once_with_the_programs_and_the_kernels_that_are_not_al
         skip = _result(Verdict.SKIP, program, "mirror")
         run.results.append(replace(skip, kernel=kernel, reason=f"mirror cannot `request` in step {step}: too old"))
     Table(run, Progress(io.StringIO()), out=stream, colour=False).foot(1.0)
-    assert stream.getvalue().splitlines()[1:4] == [
+    assert stream.getvalue().splitlines()[3:6] == [
         "SKIP: mirror cannot `request`: too old",
         "    x (mirror)",
         "    y (mirror) on debian:6.1",
