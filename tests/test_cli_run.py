@@ -24,6 +24,7 @@ from harness.defaults import PEER
 from harness.errors import ExitCode, UsageError
 from harness.matrix import Resources
 from harness.progress import Progress
+from harness.report import jsonlines
 from harness.report.results import Planned, Result, Run, Source, Store, Target, read
 from harness.run import Plan
 from harness.target.places import CHECKOUT
@@ -84,7 +85,10 @@ def test_whoever_closes_standard_output_ends_no_run(
     assert [result.status for result in stored.results] == [Verdict.CRASHED]
     assert stored.end is not None
     assert stored.end.exit_code == ExitCode.CRASH
-    assert stage.said.getvalue() == "hmm-harness: standard output was closed: the run goes on without it\n"
+    assert stage.said.getvalue().splitlines() == [
+        "hmm-harness: standard output was closed: the run goes on without it",
+        f"reports: {tmp_path}/x.html {tmp_path}/x.xml",
+    ]
 
 
 @pytest.mark.parametrize("stage", [Verdict.PASS], indirect=True)
@@ -480,3 +484,106 @@ def test_a_directory_of_reports_is_no_store_but_has_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory") as caught:
         read(tmp_path)
     assert caught.value.hint == f"name the file in it: {tmp_path}/results.jsonl"
+
+
+def _interrupted(*_: object, **__: object) -> Iterator[Target | Result]:
+    yield Target(*KERNEL, banner="debian:6.1 plain, Linux 6.1")
+    raise KeyboardInterrupt
+
+
+def _passed(*_: object, **__: object) -> Iterator[Target | Result]:
+    yield Target(*KERNEL, banner="debian:6.1 plain, Linux 6.1")
+    yield Result("access/read", *KERNEL, "interval", Verdict.PASS, "", 0.1, "replay", identity="2")
+
+
+def _resume(store: Path, *options: str) -> str:
+    """Goes on with the run of `store`; what went to standard error."""
+    said = io.StringIO()
+    words = ["run", "--resume", str(store), *options]
+    assert command._run(_parser().parse_args(words), Progress(said)) is ExitCode.PASS
+    return said.getvalue()
+
+
+def test_a_run_that_is_resumed_renews_the_reports_that_it_was_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(harness.matrix, "run_matrix", _interrupted)
+    words = [
+        "run",
+        "--binding",
+        "interval",
+        "access/read",
+        "--reports",
+        "out",
+        "--html",
+        "x.html",
+        "--ktap",
+        "/dev/null",
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        command._run(_parser().parse_args(words), Progress(io.StringIO()))
+    assert "NOT RUN" in (tmp_path / "out/junit.xml").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(harness.matrix, "run_matrix", _passed)
+    said = _resume(tmp_path / "out/results.jsonl")
+    assert "NOT RUN" not in (tmp_path / "out/junit.xml").read_text()
+    assert "The result is good" in (tmp_path / "x.html").read_text()
+    assert not (tmp_path / "out/report.html").exists()
+    assert said.splitlines()[-1].split()[:2] == ["reports:", f"{tmp_path}/x.html"]
+    # Another place for one of them is where it goes from then on.
+    _resume(tmp_path / "out/results.jsonl", "--junit", "mine.xml")
+    (tmp_path / "elsewhere/mine.xml").unlink()
+    (tmp_path / "out/junit.xml").unlink()
+    _resume(tmp_path / "out/results.jsonl")
+    assert (tmp_path / "elsewhere/mine.xml").is_file()
+    assert not (tmp_path / "out/junit.xml").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == [tmp_path / "elsewhere/mine.xml"]
+
+
+def test_a_report_on_standard_output_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness.matrix, "run_matrix", _passed)
+    words = ["run", "--binding", "interval", "access/read", "--json", str(tmp_path / "store"), "--conformance", "-"]
+    assert command._run(_parser().parse_args(words), Progress(io.StringIO())) is ExitCode.PASS
+    assert "reports:" not in capsys.readouterr().err
+    _resume(tmp_path / "store")
+    assert "# What the kernels keep" not in capsys.readouterr().out
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 10000, 10))
+    monkeypatch.setattr(command.time, "monotonic", lambda: float(next(clock)))  # type: ignore[attr-defined]
+    monkeypatch.setattr(harness.matrix, "run_matrix", _interrupted)
+    store = tmp_path / "store"
+    words = ["run", "--binding", "interval", "access/read", "--json", str(store)]
+    with pytest.raises(KeyboardInterrupt):
+        command._run(_parser().parse_args(words), Progress(io.StringIO()))
+    first = read(store)
+    assert first.end is None
+    assert first.spent > 0
+    monkeypatch.setattr(harness.matrix, "run_matrix", _passed)
+    for _ in range(2):
+        before = read(store).spent
+        capsys.readouterr()
+        _resume(store, "--html", str(tmp_path / "x.html"))
+        run = read(store)
+        assert run.end is not None
+        assert run.end.seconds == run.spent > before
+        assert capsys.readouterr().out.endswith(f" [{run.spent:.1f} s]\n")
+        assert f'"seconds":{run.spent}' in (tmp_path / "x.html").read_text()
+    assert jsonlines.render(run).count('"end"') == 1
+    (tmp_path / "copy").write_text(jsonlines.render(run))
+    assert read(tmp_path / "copy").spent == run.spent
+    (tmp_path / "copy").write_text(jsonlines.render(first))
+    assert read(tmp_path / "copy").spent == first.spent
+
+
+def test_a_report_that_was_not_written_is_not_among_those_that_were(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "junit").mkdir()
+    stage.run(junit=tmp_path / "junit", html=tmp_path / "x.html", ktap=tmp_path / "x.ktap")
+    assert stage.said.getvalue().splitlines()[-1] == f"reports: {tmp_path}/x.html {tmp_path}/x.ktap"

@@ -107,6 +107,9 @@ def test_a_report_of_a_run_that_is_over(tmp_path: Path) -> None:
     ended = _command("report", str(path), "--reports", str(tmp_path / "all"))
     assert ended.returncode == ExitCode.CRASH, ended.stderr  # as the run itself
     assert {each.suffix for each in (tmp_path / "all").iterdir()} == {".html", ".xml", ".ktap", ".jsonl", ".md"}
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith(f"reports: {tmp_path}/all/report.html ")
+    assert {Path(each) for each in last.split()[1:]} == set((tmp_path / "all").iterdir())
     again = tmp_path / "all/results.jsonl"
     before = again.read_bytes()
     assert _command("report", str(again), "--reports", str(tmp_path / "all")).returncode == ExitCode.CRASH
@@ -114,6 +117,11 @@ def test_a_report_of_a_run_that_is_over(tmp_path: Path) -> None:
     ended = _command("report", str(path), "--ktap", "-")
     assert ended.stdout.startswith("KTAP version 1\n")
     assert _command("report", str(path)).returncode == ExitCode.USAGE
+    assert _command("report", str(path), "--table", "--ktap", "-").returncode == ExitCode.USAGE
+    ended = _command("report", str(path), "--table")
+    assert ended.returncode == ExitCode.CRASH, ended.stderr
+    assert "snapshot/hole  PASS          CRASHED" in ended.stdout
+    assert ended.stdout.splitlines()[-1].endswith("1 passed, 1 failed, 1 error, 1 crashed [60.0 s]")
     assert _command("report", str(tmp_path / "none"), "--ktap", "-").returncode == ExitCode.USAGE
 
 

@@ -57,7 +57,10 @@ def add(commands: Commands) -> None:
             Runs each program on every kernel, flavour and binding that is asked for, in VMs, and in the reference
             model. Where a kernel shows what the model does not allow, it says so: the step, both page tables, the
             kernel's log, and a command that replays it. Kernels are built, or taken from the cache. The exit
-            status is in `hmm-harness --help`. Whoever closes standard output does not end it.""",
+            status is in `hmm-harness --help`. Whoever closes standard output does not end it.
+
+            Up to twenty programs have a row each, on one kernel. Of more, a line tells what is not good, and the end
+            counts the reasons of the others: `hmm-harness report --table` prints all of it afterwards.""",
         examples=(
             ("run", "every program on the default kernel"),
             ("run migrate devmem/own-fault", "those whose name begins with migrate/, and one more"),
@@ -145,6 +148,7 @@ def add(commands: Commands) -> None:
         examples=(
             ("report --html last.html", "of the last run"),
             ("report results.jsonl --junit junit.xml --ktap -", "of one that was kept; KTAP on standard output"),
+            ("report --table", "of the last run, each program and each reason, on the terminal"),
             ("report --clauses", "what became of each clause of the contract, on the terminal"),
             ("report --changed debian:6.12 debian:7.3", "which clauses stand differently on the second kernel"),
             ("report old.jsonl new.jsonl --changed debian:6.1 tree:linux", "likewise, of two runs"),
@@ -154,6 +158,11 @@ def add(commands: Commands) -> None:
     command.set_defaults(run_command=_report)
     command.add_argument(
         "results", nargs="*", type=Path, help="what --json wrote (default: the last run); several for --changed"
+    )
+    command.add_argument(
+        "--table",
+        action="store_true",
+        help="print a row for each program, and each reason with its programs",
     )
     command.add_argument("--clauses", action="store_true", help="print what became of the clauses")
     command.add_argument(
@@ -236,7 +245,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> int:
     else:
         run, programs = _planned(options)
         named = runs.named(options.json, options.reports)
-    reports = _chosen(options, named)
+    reports = _renewed(run, named) | _chosen(options, named)
     _try(reports, named, [(f"the program {each.name}", Path(run.directory, each.name)) for each in programs])
     if not resume:
         path = runs.place(options.json, options.reports)  # which is `named`, if that is anything
@@ -285,7 +294,8 @@ def _execute(
     """
     from harness.matrix import run_matrix
     from harness.report import files, runs
-    from harness.report.results import End, Planned, Result
+    from harness.report.live import Live
+    from harness.report.results import End, Pause, Planned, Reports, Result
     from harness.report.terminal import Table
 
     started = time.monotonic()
@@ -294,6 +304,7 @@ def _execute(
     colour = out.isatty() and "NO_COLOR" not in os.environ
     table = Table(run, resources.progress, out=out, colour=colour)
     failures: list[HarnessError] = []
+    written: list[Path] = []
     heard = True
     kept = set(done)
     ended = False
@@ -317,9 +328,14 @@ def _execute(
             store.begin(run)
         elif changed:
             store.plan(changed)
+        places = {name: str(path.absolute()) for name, path in reports.items() if path != files.STDOUT}
+        if places != run.reports:
+            run.reports = places
+            store.reports(Reports(places))
         # What goes wrong here does so again, or not any more, when there is something to write.
         _write(run, {name: path for name, path in reports.items() if files.is_ordinary(path)})
-        with closing(run_matrix(plan, run.kernels, resources, done=done)) as told:
+        matrix = run_matrix(plan, run.kernels, resources, done=done)
+        with resources.progress.overview(Live(run)), closing(matrix) as told:
             for each in told:
                 if isinstance(each, Result):
                     run.add(each)
@@ -343,19 +359,26 @@ def _execute(
     finally:  # also what was found until then is shown
         code = run.exit_code
         spent = time.monotonic() - started
+        end = End(runs.now(), round(spent, 3), int(code))
         if ended:
-            run.end = End(runs.now(), round(spent, 3), int(code))
-        failures += _write(run, reports)  # before all that can go wrong
-        if run.end is not None:
-            store.end(run.end)
+            run.finish(end)
+        else:
+            run.spent += spent
+        failures += _write(run, reports, written)  # before all that can go wrong
+        if ended:
+            store.end(end)
+        else:
+            with suppress(HarnessError):  # it may be what the run ends with
+                store.pause(Pause(end.seconds))
         if len(kept) < len(done):
             resources.progress.say(
                 f"{len(done) - len(kept)} of the results that were there were of another kernel, driver or guest, "
                 "and were made anew"
             )
         if run.targets:
-            show(partial(table.foot, spent))
+            show(partial(table.foot, run.spent))
         _tell(failures, resources.progress)
+        _locate(written, resources.progress)
     return _with(failures, code)
 
 
@@ -368,7 +391,7 @@ def _fill(options: argparse.Namespace, resume: bool) -> None:
         keys += ["kernel", "flavour", "timeout"]
         if not options.wrong:  # mistakes are for one binding
             keys.append("binding")
-    if not options.json:  # it says where this run is to be written
+    if not options.json and not resume:  # it says where this run is to be written
         keys.append("reports")
     settings.fill(options, *keys)
 
@@ -534,21 +557,37 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
     reports = _chosen(options, path)
     if options.json is not None:
         reports["json"] = options.json
-    if not (reports or options.clauses or options.changed):
-        raise UsageError("no report is asked for", hint="name one, such as --html FILE, or --reports DIR for all")
+    if not (reports or options.clauses or options.changed or options.table):
+        raise UsageError(
+            "no report is asked for", hint="name one, such as --table, --html FILE, or --reports DIR for all"
+        )
     _try(reports, None, [("the results that are read", each) for each in paths])
-    if len(paths) > 1 and reports:
+    if len(paths) > 1 and (reports or options.table):
         raise UsageError(f"a report is of one run, not of {len(paths)}", hint="--clauses and --changed take several")
     lines = _standings([run, *map(read, paths[1:])], options)
-    if lines and STDOUT in reports.values():
+    if (lines or options.table) and STDOUT in reports.values():
         raise UsageError("two reports on standard output would be mixed", hint="name a file for the other")
-    failures = _write(run, reports)
+    written: list[Path] = []
+    failures = _write(run, reports, written)
+    if options.table:
+        _show_whole(run, progress)
     for line in lines:  # of which a reader may have enough
         print(line)
     _tell(failures, progress)
     missing = f", {run.planned - len(run.results)} were not run" if len(run.results) < run.planned else ""
     progress.say(f"{len(run.results)} results of {path}{missing}")
+    _locate(written, progress)
     return _with(failures, run.exit_code)
+
+
+def _show_whole(run: Run, progress: Progress) -> None:
+    """Prints what `run` prints of few programs."""
+    from harness.report.terminal import Table
+
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    table = Table(run, progress, out=sys.stdout, colour=colour, whole=True)
+    table.all()
+    table.foot(run.spent)
 
 
 def _standings(stored: Sequence[Run], options: argparse.Namespace) -> list[str]:
@@ -598,6 +637,12 @@ def _chosen(options: argparse.Namespace, store: Path | None) -> dict[str, Path]:
     return chosen
 
 
+def _renewed(run: Run, store: Path | None) -> dict[str, Path]:
+    """The reports that a run that is resumed was to write."""
+    paths = {name: Path(path) for name, path in run.reports.items()}
+    return {name: path for name, path in paths.items() if store is None or path.resolve() != store.resolve()}
+
+
 def _try(reports: Mapping[str, Path], store: Path | None, read: Sequence[tuple[str, Path]]) -> None:
     """Raises HarnessError if a report, or the `store`, could not be written: better now than after the run.
 
@@ -627,8 +672,8 @@ def _try(reports: Mapping[str, Path], store: Path | None, read: Sequence[tuple[s
         files.check(path)
 
 
-def _write(run: Run, reports: Mapping[str, Path]) -> list[HarnessError]:
-    """Writes each report, whatever becomes of the others; what went wrong."""
+def _write(run: Run, reports: Mapping[str, Path], written: list[Path] | None = None) -> list[HarnessError]:
+    """Writes each report, whatever becomes of the others; what went wrong. `written`: gets the other ones."""
     if not reports:
         return []
     from harness.report import forms
@@ -639,6 +684,9 @@ def _write(run: Run, reports: Mapping[str, Path]) -> list[HarnessError]:
             forms.write(run, name, path)
         except HarnessError as error:
             failures.append(error)
+        else:
+            if written is not None:
+                written.append(path)
     return failures
 
 
@@ -647,6 +695,15 @@ def _tell(failures: list[HarnessError], progress: Progress) -> None:
         progress.say(f"hmm-harness: {failure.message}")
         if failure.hint:
             progress.say(f"hint: {failure.hint}")
+
+
+def _locate(written: Sequence[Path], progress: Progress) -> None:
+    """Says where the reports are, the one to look at first."""
+    from harness.report.files import STDOUT
+
+    files = sorted((path for path in written if path != STDOUT), key=lambda path: path.suffix != ".html")
+    if files:
+        progress.say(f"reports: {' '.join(map(str, files))}")
 
 
 def _with(failures: list[HarnessError], code: ExitCode) -> ExitCode:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.report.results import Run, Store
+from harness.report.results import Pause, Run, Store
 
 
 def render(run: Run) -> str:
@@ -21,4 +21,6 @@ def render(run: Run) -> str:
                 store.add(result)
             if run.end is not None:
                 store.end(run.end)
+            elif run.spent:
+                store.pause(Pause(run.spent))
         return path.read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ class Live:
         targets = self._run.targets[-1:]
         words = f"{len(results)} of {self._run.planned} results"
         counts = counted(Counter(result.status for result in results))
-        seconds = f"[{time.monotonic() - self._started:.0f} s]"
+        seconds = f"[{self._run.spent + time.monotonic() - self._started:.0f} s]"
         where = "".join(f"{target.kernel} {target.flavour}, " for target in targets)
         lines = [f"{where}{words}{': ' if counts else ''}{counts} {seconds}"]
         for target in targets:

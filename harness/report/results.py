@@ -6,6 +6,8 @@
                                or another text of a program; its results so far do not count then
     {"type": "target", ...}    a `Target`, before its results; those of another kernel of that name do not count then
     {"type": "result", ...}    a `Result`, when it is known
+    {"type": "reports", ...}   where reports are to be written when the run ends: `Reports`
+    {"type": "pause", ...}     last, if the run was interrupted and could say so: `Pause`
     {"type": "end", ...}       last, unless the run was interrupted: `End`
 
 A run that is resumed adds to the same file, and ends it again.
@@ -18,7 +20,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -136,6 +138,20 @@ class End:
     exit_code: int
 
 
+@dataclass(frozen=True)
+class Reports:
+    """Where the reports of a run go, which it renews when it is resumed. `paths`: absolute ones, by their form."""
+
+    paths: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A run was interrupted after `seconds`."""
+
+    seconds: float
+
+
 @dataclass
 class Run:
     """All of a run: what was planned, and what came of it as far as it is known.
@@ -143,7 +159,8 @@ class Run:
     `started`: UTC, ISO 8601. `command`: as it was typed. `kernels`: (kernel, flavour) in the order of the plan.
     `clauses`: ids of those that the programs were chosen for. `cases`: patterns of cases of the kernels' hmm-tests,
     which are among the programs as soon as they are known. `directory`: where it began, from which the names of
-    programs that are files lead; empty if that is not known.
+    programs that are files lead; empty if that is not known. `spent`: seconds so far, also before it was resumed.
+    `reports`: `Reports.paths`.
     """
 
     started: str
@@ -160,6 +177,8 @@ class Run:
     targets: list[Target] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     end: End | None = None
+    spent: float = field(default=0.0, init=False, compare=False)
+    reports: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _places: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def add(self, result: Result) -> None:
@@ -187,6 +206,11 @@ class Run:
             if (before.kernel, before.flavour) == place and target.key and before.key not in ("", target.key):
                 self.results = [each for each in self.results if (each.kernel, each.flavour) != place]
         self.targets = [each for each in self.targets if (each.kernel, each.flavour) != place] + [target]
+
+    def finish(self, end: End) -> None:
+        """Takes the end of what was done now; that of the run has the seconds of all that was done before, too."""
+        self.spent = round(self.spent + end.seconds, 3)
+        self.end = replace(end, seconds=self.spent)
 
     @property
     def is_waiting_for_cases(self) -> bool:
@@ -313,8 +337,16 @@ class Store:
         """Appends a result."""
         self._write({"type": "result"} | asdict(result))
 
+    def reports(self, reports: Reports) -> None:
+        """Appends where the reports go."""
+        self._write({"type": "reports"} | asdict(reports))
+
+    def pause(self, pause: Pause) -> None:
+        """Appends that the run was interrupted."""
+        self._write({"type": "pause"} | asdict(pause))
+
     def end(self, end: End) -> None:
-        """Appends the end."""
+        """Appends the end, with the seconds since the run was resumed last."""
         self._write({"type": "end"} | asdict(end))
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -389,8 +421,12 @@ def _take(run: Run | None, record: object) -> Run:
         run.reach(build(Target, record))
     elif kind == "result":
         run.results.append(build(Result, record))
+    elif kind == "reports":
+        run.reports = build(Reports, record).paths
+    elif kind == "pause":
+        run.spent += build(Pause, record).seconds
     elif kind == "end":
-        run.end = build(End, record)
+        run.finish(build(End, record))
     else:
         raise ValueError(f"unknown record {kind!r}")
     return run
