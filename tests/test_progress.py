@@ -187,7 +187,7 @@ def test_in_a_log_an_overview_is_a_line_now_and_then(monkeypatch: pytest.MonkeyP
     stream = io.StringIO()
     shown = Progress(stream)
     with shown.step("running x"), shown.overview(lambda: ["all 1", "  interval 1"]):
-        _until(lambda: stream.getvalue().count("\n") >= 3)
+        _until(lambda: stream.getvalue().count("all 1") >= 3)
     lines = stream.getvalue().splitlines()
     assert all(line.startswith("all 1; running x [") for line in lines if line.startswith("all"))
     assert sum(line.startswith("all") for line in lines) >= 2
