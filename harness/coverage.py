@@ -12,6 +12,7 @@ from harness.compare import Verdict
 from harness.conformance import unreached
 from harness.conformance.unreached import Account, Reason
 from harness.errors import GuestError
+from harness.labels import short
 from harness.progress import Progress
 from harness.report.results import Result, exit_code
 from harness.run import Plan, run
@@ -80,7 +81,7 @@ def main(
             totals = upstream.run(lab.vm(), program, timeout=_UPSTREAM_SECONDS)
             lab.discard()
             found[THEIRS] = lab.coverage
-    release = f"{machine.kernel.name}, Linux {machine.kernel.release}"
+    release = f"{short(machine.kernel.name)}, Linux {machine.kernel.release}"
     print(f"{release}: {_summary(results)}")
     if peer:
         print(f"hmm-tests: {totals.passed} passed, {totals.failed} failed, {totals.skipped} skipped")

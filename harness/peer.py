@@ -10,6 +10,7 @@ from dataclasses import replace
 from harness.compare import Verdict
 from harness.defaults import PEER
 from harness.errors import BuildError, HarnessError, MissingError, UsageError
+from harness.labels import short
 from harness.progress import Progress
 from harness.report.explain import explain_trouble
 from harness.report.results import Planned, Result, Source
@@ -45,7 +46,7 @@ class Peers:
         kernel = (machine.kernel.name, machine.kernel.flavour)
         before = self._known
         try:
-            with progress.step(f"building the hmm-tests of {machine.kernel.name}"):
+            with progress.step(f"building the hmm-tests of {short(machine.kernel.name)}"):
                 found = upstream.cases(machine.kernel)
         except (MissingError, BuildError) as error:
             self.failed(kernel, error)

@@ -15,6 +15,7 @@ from harness.conformance.bugs import with_bug
 from harness.defaults import DEFAULT_TIMEOUT
 from harness.errors import GuestError, HarnessError, UsageError
 from harness.guest.kernel import LOST_LINES
+from harness.labels import heading, short
 from harness.model.rules import Rules, rules_for
 from harness.program.operations import COHERENT, DEVICES, DeviceOperation, Events
 from harness.program.program import Program
@@ -101,7 +102,7 @@ def survey(plan: Plan, lab: Lab) -> dict[str, str]:
     broken = lab.broken()
     if broken is not None and broken in missing.values():
         raise HarnessError(
-            f"the module hmm_harness did not load into {lab.kernel.name}: {broken}",
+            f"the module hmm_harness did not load into {short(lab.kernel.name)}: {broken}",
             hint="`hmm-harness clean` makes the next run build it anew; if it still does not load, that is a bug",
         )
     return missing
@@ -257,14 +258,15 @@ class _LateWordsError(Exception):
 
 def _at_last(before: Result, reason: str, lines: Sequence[str], reports: tuple[Report, ...]) -> Result:
     """What is to be said of a program that had passed, when the kernel's `reports` came."""
-    heading = f"{Verdict.CRASHED} {before.program} on {before.kernel} ({before.flavour}), {before.binding}"
+    where = heading(before.kernel, before.flavour)
+    title = f"{Verdict.CRASHED} {before.program} on {where}, {before.binding}"
     return replace(
         before,
         status=Verdict.CRASHED,
         reason=reason,
         log=(*before.log, *lines),
         reports=reports,
-        explanation=(heading, f"    {reason}", "", *lines, "", f"  replay: {before.replay}"),
+        explanation=(title, f"    {reason}", "", *lines, "", f"  replay: {before.replay}"),
     )
 
 
@@ -312,7 +314,7 @@ def _run_one(
     if isinstance(program, Case):
         return _run_case(program, binding, plan, lab, missing)
     replay = replay_command(program, binding, plan, (lab.kernel.name, lab.kernel.flavour))
-    title = f"{program.name} on {lab.kernel.name} ({lab.kernel.flavour}), {binding}"
+    title = f"{program.name} on {heading(lab.kernel.name, lab.kernel.flavour)}, {binding}"
 
     def result(
         comparison: Comparison,
@@ -325,11 +327,10 @@ def _run_one(
     ) -> Result:
         explanation: tuple[str, ...] = ()
         if comparison.verdict is not Verdict.PASS:
-            heading = f"{comparison.verdict} {title}"
             explanation = explain(
                 comparison.program or program,
                 comparison,
-                title=heading,
+                title=f"{comparison.verdict} {title}",
                 log=log,
                 replay=replay,
                 tables=tables,
@@ -435,9 +436,9 @@ def _run_case(case: Case, binding: str, plan: Plan, lab: Lab, missing: str | Non
     replay = replay_command(case, binding, plan, (lab.kernel.name, lab.kernel.flavour))
     explanation: tuple[str, ...] = ()
     if verdict not in (Verdict.PASS, Verdict.SKIP):
-        heading = f"{verdict} {case.name} on {lab.kernel.name} ({lab.kernel.flavour})"
+        title = f"{verdict} {case.name} on {heading(lab.kernel.name, lab.kernel.flavour)}"
         hint = hint if verdict is Verdict.ERROR else None
-        explanation = explain_case(heading, reason, showed=details, log=log, replay=replay, hint=hint)
+        explanation = explain_case(title, reason, showed=details, log=log, replay=replay, hint=hint)
     done = Result(
         program=case.name,
         kernel=lab.kernel.name,

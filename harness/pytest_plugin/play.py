@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.compare import Comparison, Divergence, Verdict
 from harness.conformance import catalogue
 from harness.errors import HarnessError
+from harness.labels import heading
 from harness.model.allowed import Expectation
 from harness.printable import plain
 from harness.program.observations import Observation, Status
@@ -215,7 +216,7 @@ def _words(played: Played, where: str) -> str:
         tables=result.tables,
     )
     place = f"{where}, " if where else ""
-    target = f"    {place}{result.status} on {result.kernel} ({result.flavour}), {result.binding}"
+    target = f"    {place}{result.status} on {heading(result.kernel, result.flavour)}, {result.binding}"
     return "\n".join([result.reason, target, *lines[2:]])
 
 

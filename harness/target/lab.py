@@ -16,6 +16,7 @@ from typing import Any, Self
 from harness.defaults import PEER
 from harness.errors import GuestError
 from harness.guest.kernel import EARLIER_LINES
+from harness.labels import short
 from harness.program.observations import Observation
 from harness.program.operations import Events
 from harness.program.program import Program
@@ -170,8 +171,8 @@ class Lab:
         if (binding if binding != PEER else "test_hmm") in agent["bindings"]:
             return None
         module = _MODULES[binding]
-        state = str(agent["info"]["modules"].get(module, f"{self.kernel.name} has no module {module}"))
-        return f"{self.kernel.name} has not the API of the binding {binding}" if state == _LOADED else state
+        state = str(agent["info"]["modules"].get(module, f"{short(self.kernel.name)} has no module {module}"))
+        return f"{short(self.kernel.name)} has not the API of the binding {binding}" if state == _LOADED else state
 
     def broken(self) -> str | None:
         """Why our own module is not there, which is never fine; None if it is."""

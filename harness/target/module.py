@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from harness.errors import BuildError
+from harness.labels import heading, short
 from harness.progress import Progress
 from harness.target.artifacts import Kernel, Module
 from harness.target.cache import Cache, digest_of, digest_of_tree
@@ -35,7 +36,7 @@ def build_module(kernel: Kernel, *, cache: Cache, progress: Progress) -> Module:
     key = digest_of(_RECIPE, kernel.key, digest_of_tree(KMOD, ignore=_PRODUCTS))
 
     def build(out: Path) -> None:
-        with progress.step(f"building hmm_harness.ko for {kernel.name} ({kernel.flavour})"):
+        with progress.step(f"building hmm_harness.ko for {heading(kernel.name, kernel.flavour)}"):
             _build(kernel, out, cache.log(f"module-{key[:12]}"))
 
     entry = cache.entry("module", key, build, progress=progress)
@@ -63,7 +64,7 @@ def _build(kernel: Kernel, out: Path, log: Path) -> None:
             each_line=watch,
         )
     except BuildError as error:
-        what = f"hmm_harness.ko does not build for {kernel.name} (Linux {kernel.release})"
+        what = f"hmm_harness.ko does not build for {short(kernel.name)} (Linux {kernel.release})"
         raise BuildError(f"{what}: {error.message}", hint=error.hint) from error
     if warnings:
         raise BuildError(

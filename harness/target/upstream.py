@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.defaults import PEER
 from harness.errors import GuestError, MissingError
 from harness.guest.kernel import EARLIER_LINES
+from harness.labels import short
 from harness.target.artifacts import Kernel
 from harness.target.cache import digest_of
 from harness.target.crashes import Crash, crashes
@@ -182,7 +183,7 @@ def _source(kernel: Kernel) -> Path:
     found = list(kernel.source.glob(f"{_SELFTESTS}/*/hmm-tests.c")) if kernel.source else []
     if not found:
         raise MissingError(
-            f"{kernel.name} has no source of hmm-tests: {_SELFTESTS}/mm/hmm-tests.c",
+            f"{short(kernel.name)} has no source of hmm-tests: {_SELFTESTS}/mm/hmm-tests.c",
             hint="a kernel that is built here has it, such as debian:6.12 or tree:PATH",
         )
     return found[0]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import GuestError
+from harness.labels import label, short
 from harness.progress import Progress
 from harness.target.accel import Accelerator, accelerator, find_qemu, qemu_stamp
 from harness.target.cache import Cache, digest_of
@@ -113,7 +114,7 @@ class VM:
         kernel = self.machine.kernel
         how = "restored from a saved boot" if self.restored else "booted"
         return (
-            f"{kernel.name} {kernel.flavour}, Linux {kernel.release}, {how}; QEMU {self.qemu_version}, "
+            f"{label(kernel.name, kernel.flavour)}, Linux {kernel.release}, {how}; QEMU {self.qemu_version}, "
             f"{self.accelerator}, {self.machine.cpus} CPUs, {self.machine.memory_mib} MiB"
         )
 
@@ -360,7 +361,7 @@ def start(
                 machine, accel, stack, cache=cache, progress=progress, debugging=debugging, given_up=given_up
             )
         if vm is None:
-            with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}"):
+            with progress.step(f"booting {label(machine.kernel.name, machine.kernel.flavour)}"):
                 gdb = debugging.port if debugging else None
                 qemu = stack.enter_context(closing(Qemu(machine, accel.name, gdb=gdb)))
                 vm = VM(machine, qemu, restored=False, accel=accel)
@@ -382,7 +383,7 @@ def _insist_on_silence(vm: VM, log: Sequence[str], taint: int) -> None:
     """A kernel that complained before anything was asked of it can prove nothing: raises `VMFailure`."""
     said = complaints(log, taint)
     if said:
-        message = f"{vm.machine.kernel.name} complained before any program ran: {said[0]}"
+        message = f"{short(vm.machine.kernel.name)} complained before any program ran: {said[0]}"
         raise VMFailure(Trouble.OOPS, message, console=excerpt(log))
 
 
@@ -399,7 +400,7 @@ def _restored(
     """A VM from the saved state of `machine`; None, and said why, if that cannot be had."""
 
     def build(directory: Path) -> None:
-        with progress.step(f"booting {machine.kernel.name} {machine.kernel.flavour}, to be saved") as step:
+        with progress.step(f"booting {label(machine.kernel.name, machine.kernel.flavour)}, to be saved") as step:
             _boot_and_save(machine, accel, directory, progress)
             step.update("writing")
 
