@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from harness.target.artifacts import Image, Kernel, Payload
 from harness.target.byhand import by_hand
 from harness.target.cache import Cache
 from harness.target.catch import Catch
-from harness.target.gdb import add_symbol_file
+from harness.target.gdb import add_symbol_file, command, without_symbols
 from harness.target.keeper import insist
 from harness.target.kept import Kept, find, is_there, kept_vms, new_note, stop
 from harness.target.vm import Machine
@@ -198,5 +199,51 @@ def test_a_printed_command_needs_nothing_of_us(tmp_path: Path) -> None:
     chosen = gdb[2].rpartition(":")[2]
     assert f"port={chosen}," in text
     assert len(gdb) == 3
-    (tmp_path / "vmlinux").touch()
-    assert by_hand(machine, cache=Cache(tmp_path), gdb=0).endswith(f" {tmp_path}/vmlinux")
+    assert "# gdb will know addresses only" in text
+    _write_elf(tmp_path / "vmlinux", "", ".text", ".symtab", ".strtab")
+    text = by_hand(machine, cache=Cache(tmp_path), gdb=0)
+    assert text.endswith(f" {tmp_path}/vmlinux")
+    assert "addresses only" not in text
+
+
+def _write_elf(path: Path, *sections: str) -> None:
+    """An ELF file with nothing but the names of its sections: header, names, table."""
+    names = b"".join(name.encode() + b"\0" for name in sections)
+    header = bytearray(b"\x7fELF\x02\x01".ljust(64, b"\0"))
+    struct.pack_into("<Q", header, 0x28, 64 + len(names))
+    struct.pack_into("<3H", header, 0x3A, 64, len(sections), len(sections) - 1)
+    entries = b""
+    for name in sections:
+        entries += struct.pack("<I20xQQ24x", names.index(name.encode() + b"\0"), 64, len(names))
+    path.write_bytes(bytes(header) + names + entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("stock:newest", "debian:7.3 is built with them"),
+        (
+            "host",
+            "linux-image-7.3.4+deb13-amd64-dbg has them, in usr/lib/debug/boot/vmlinux-7.3.4+deb13-amd64",
+        ),
+        ("image:/a/bzImage,kdir=/b", "vmlinux, of the build, would have them"),
+    ],
+)
+def test_gdb_is_given_no_vmlinux_without_the_kernel_in_it(tmp_path: Path, name: str, has: str) -> None:
+    """As the one of Debian's headers, which has BTF and a symbol table of nothing else."""
+    kernel = Kernel(
+        name=name, flavour="plain", release="7.3.4+deb13-amd64", key="00", image=tmp_path, build=tmp_path,
+        source=None, modules={}, config=tmp_path,
+    )  # fmt: skip
+    vmlinux = tmp_path / "vmlinux"
+    for sections in (("", ".BTF", ".BTF_ids", ".symtab", ".strtab", ".shstrtab"), ("", ".text", ".shstrtab")):
+        _write_elf(vmlinux, *sections)
+        assert command(kernel, 1234) == ["gdb", "-ex", "target remote 127.0.0.1:1234"]
+        assert has in without_symbols(kernel)
+    _write_elf(vmlinux, "", ".text", ".symtab")
+    assert without_symbols(kernel) == ""
+    assert command(kernel, 1234)[3:] == [str(vmlinux)]
+    whole = vmlinux.read_bytes()
+    for cut in (b"", whole[:40], whole[:70], whole[:-64], b"#!/bin/sh\n" * 20):
+        vmlinux.write_bytes(cut)
+        assert without_symbols(kernel)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import socket
 
+from harness.labels import label
 from harness.target.accel import accelerator, find_qemu
 from harness.target.cache import Cache
 from harness.target.kept import ssh_command
@@ -24,15 +25,16 @@ def by_hand(machine: Machine, *, cache: Cache, gdb: int | None = None) -> str:
     )
     kernel = machine.kernel
     lines = [
-        f"# {kernel.name} {kernel.flavour}, Linux {kernel.release}. The terminal is the guest's console;",
+        f"# {label(kernel.name, kernel.flavour)}, Linux {kernel.release}. The terminal is the guest's console;",
         "# READY says that it is up. Ctrl-A X ends it.",
         _broken(argv),
         "# from another terminal:",
         shlex.join(ssh_command(port, machine.image.client_key, machine.image.host_key)),
     ]
     if chosen is not None:
-        from harness.target.gdb import command  # noqa: PLC0415  it imports the VM
+        from harness.target.gdb import command, without_symbols  # noqa: PLC0415  it imports the VM
 
+        lines += [f"# {line.strip()}" for line in without_symbols(kernel).splitlines()]
         lines += ["# it waits for the debugger's `continue`:", shlex.join(command(kernel, chosen))]
     return "\n".join(lines)
 
