@@ -93,6 +93,19 @@ def test_what_is_no_text_is_neither_a_configuration_nor_results(tmp_path: Path) 
     _refused(_run("report", str(path), "--html", "-"), ExitCode.USAGE, "no text", "hint: ")
 
 
+def test_a_text_without_options_is_no_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    _refused(_run("kernel", "check-config", str(path)), ExitCode.USAGE, "no .config: it has no CONFIG_ line")
+    _refused(_run("kernel", "check-config", f"{path}.not"), ExitCode.USAGE, "there is no configuration")
+    path.write_text("# Linux/x86 6.12.8 Kernel Configuration\n# CONFIG_64BIT is not set\n")
+    ended = _run("kernel", "check-config", str(path))
+    assert ended.returncode == ExitCode.FAIL
+    assert "CONFIG_64BIT=y, is n" in ended.stdout
+    said = " ".join(_run("kernel", "check-config", "--help").stdout.split())
+    assert "with 1 if options are missing without which nothing works, and with 2" in said
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_outputs_are_no_divergence(closed: str) -> None:
     ended = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "list"], capture_output=True, check=False)
@@ -120,6 +133,30 @@ def test_a_program_that_makes_no_sense(tmp_path: Path, text: str, words: tuple[s
     path = tmp_path / "bad.hmm"
     path.write_text(text)
     _refused(_run("run", str(path)), ExitCode.USAGE, f"{path}:", *words)
+
+
+def test_a_program_of_a_pipe(tmp_path: Path) -> None:
+    script = """
+        "$@" list <(echo '# of a pipe.'; echo 'a: map b anon 1 rw')
+        mkfifo fifo
+        cp one.hmm fifo & "$@" list ./fifo
+        "$@" list /dev/stdin < one.hmm"""
+    (tmp_path / "one.hmm").write_text("\ufeff# of a file.\na: map b anon 1 rw\n", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    promises = [line.split(maxsplit=1)[1].rstrip(".") for line in ended.stdout.splitlines()]
+    assert promises == ["of a pipe", "of a file", "of a file"]
+
+
+def test_a_directory_or_an_endless_device_is_no_program(tmp_path: Path) -> None:
+    (tmp_path / "d.hmm").mkdir()
+    wanted = (f"'{tmp_path}/d.hmm/' is a directory", f"hint: its programs: {tmp_path}/d.hmm/*.hmm")
+    _refused(_run("list", f"{tmp_path}/d.hmm/"), ExitCode.USAGE, *wanted)
+    _refused(_run("list", "/dev/zero"), ExitCode.USAGE, "/dev/zero: more than 1 MiB")
 
 
 def test_a_program_that_is_no_text(tmp_path: Path) -> None:
