@@ -117,3 +117,48 @@ def test_what_make_is_told_has_a_reason(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "coverage.make").write_text("GCOV_PROFILE_hmm.o=y\n")
     with pytest.raises(UsageError, match=r"coverage\.make:1: not a variable with a reason"):
         build.variables("coverage")
+
+
+def _of(series: str) -> str:
+    return f"#\n# Automatically generated file; DO NOT EDIT.\n# Linux/x86 {series}.9-1 Kernel Configuration\n#\n"
+
+
+@pytest.mark.parametrize("version", ["4.20", *SERIES])
+@pytest.mark.parametrize("flavour", build.flavours())
+def test_a_kernel_does_not_lack_what_its_kconfig_does_not_have(version: str, flavour: str) -> None:
+    """GUP_TEST and GUP_BENCHMARK, of which each version has one. Only the version is known here: all is off."""
+    always = checkconfig.check("", flavour, modules_load=False)
+    report = checkconfig.check(_of(version), flavour, modules_load=False)
+    assert [each.option.name for each in report.useful] == [
+        each.option.name for each in always.useful if version in KNOWN[each.option.name]
+    ]
+    assert report.essential == always.essential, "nothing works without"
+
+
+def test_an_option_that_the_file_names_is_there_whatever_its_version() -> None:
+    config = _of("5.10") + complete().replace("CONFIG_SECRETMEM=y", "# CONFIG_SECRETMEM is not set")
+    (missing,) = checkconfig.check(config, "plain", modules_load=False).useful
+    assert missing.option.name == "CONFIG_SECRETMEM"
+
+
+def test_a_file_that_make_does_not_read_is_copied_first(tmp_path: Path) -> None:
+    config = tmp_path / "config 6.1.0-42-amd64"
+    config.write_text(complete().replace("CONFIG_KSM=y\n", ""))
+    report = checkconfig.check(config.read_text(), "plain", modules_load=False)
+    assert report.commands(config, None) == [
+        f"cp '{config}' ./.config",
+        "./scripts/config --file ./.config \\\n    --enable KSM",
+        "make -C . olddefconfig",
+    ]
+
+
+def test_the_version_of_a_configuration() -> None:
+    assert checkconfig.series(_of("7.3")) == (7, 3)
+    assert checkconfig.series(complete()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"), [("root:x:0:0:root:/root:/bin/bash\n", False), ("# CONFIG_A is not set\n", True)]
+)
+def test_what_names_no_option_is_no_configuration(text: str, is_one: bool) -> None:
+    assert checkconfig.names_options(text) is is_one

@@ -362,7 +362,7 @@ def test_a_configuration_that_cannot_do(finished: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m"))
     with pytest.raises(HarnessError, match=r"CONFIG_VIRTIO_BLK=y, is m \(the image and the payload\)") as caught:
         provide(f"tree:{finished}", tmp_path)
-    assert caught.value.hint == f"hmm-harness kernel check-config {config}"
+    assert caught.value.hint == f"hmm-harness kernel check-config --flavour plain tree:{finished}"
 
 
 def test_the_configuration_of_an_image_is_checked_where_it_was_built(
@@ -372,15 +372,22 @@ def test_the_configuration_of_an_image_is_checked_where_it_was_built(
         options = _parser().parse_args(["kernel", "check-config", what])
         return int(options.run_command(options, Progress(io.StringIO())))
 
+    again = "hmm-harness kernel check-config"
     config = finished / ".config"
     config.write_text(config.read_text().replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m"))
     (finished / "Kconfig").unlink()  # as elsewhere than in a source tree: it would say that there are no options
     image = write_bzimage(tmp_path / "bzImage", "6.66.6-mine")
     for what in (f"image:{image},kdir={finished}", f"image:{finished}/arch/x86/boot/bzImage"):
-        assert check(what) == ExitCode.USAGE
+        assert check(what) == ExitCode.FAIL
         said = capsys.readouterr().out
         assert "nothing works without:\n    CONFIG_VIRTIO_BLK=y, is m (the image and the payload)" in said
-        assert f"--file {config}" in said
+        assert "scripts/config" not in said, "an image stays as it is"
+        assert said.endswith("An image is taken as it is: nothing of that can be changed.\n")
+    (finished / "source").mkdir(exist_ok=True)
+    check(f"image:{image},kdir={finished}")
+    assert capsys.readouterr().out.endswith(f"For another one of that build: {again} {finished}\n")
+    assert check(str(finished)) == ExitCode.FAIL
+    assert f"--file {config}" in capsys.readouterr().out
     modules = tmp_path / "modules/6.66.6-mine"  # from where an initramfs gets it
     modules.mkdir(parents=True)
     (modules / "modules.dep").touch()

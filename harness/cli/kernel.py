@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.cli import candidates
 from harness.cli.options import CONFIGURED, add_kernel, completed, manual, open_cache
@@ -82,7 +83,10 @@ def add(commands: Commands) -> None:
         actions,
         "check-config",
         help="tell which options a configuration lacks, what for, and the commands that mend it",
-        description="Tells which options a configuration lacks, what each is for, and the commands that mend it.",
+        description="""\
+            Tells which options a configuration lacks, what each is for, and the commands that mend it. Ends with 0 if
+            tests can run, be it that some are skipped or tell less, with 1 if options are missing without which
+            nothing works, and with 2 if the command line is wrong or there is no configuration.""",
         examples=(
             ("kernel check-config ~/linux/.config", "what is missing there"),
             ("kernel check-config --flavour debug stock:7.3", "of a kernel"),
@@ -138,13 +142,14 @@ def _state(offer: Offer) -> str:
 
 
 def _build(options: argparse.Namespace, progress: Progress) -> int:
+    from harness.labels import label
     from harness.target.kernel import provide_kernel
     from harness.target.module import build_module
 
     cache = open_cache()
     for spec in built_against(options.spec, options.kdir) or [options.kernel]:
         kernel = provide_kernel(spec, options.flavour, cache=cache, progress=progress)
-        print(f"{kernel.name} {kernel.flavour}: Linux {kernel.release}, {kernel.origin}")
+        print(f"{label(kernel.name, kernel.flavour)}: Linux {kernel.release}, {kernel.origin}")
         print(f"    {kernel.image}")
         if not options.no_module:
             module = build_module(kernel, cache=cache, progress=progress)
@@ -155,20 +160,29 @@ def _build(options: argparse.Namespace, progress: Progress) -> int:
 def _check(options: argparse.Namespace, progress: Progress) -> int:
     from harness.target import checkconfig
 
-    config, modules_load = _config_of(options.config, progress)
+    meant = _config_of(options.config, progress)
+    config = meant.path
     source = config.parent if (config.parent / "Kconfig").is_file() else config.parent / "source"
     known = source if (source / "Kconfig").is_file() else None
     try:
         text = config.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{config} is no configuration: it is no text", hint="the .config of a kernel is") from None
-    report = checkconfig.check(text, options.flavour, modules_load=modules_load, source=known)
+    if not checkconfig.names_options(text):
+        raise UsageError(f"{config} is no .config: it has no CONFIG_ line", hint="the .config of a kernel is meant")
+    report = checkconfig.check(text, options.flavour, modules_load=meant.modules_load, source=known)
     _print(report, options.flavour)
     commands = report.commands(config, known)
-    if commands:
+    if commands and meant.as_it_is:
+        print(meant.as_it_is)
+        version = checkconfig.series(text)
+        if version is not None:
+            flavour = "" if options.flavour == "plain" else f" in the flavour {options.flavour}"
+            print(f"debian:{version[0]}.{version[1]}{flavour} is built with what is missing here.")
+    elif commands:
         print("To change that, in the kernel's source tree:\n")
         print("\n".join(commands))
-    return ExitCode.USAGE if report.essential else ExitCode.PASS
+    return ExitCode.FAIL if report.essential else ExitCode.PASS
 
 
 def _print(report: Report, flavour: str) -> None:
@@ -183,31 +197,48 @@ def _print(report: Report, flavour: str) -> None:
         print(f"Nothing is missing for the flavour {flavour}.")
 
 
-def _config_of(what: str, progress: Progress) -> tuple[Path, bool]:
-    """The .config that is meant, and whether its drivers may be modules."""
+class _Meant(NamedTuple):
+    """The .config that is meant. `modules_load`: its drivers may be modules. `as_it_is`: why it cannot be changed."""
+
+    path: Path
+    modules_load: bool
+    as_it_is: str = ""
+
+
+def _config_of(what: str, progress: Progress) -> _Meant:
     scheme, colon, rest = what.partition(":")
-    if what == "host" or (colon and scheme == "stock"):
+    if colon and scheme == "stock":
         from harness.target.kernel import provide_kernel
 
-        return provide_kernel(what, "plain", cache=open_cache(), progress=progress).config, True
+        kernel = provide_kernel(what, "plain", cache=open_cache(), progress=progress)
+        return _Meant(kernel.config, True, f"{what} is taken as it is shipped: nothing of that can be changed.")
+    from harness.target.kernels import given, host, image
+
+    if what == "host":
+        _, build = host.places()
+        as_it_is = "This machine's kernel is taken as it is: nothing of that can be changed."
+        return _Meant(_existing(build), given.drivers_load(build), as_it_is)
     if colon and scheme == "debian":
         raise UsageError(
             f"{what} is built with the configuration of hmm-harness, which is checked at each build",
             hint="a .config, a directory that has one, tree:PATH, image:PATH, stock:... or host",
         )
     if colon and scheme == "image":
-        from harness.target.kernels import given, image
-
         image.check(rest, "plain")
         _, build = image.places(rest)
-        return _existing(build), given.drivers_load(build)
-    return _existing(Path(rest if colon and scheme == "tree" else what).expanduser()), False
+        as_it_is = "An image is taken as it is: nothing of that can be changed."
+        if any((build / name).exists() for name in ("source", "Kconfig")):
+            again = shlex.join(["hmm-harness", "kernel", "check-config", str(build)])
+            as_it_is = f"An image is taken as it is. For another one of that build: {again}"
+        return _Meant(_existing(build), given.drivers_load(build), as_it_is)
+    config = _existing(Path(rest if colon and scheme == "tree" else what).expanduser())
+    return _Meant(config, given.drivers_load(config.parent))
 
 
 def _existing(path: Path) -> Path:
     """The .config that is `path`, or in it. Raises UsageError if there is none."""
     path = path / ".config" if path.is_dir() else path
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"there is no configuration {path}", hint="make defconfig, or copy one there")
     return path
 

@@ -7,8 +7,9 @@ The options and their reasons are those of vm-images/kernel; which of them nothi
 from __future__ import annotations
 
 import functools
-import os
 import re
+import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,29 @@ _LOADABLE = frozenset(
     f"CONFIG_{name}" for name in ("VIRTIO_PCI", "VIRTIO_BLK", "VIRTIO_CONSOLE", "VIRTIO_NET", "EROFS_FS")
 )
 _TELLING = "# -- memory management: what HMM stands on"  # of base.config; what is above is the machine and user space
+# Of those that tests only tell less without: since which version Kconfig has one, and until which it had one. It is
+# asked where there is the text of a .config alone, which names nothing whose dependencies are off; an option that it
+# names is there, whatever this says: vendors backport.
+_SINCE = {
+    f"CONFIG_{name}": version
+    for name, version in (
+        ("KASAN_GENERIC", (5, 0)),
+        ("DEBUG_PLIST", (5, 4)),
+        ("KASAN_VMALLOC", (5, 5)),
+        ("KCSAN_REPORT_ONCE_IN_MS", (5, 8)),
+        ("TEST_HMM", (5, 8)),
+        ("FAULT_INJECTION_USERCOPY", (5, 10)),
+        ("LOCKDEP_CHAINS_BITS", (5, 10)),  # 5.13; stable kernels of 5.10 have it
+        ("GUP_TEST", (5, 11)),
+        ("PREEMPT_DYNAMIC", (5, 12)),
+        ("SECRETMEM", (5, 14)),
+        ("PAGE_TABLE_CHECK", (5, 17)),
+        ("PAGE_TABLE_CHECK_ENFORCED", (5, 17)),
+        ("NUMA_MIGRATION", (7, 2)),
+    )
+}
+_UNTIL = {"CONFIG_GUP_BENCHMARK": (5, 11)}  # GUP_TEST since
+_HEADER = re.compile(r"(?m)^# Linux/\S+ (\d+)\.(\d+)\S* Kernel Configuration$")
 _MENTIONED = re.compile(r"(?m)^(?:# )?(CONFIG_[A-Za-z0-9_]+)[= ]")
 
 
@@ -63,8 +87,13 @@ class Report:
         return lines
 
     def commands(self, config: Path, source: Path | None) -> list[str]:
-        """The commands that mend it; `source` is the kernel's source tree."""
-        top = os.fspath(source) if source is not None else "."
+        """The commands that mend it; `source` is the kernel's source tree, which is the working directory else.
+
+        What is called otherwise than make reads it, such as /boot/config-6.1.0-42-amd64, is made the .config there.
+        """
+        top = shlex.quote(str(source)) if source is not None else "."
+        here = config.name == ".config"
+        target = shlex.quote(str(config)) if here else f"{top}/.config"
         switches = {"y": "--enable", "m": "--module", "n": "--disable"}
         words = []
         for each in (*self.essential, *self.useful):
@@ -72,19 +101,34 @@ class Report:
             words.append(f"{switches[value]} {name}" if value in switches else f"--set-val {name} {value}")
         if not words:
             return []
-        lines = [f"{top}/scripts/config --file {config}"]
+        copy = [] if here or not config.is_file() else [f"cp {shlex.quote(str(config))} {target}"]
+        lines = [f"{top}/scripts/config --file {target}"]
         lines += [f"    {' '.join(words[start : start + 4])}" for start in range(0, len(words), 4)]
-        return [" \\\n".join(lines), f"make -C {top} O={config.resolve().parent} olddefconfig"]
+        place = f" O={shlex.quote(str(config.resolve().parent))}" if here else ""
+        return [*copy, " \\\n".join(lines), f"make -C {top}{place} olddefconfig"]
+
+
+def names_options(text: str) -> bool:
+    """Whether a text can be a .config: it has a line about an option."""
+    return _MENTIONED.search(text) is not None
+
+
+def series(config: str) -> tuple[int, int] | None:
+    """The version that a .config says to be of, (6, 12); None if it does not say."""
+    said = _HEADER.search(config)
+    return (int(said[1]), int(said[2])) if said else None
 
 
 def check(config: str, flavour: str, *, modules_load: bool, source: Path | None = None) -> Report:
     """What the text of a .config lacks for `flavour`.
 
     `modules_load`: drivers may be modules, since an initramfs loads them. With the kernel's `source`, options that
-    it does not define are left out. Raises UsageError if there is no such flavour.
+    it does not define are left out; without it, those that kernels of the version that the .config is of do not
+    have. Raises UsageError if there is no such flavour.
     """
     known = kconfig.defined(source) if source is not None else None
     mentioned = set(_MENTIONED.findall(config))
+    version = series(config)
     asked = build.options(flavour, _ALWAYS)
     subject = _subject(flavour)
     essential: list[Missing] = []
@@ -97,9 +141,16 @@ def check(config: str, flavour: str, *, modules_load: bool, source: Path | None 
             continue
         if option.name in _ESSENTIAL or option.name == subject:
             essential.append(Missing(option, has, option.name in mentioned))
+        elif option.name not in mentioned and version is not None and not _exists(option.name, version):
+            continue
         elif option.value != "n" and _tells(option):
             useful.append(Missing(option, has, option.name in mentioned))
     return Report(tuple(essential), tuple(useful))
+
+
+def _exists(name: str, version: tuple[int, int]) -> bool:
+    """Whether Kconfig of a version has an option, as far as is known here."""
+    return _SINCE.get(name, version) <= version < _UNTIL.get(name, (sys.maxsize, 0))
 
 
 def _tells(option: kconfig.Option) -> bool:

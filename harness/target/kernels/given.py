@@ -8,6 +8,7 @@ ENTRY/modules/*.ko    the kernel's own modules
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def kernel(
         lines = [f"    {line}" for line in report.lines(report.essential)]
         raise HarnessError(
             "\n".join([f"{spec} cannot be used with its configuration:", *lines]),
-            hint=f"hmm-harness kernel check-config {config}",
+            hint=shlex.join(["hmm-harness", "kernel", "check-config", "--flavour", flavour, spec]),
         )
     own = [build / name for name in _OWN_MODULES if (build / name).is_file()]
     digests = {path: cache.file_digest(path) for path in (image, *own, config, symbols)}

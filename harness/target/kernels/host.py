@@ -26,6 +26,15 @@ def check(what: str, flavour: str) -> None:  # noqa: ARG001  as every provider
 def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Kernel:
     """See `Provider`. Raises MissingError for a machine without its kernel's image or headers."""
     check(what, flavour)
+    image, build = places()
+    return given.kernel(
+        "host", flavour, image=image, build=build, source=None, origin=f"this machine's {os.uname().release}",
+        cache=cache, progress=progress,
+    )  # fmt: skip
+
+
+def places() -> tuple[Path, Path]:
+    """The image, and the directory that modules are built against. Raises MissingError if one is not here."""
     release = os.uname().release
     image = BOOT / f"vmlinuz-{release}"
     if not image.is_file():
@@ -41,10 +50,7 @@ def provide(what: str, flavour: str, *, cache: Cache, progress: Progress) -> Ker
             f"no module can be built for the running kernel: there is no {build}",
             hint=f"apt-get install linux-headers-{release}",
         )
-    return given.kernel(
-        "host", flavour, image=image, build=build, source=None, origin=f"this machine's {release}", cache=cache,
-        progress=progress,
-    )  # fmt: skip
+    return image, build
 
 
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:  # noqa: ARG001  as every provider
