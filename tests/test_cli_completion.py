@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
 import select
@@ -15,6 +17,8 @@ import pytest
 
 from harness.cli import candidates
 from harness.conformance import catalogue
+from harness.progress import Progress
+from harness.target.cache import Cache
 from tests.needs import need
 
 _BASH = r"""
@@ -27,6 +31,25 @@ COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
 _python_argcomplete hmm-harness "${COMP_WORDS[COMP_CWORD]}" ""
 printf '%s\n' "${COMPREPLY[@]}"
 """
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with what an archive once had."""
+    files = [
+        {"package": package, "version": version, "suite": "s", "path": "p", "size": 1, "sha256": "0"}
+        for package, version in (
+            ("linux-source-7.77", "7.77.1-1"),
+            ("linux-image-7.77.1+deb13-cloud-amd64", "7.77.1-1"),
+            ("linux-headers-7.77.1+deb13-cloud-amd64", "7.77.1-1"),
+        )
+    ]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def write(out: Path) -> None:
+        (out / "index.json").write_text(json.dumps(files))
+
+    Cache().entry("index", "0" * 64, write, progress=Progress(io.StringIO()))
 
 
 @pytest.fixture
@@ -76,6 +99,36 @@ def test_bash_completes_after_a_colon(surroundings: dict[str, str]) -> None:
     assert set(_bash(surroundings, "hmm-harness run --kernel debian:")) | {""} == wanted
 
 
+@pytest.mark.usefixtures("known")
+def test_kernels_of_an_archive_that_was_read_are_known() -> None:
+    everything = candidates.kernels("")
+    assert {"debian:7.77", "stock:newest", "stock:7.77", "host", "tree:"} <= set(everything)
+    assert "debian:7.77.1" not in everything, "the many come when the series is typed"
+    assert "debian:7.77.1" in candidates.kernels("debian:7.77.")
+    assert "stock:linux-image-7.77.1+deb13-cloud-amd64" in candidates.kernels("stock:l")
+
+
+@pytest.mark.usefixtures("known")
+def test_bash_completes_kernels_as_shipped(surroundings: dict[str, str]) -> None:
+    assert set(_bash(surroundings, "hmm-harness run --kernel stock:")) == {"newest", "7.77"}
+    package = "linux-image-7.77.1+deb13-cloud-amd64"
+    assert _bash(surroundings, "hmm-harness kernel build stock:l") == [package]
+
+
+def test_bash_offers_no_files_where_we_have_nothing(surroundings: dict[str, str]) -> None:
+    script = "source <(hmm-harness completion bash); complete -p hmm-harness"
+    ended = subprocess.run(["bash", "-c", script], env=surroundings, capture_output=True, text=True, check=True)
+    assert "-F _python_argcomplete" in ended.stdout
+    assert "-o default" not in ended.stdout
+
+
+def test_bash_completes_files_of_a_home(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """Bash itself does not come to it any more."""
+    (tmp_path / "results.jsonl").touch()
+    surroundings |= {"HOME": str(tmp_path)}
+    assert _bash(surroundings, "hmm-harness report ~/res") == ["~/results.jsonl"]
+
+
 def test_bash_completes_files(surroundings: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "mine.hmm").touch()
     (tmp_path / "mine.txt").touch()
@@ -84,14 +137,21 @@ def test_bash_completes_files(surroundings: dict[str, str], tmp_path: Path) -> N
     assert _bash(surroundings, f"hmm-harness report {tmp_path}/res") == [f"{tmp_path}/results.jsonl"]
 
 
+@pytest.mark.usefixtures("known")
 def test_fish(surroundings: dict[str, str]) -> None:
     need("fish")
-    for line, wanted in (("run snapshot/ho", "snapshot/hole"), ("vm sh", "shell"), ("run --flavour d", "debug")):
+    for line, wanted in (
+        ("run snapshot/ho", "snapshot/hole"),
+        ("vm sh", "shell"),
+        ("run --flavour d", "debug"),
+        ("run --kernel stock:7", "stock:7.77"),
+    ):
         script = f"hmm-harness completion fish | source; complete --do-complete 'hmm-harness {line}'"
         ended = subprocess.run(["fish", "-c", script], env=surroundings, capture_output=True, text=True, check=True)
         assert ended.stdout.split()[0] == wanted
 
 
+@pytest.mark.usefixtures("known")
 def test_zsh(surroundings: dict[str, str], tmp_path: Path) -> None:
     """Typed at a terminal: zsh completes nowhere else."""
     need("zsh")
@@ -106,6 +166,7 @@ def test_zsh(surroundings: dict[str, str], tmp_path: Path) -> None:
         _type(terminal, f"autoload -Uz compinit; compinit -u -D; source {tmp_path}/script; echo re''ady\n", "ready")
         _type(terminal, "hmm-harness run snapshot/ho\t", "snapshot/hole")
         _type(terminal, "\x15hmm-harness vm she\t", "shell")
+        _type(terminal, "\x15hmm-harness run --kernel stock:7\t", "7.77")
     finally:
         os.close(terminal)
         os.waitpid(pid, 0)

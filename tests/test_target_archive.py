@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import HarnessError, MissingError, UsageError
 from harness.progress import Progress, Step
+from harness.target import kernel
 from harness.target.cache import Cache
 from harness.target.kernels import archive, build, debian, stock
 from harness.target.kernels.archive import Archive, File
@@ -240,8 +241,27 @@ def test_what_is_offered_is_what_is_known(cache: Cache) -> None:
     assert "debian:5.55.5" in specs
     shipped = stock.offers(cache=cache, progress=progress)
     assert [(offer.spec, offer.headline) for offer in shipped] == [
-        ("stock:linux-image-7.76.3+deb13-cloud-amd64", True),
-        ("stock:linux-image-7.77.1+deb13-cloud-amd64", True),
+        ("stock:7.76", True),
+        ("stock:7.77", True),
+        ("stock:newest", True),
+        ("stock:linux-image-7.76.3+deb13-cloud-amd64", False),
+        ("stock:linux-image-7.77.1+deb13-cloud-amd64", False),
+    ]
+    for offer in shipped:
+        meant = stock.find(offer.spec.removeprefix("stock:"), opened(cache))
+        assert offer.origin == f"{meant.name} {meant.version}, {meant.suite}"
+
+
+def test_names_are_known_without_apt_once_the_archive_was_read(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernel.names(cache=cache) == ["stock:newest"]
+    debian.find("5.55", opened(cache))
+    monkeypatch.setattr(archive, "bases", lambda: pytest.fail("asked apt"))
+    assert kernel.names(cache=cache) == [
+        *("debian:6.66", "debian:7.77"),
+        *("debian:5.55.5", "debian:6.66.4", "debian:6.66.9", "debian:6.66.10", "debian:6.66.11", "debian:7.77.1"),
+        *("stock:newest", "stock:7.76", "stock:7.77"),
+        "stock:linux-image-7.76.3+deb13-cloud-amd64",
+        *("stock:linux-image-7.77.1+deb13-amd64", "stock:linux-image-7.77.1+deb13-cloud-amd64"),
     ]
 
 

@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
             signal.signal(signal.SIGHUP, _interrupt)
         parser = _parser()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks
-            import argcomplete
+            from harness.cli.completion import complete
 
-            argcomplete.autocomplete(parser)
+            complete(parser)
         options = parser.parse_args(arguments)
         debug = options.debug
         if keys := getattr(options, "one_kernel", ()):

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 _SUFFIX = ".hmm"
+_SHORT = re.compile(r"debian:\d+\.\d+|stock:(?:newest|\d+\.\d+)")
 
 
 def programs(prefix: str) -> list[str]:
@@ -32,15 +34,21 @@ def areas(_prefix: str) -> list[str]:
 
 
 def kernels(prefix: str) -> list[str]:
-    """Kernels whose source is on this machine or whose name was asked for before, and the other forms of names."""
-    from harness.target import kernel
+    """Kernels that are known without a network, and the other forms of names.
 
+    Of one series, or one name of a package, the many come when that far is typed.
+    """
     if prefix.startswith(("tree:", "image:")):
         scheme, _, path = prefix.partition(":")
         return [f"{scheme}:{each}" for each in files(path, "")]
+    from harness.target import kernel
+    from harness.target.cache import Cache
+
+    deep = re.match(r"debian:\d+\.\d+[.-]|stock:l", prefix) is not None
+    named = [name for name in kernel.names(cache=Cache()) if deep or _SHORT.fullmatch(name)]
     forms = [form.partition(":")[0] + ":" for form, _ in kernel.forms() if ":" in form]
     words = [form for form, _ in kernel.forms() if ":" not in form]
-    return list(dict.fromkeys([*kernel.installed(), *words, *forms]))
+    return list(dict.fromkeys([*named, *words, *forms]))
 
 
 def flavours(prefix: str) -> list[str]:
@@ -52,8 +60,6 @@ def flavours(prefix: str) -> list[str]:
 
 def mistakes(prefix: str) -> list[str]:
     """Deliberate mistakes of the driver, read from its source."""
-    import re
-
     from harness.target.places import KMOD
 
     text = (KMOD / "wrong.c").read_text(encoding="utf-8")

@@ -40,8 +40,22 @@ def add(commands: Commands) -> None:
     command.add_argument("shell", choices=_SHELLS, help="the shell that is to read it")
 
 
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell that asks, and ends the program. What nothing else is known of are files."""
+    import argcomplete
+
+    from harness.cli import candidates
+
+    class Files(argcomplete.completers.BaseCompleter):
+        def __call__(self, *, prefix: str, **_context: object) -> list[str]:
+            return candidates.files(prefix, "")
+
+    argcomplete.autocomplete(parser, default_completer=Files())
+
+
 def _print(options: argparse.Namespace, _progress: Progress) -> int:
     from argcomplete.shell_integration import shellcode
 
-    print(shellcode(["hmm-harness"], shell=options.shell))
+    # Where we have nothing, bash would offer files, be a kernel asked for; where files are meant, we offer them.
+    print(shellcode(["hmm-harness"], shell=options.shell, use_defaults=False))
     return ExitCode.PASS

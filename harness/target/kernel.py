@@ -10,7 +10,7 @@ from harness.errors import UsageError
 from harness.progress import Progress
 from harness.target.artifacts import Kernel
 from harness.target.cache import Cache
-from harness.target.kernels import debian, host, image, stock, tree
+from harness.target.kernels import archive, debian, host, image, stock, tree
 from harness.target.kernels.build import NEEDS, command_line, flavours, make_environment, options
 from harness.target.kernels.forms import FORMS, forms
 from harness.target.kernels.provider import Offer, Provider
@@ -24,6 +24,7 @@ __all__ = [
     "forms",
     "installed",
     "make_environment",
+    "names",
     "offers",
     "provide_kernel",
 ]
@@ -77,3 +78,9 @@ def built(kernels: Iterable[tuple[str, str]], *, cache: Cache, progress: Progres
 def installed() -> list[str]:
     """The specs whose source is on this machine."""
     return debian.installed()
+
+
+def names(*, cache: Cache) -> list[str]:
+    """The names that are known at once, without apt and without a network: not what is built of them."""
+    files = list(archive.remembered(cache))
+    return [*debian.names(files), *stock.names(files)]

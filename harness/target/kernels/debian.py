@@ -134,6 +134,15 @@ def installed() -> list[str]:
     return [f"debian:{series}" for series, _ in _packages()]
 
 
+def names(files: Iterable[File]) -> list[str]:
+    """The specs of what is on this machine and of `files`, those of series first."""
+    files = list(filter(_is_source, files))
+    series = {series for series, _ in _packages()}
+    series.update(file.package.removeprefix("linux-source-") for file in files if file.package != ORIGINAL)
+    versions = {file.upstream for file in files} - series
+    return [f"debian:{name}" for known in (series, versions) for name in sorted(known, key=_numbers)]
+
+
 def _offer(spec: str, source: Source, cache: Cache) -> Offer:
     tarball = source.tarball
     entries: list[tuple[str, str]] = []

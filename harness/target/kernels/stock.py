@@ -114,31 +114,45 @@ def find(what: str, archive: Archive) -> Package:
 
 
 def offers(*, cache: Cache, progress: Progress) -> list[Offer]:
-    """See `Provider`: those for clouds that are known without asking the network."""
+    """See `Provider`: those for clouds that are known without asking the network, by the names to type first."""
     try:
         packages = _assemble(list(Archive(cache, progress).known(SMALL_SUITES)))
     except MissingError:
         return []  # no apt here
-    found: list[Offer] = []
-    series: set[tuple[str, ...]] = set()
+    packages = [package for package in packages if package.cloud]
+    series: dict[str, Package] = {}
     for package in packages:
-        if not package.cloud:
-            continue
-        key = _key(package)
-        size = cache.size("stock", key)
-        own = tuple(re.findall(r"\d+", package.version)[:2])
-        found.append(
-            Offer(
-                f"stock:{package.name}",
-                f"{package.version}, {package.suite}",
-                0 if size else sum(file.size for file in (*package.image, package.headers)),
-                built=((_FLAVOUR, size),) if size else (),
-                entries=(("stock", key),) if size else (),
-                headline=own not in series,
-            )
-        )
-        series.add(own)
-    return found[::-1]
+        series.setdefault(_series(package.version), package)
+    short = [(name, series[name]) for name in reversed(series)] + [(_NEWEST, package) for package in packages[:1]]
+    return [
+        *(_offer(name, package, cache, headline=True) for name, package in short),
+        *(_offer(package.name, package, cache, headline=False) for package in reversed(packages)),
+    ]
+
+
+def names(files: Iterable[File]) -> list[str]:
+    """The specs of what `files` have, those of series first."""
+    packages = _pairs(list(files)).values()
+    series = {_series(package.version) for package in packages if package.cloud}
+    ordered = sorted(series, key=lambda name: tuple(map(int, name.split("."))))
+    return [f"stock:{name}" for name in (_NEWEST, *ordered, *sorted({package.name for package in packages}))]
+
+
+def _series(version: str) -> str:
+    return ".".join(re.findall(r"\d+", version)[:2])
+
+
+def _offer(name: str, package: Package, cache: Cache, *, headline: bool) -> Offer:
+    key = _key(package)
+    size = cache.size("stock", key)
+    return Offer(
+        f"stock:{name}",
+        f"{package.name} {package.version}, {package.suite}",
+        0 if size else sum(file.size for file in (*package.image, package.headers)),
+        built=((_FLAVOUR, size),) if size else (),
+        entries=(("stock", key),) if size else (),
+        headline=headline,
+    )
 
 
 def _key(package: Package) -> str:
@@ -163,6 +177,12 @@ def _packages(archive: Archive, suites: Iterable[str]) -> list[Package]:
 
 
 def _assemble(every: list[File]) -> list[Package]:
+    packages = _pairs(every)
+    return [packages[file] for file in newest(packages)]
+
+
+def _pairs(every: list[File]) -> dict[File, Package]:
+    """The packaged kernels that have headers, by the file that has the name."""
     named = {(file.suite, file.package, file.version): file for file in every}
     packages: dict[File, Package] = {}
     for file in every:
@@ -180,7 +200,7 @@ def _assemble(every: list[File]) -> list[Package]:
         # since 6.19 the package that has the name is empty
         image = (binary, modules) if binary is not None and modules is not None else (file,)
         packages[file] = Package(release, file.suite, file.version, image, headers, bool(match["cloud"]))
-    return [packages[file] for file in newest(packages)]
+    return packages
 
 
 def _make(package: Package, archive: Archive, out: Path, *, log: Path, step: Step) -> None:
