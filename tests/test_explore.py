@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -332,14 +333,21 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "_LONG", 8)
 
 
-def _explore(place: Path, *, defect: bool = False, vms: int = 1, **terms: Any) -> tuple[ExitCode, list[Program]]:
+def _explore(
+    place: Path,
+    *,
+    defect: bool = False,
+    vms: int = 1,
+    publish: Callable[[bool], None] | None = None,
+    **terms: Any,
+) -> tuple[ExitCode, list[Program]]:
     ran: list[Program] = []
     resources = SimpleNamespace(
         lab=lambda _machine: ModelLab(defect=defect, ran=ran), vms=vms, progress=Progress(quiet=True)
     )
     with Store(place) as store:
         asked = replace(Terms(seed=3, bindings=("interval",)), **terms)
-        code = explore(asked, cast(Machine, FakeMachine()), cast(Resources, resources), store)
+        code = explore(asked, cast(Machine, FakeMachine()), cast(Resources, resources), store, publish)
     return code, ran
 
 
@@ -354,6 +362,39 @@ def test_a_kernel_that_keeps_its_promises_passes(tmp_path: Path, capsys: pytest.
     assert sum(unit.programs for unit in _units(tmp_path)) == 64
     assert {status for unit in _units(tmp_path) for status in unit.verdicts} <= {"PASS", "DEVIATION", "SKIP"}
     assert "64 programs" in capsys.readouterr().out
+
+
+def test_who_shows_it_is_called_now_and_then_and_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "_PUBLISH_SECONDS", 0.0)
+    done: list[tuple[bool, int]] = []
+    _explore(tmp_path, programs=32, publish=lambda last: done.append((last, len(_units(tmp_path)))))
+    assert [last for last, _ in done] == [False] * (len(done) - 1) + [True]
+    assert (done[0][1], done[-1][1]) == (0, 2)
+
+
+def test_each_unit_says_where_and_when_it_was_done(tmp_path: Path) -> None:
+    before = time.time()
+    _explore(tmp_path, programs=32)
+    first, second = _units(tmp_path)
+    assert (first.kernel, first.flavour) == ("debian:6.1", "plain")
+    assert before - 1 <= first.began <= first.ended <= second.ended <= time.time() + 1
+    assert second.began >= first.began + first.seconds - 1
+    assert [line.at >= before - 1 for line in Store(tmp_path).meetings()] == [True] * len(
+        (tmp_path / "corpus.jsonl").read_text().splitlines()
+    )
+
+
+def test_the_line_that_is_shown_meanwhile_says_how_fast_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done before this process began makes it no faster."""
+    with Store(tmp_path) as store:
+        store.add_unit(replace(UNIT, seed=3, number=0, programs=1000, operations=20000))
+        begun = campaign.begin(Terms(seed=3, bindings=("interval",)), "t", store)
+        told = campaign.Campaign(begun, store, Progress(quiet=True))
+        told._take_in(campaign.Told(unit=replace(UNIT, seed=3, number=1, programs=50, operations=2000)))
+        monkeypatch.setattr(time, "monotonic", lambda: told._begun + 10.0)
+        assert told._line() == "1050 programs (5.0/s), 22000 operations (200/s), 0 situations, 0 findings"
 
 
 def test_a_unit_is_a_function_of_its_seed_and_number(tmp_path: Path) -> None:

@@ -8,18 +8,20 @@ with, and what the kernel shows. What meets a situation that is new to the unit 
 from __future__ import annotations
 
 import queue
+import shlex
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from harness.compare import Verdict
 from harness.errors import ExitCode, GuestError
-from harness.explore.findings import Finding, Store, Symptom, UnitDone, symptom_of
+from harness.explore.findings import Finding, GivenUp, Store, Symptom, UnitDone, symptom_of
 from harness.explore.generate import Generator
 from harness.explore.shrink import shrink
 from harness.explore.situations import situations
@@ -29,7 +31,7 @@ from harness.model.state import State
 from harness.pool import dismiss
 from harness.program.operations import Operation
 from harness.program.program import Program
-from harness.progress import Step
+from harness.progress import Progress, Step
 from harness.report.results import Result, exit_code
 from harness.run import Plan, keys_of, run
 from harness.target.cache import digest_of
@@ -44,6 +46,7 @@ _FRESH = 0.4  # of the programs of a unit that has something to vary
 _SPOILING = 16  # one of so many units has programs after which another one needs a clean VM
 _RUNS = 5  # of a suspicious program, each in a clean VM
 _TELL_SECONDS = 0.5
+_PUBLISH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class Started:
-    """What all units of this process begin with."""
+    """What all units of an exploration begin with. `begun`: by the clock, in seconds since 1970."""
 
     terms: Terms
     target: str
     corpus: tuple[Program, ...]
     corpus_hash: str
     met: frozenset[str]
+    begun: float = field(default_factory=time.time)
 
 
 def target_hash(machine: Machine, wrong: Sequence[str]) -> str:
@@ -101,168 +105,96 @@ def target_hash(machine: Machine, wrong: Sequence[str]) -> str:
     return digest_of(_GENERATOR, *keys_of(machine), *wrong)[:16]
 
 
-def explore(terms: Terms, machine: Machine, resources: Resources, store: Store) -> ExitCode:
+def begin(terms: Terms, target: str, store: Store) -> Started:
+    """With what is known so far."""
+    corpus, met = store.corpus()
+    texts = [program.steps for program in corpus]
+    return Started(terms, target, tuple(corpus), digest_of(repr(texts))[:16], frozenset(met))
+
+
+def explore(
+    terms: Terms, machine: Machine, resources: Resources, store: Store, publish: Callable[[bool], None] | None = None
+) -> ExitCode:
     """Explores until the terms are fulfilled, or Ctrl-C; tells what it finds as it goes, and the totals in the end.
 
     `ExitCode.FAIL`, or what a worse symptom asks for, if anything was found or is still there. Raises `HarnessError`
-    if no VM can be had.
+    if no VM can be had. `publish` is called now and then, and with True in the end.
     """
-    target = target_hash(machine, terms.wrong)
-    corpus, met = store.corpus()
-    texts = [program.steps for program in corpus]
-    started = Started(terms, target, tuple(corpus), digest_of(repr(texts))[:16], frozenset(met))
-    campaign = _Campaign(started, machine, resources, store)
-    for done in store.units():
-        if (done.seed, done.target) == (terms.seed, target):
-            campaign.count_before(done)
-    return campaign.carry_out()
+    started = begin(terms, target_hash(machine, terms.wrong), store)
+    campaign = Campaign(started, store, resources.progress, publish)
+    vms = resources.vms or fitting(machine)
+    with ExitStack() as stack:
+        labs = [stack.enter_context(resources.lab(shared(machine, vms))) for _ in range(vms)]
+        return campaign.carry_out(_VMs(campaign, labs), f"with {vms} VMs", ())
 
 
-class _Campaign:
-    """One exploration by one process: some workers with a VM each, and one place where all that they tell arrives."""
+class Crew(Protocol):
+    """Those who do the work of a campaign, and tell it what comes of it."""
 
-    def __init__(self, started: Started, machine: Machine, resources: Resources, store: Store) -> None:
-        self._started = started
+    def begin(self, known: Sequence[Finding]) -> int:
+        """Starts to work, with what is `known` of before; how many are going to tell that they have ended."""
+
+    def dismiss(self) -> None:
+        """Returns when nobody works any more."""
+
+
+class Campaign:
+    """One exploration: it has the store, hands out units, and everything that its crew tells arrives here."""
+
+    def __init__(
+        self, started: Started, store: Store, progress: Progress, publish: Callable[[bool], None] | None = None
+    ) -> None:
+        self.started = started
+        self.store = store
+        self.stop = threading.Event()
         self._terms = started.terms
-        self._machine = machine
-        self._resources = resources
-        self._store = store
+        self._progress = progress
+        self._publish = publish
+        self._published = 0.0
         self._totals = Totals()
         self._before: set[int] = set()  # units that are done
         self._begun = time.monotonic()
-        self._stop = threading.Event()
         self._lock = threading.Lock()
         self._next = self._terms.shard[0]
         self._promised = 0  # programs of the units that are under way
-        self._known: dict[Symptom, int] = {}  # how often it was seen
+        self._known: set[Symptom] = set()
         self._met: set[str] = set(started.met)
-        self._told: queue.SimpleQueue[_Told] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._bad: list[Verdict] = []
+        for done in store.units():
+            if (done.seed, done.target) == (self._terms.seed, started.target) and done.number not in self._before:
+                self._before.add(done.number)
+                self._totals.add(done)
+        self._programs_before, self._operations_before = self._totals.programs, self._totals.operations
 
-    def count_before(self, done: UnitDone) -> None:
-        """A unit that was done before this process began."""
-        self._before.add(done.number)
-        self._totals.add(done)
-
-    def carry_out(self) -> ExitCode:
-        """See `explore`."""
-        say = self._resources.progress.say
-        vms = self._resources.vms or fitting(self._machine)
-        machine = shared(self._machine, vms)
-        again = " ".join([*self._terms.command, "explore", "--seed", str(self._terms.seed)])
-        say(f"exploring with {vms} VMs; again, or on: {again}")
+    def carry_out(self, crew: Crew, how: str, options: Sequence[str]) -> ExitCode:
+        """See `explore`. `how`: in words; `options` are those of the command that does the same again."""
+        say = self._progress.say
+        again = shlex.join([*self._terms.command, "explore", *options, "--seed", str(self._terms.seed)])
+        say(f"exploring {how}; again, or on: {again}")
         if self._before:
             say(f"going on after {self._totals.programs} programs of before")
-        with ExitStack() as stack:
-            labs = [stack.enter_context(self._resources.lab(machine)) for _ in range(vms)]
-            workers = [threading.Thread(target=self._attend, args=(lab,), daemon=True) for lab in labs]
-            try:
-                self._replay_known(labs[0])
-                for worker in workers:
-                    worker.start()
-                with self._resources.progress.step("exploring") as step:
-                    self._listen(len(workers), step)
-            finally:
-                self._stop.set()
-                dismiss(workers, labs)
-                self._tell_totals()
+        try:
+            known = [each for each in self.store.findings() if each.symptom.binding in self._terms.bindings]
+            self._known.update(each.symptom for each in known)
+            with self._progress.step("exploring") as step:
+                self._listen(crew.begin(known), step)
+        finally:
+            self.stop.set()
+            crew.dismiss()
+            self._drain()
+            self._show(last=True)
+            self._tell_totals()
         return exit_code(self._bad or [Verdict.PASS])
 
-    # What the main thread does
+    # What those who work ask and tell
 
-    def _replay_known(self, lab: Lab) -> None:
-        """Failures of before come first."""
-        for finding in self._store.findings():
-            if finding.symptom.binding not in self._terms.bindings:
-                continue
-            if not finding.runs:
-                self._known[finding.symptom] = 0
-                self._tell_finding(
-                    self._looked_into(finding.symptom, finding.found, finding.before, finding.unit, lab)
-                )
-                continue
-            looked = _Looked(self._plan(finding.program, finding.symptom.binding), lab)
-            shown = sum(each == finding.symptom for each in looked.runs(1))
-            self._known[finding.symptom] = 0
-            where = self._store.place(finding.symptom)
-            if shown:
-                self._bad.append(finding.symptom.status)
-            self._resources.progress.say(f"{'still there' if shown else 'not there'}: {finding.symptom}  {where}")
-
-    def _listen(self, workers: int, step: Step) -> None:
-        failure: BaseException | None = None
-        while workers:
-            step.update(self._line())
-            try:
-                told = self._told.get(timeout=_TELL_SECONDS)
-            except queue.Empty:
-                continue
-            for program, new in told.corpus:
-                fresh = [each for each in new if each not in self._met]
-                if fresh:
-                    self._met.update(fresh)
-                    self._store.add_program(program, fresh)
-            if told.suspicion is not None:
-                self._store.add_finding(told.suspicion)
-            if told.finding is not None:
-                self._tell_finding(told.finding)
-            if told.unit is not None:  # last: whoever is killed before does it again, and loses nothing
-                self._store.add_unit(told.unit)
-                with self._lock:
-                    self._totals.add(told.unit)
-                    self._promised -= _BATCH * _BATCHES
-            if told.ended:
-                workers -= 1
-            if told.error is not None:
-                failure = told.error
-                if not isinstance(failure, GuestError) or not workers:
-                    raise failure
-                self._resources.progress.say(f"one VM less: {failure}")
-
-    def _tell_finding(self, finding: Finding) -> None:
-        place = self._store.add_finding(finding)
-        say = self._resources.progress.say
-        self._bad.append(finding.symptom.status)
-        say(f"found after {finding.seconds:.0f} s: {finding.symptom}")
-        say(f"    {len(finding.program.steps)} steps, shown in {finding.shown} of {finding.runs} clean VMs: {place}")
-        for line in finding.explanation:
-            say(f"    {line}")
-
-    def _line(self) -> str:
-        spent = time.monotonic() - self._begun
-        totals = self._totals
-        return (
-            f"{totals.programs} programs, {totals.operations} operations, {len(self._met)} situations, "
-            f"{len(self._known)} findings, {spent:.0f} s"
-        )
-
-    def _tell_totals(self) -> None:
-        totals = self._totals
-        verdicts = ", ".join(f"{count} {name}" for name, count in sorted(totals.verdicts.items()))
-        rate = totals.operations / totals.seconds if totals.seconds else 0.0
-        print(
-            f"{totals.programs} programs, {totals.operations} operations ({rate:.0f} a second and VM), "
-            f"{len(self._met)} situations; {verdicts or 'nothing ran'}; "
-            f"{len(self._known)} findings in {self._store.path}"
-        )
-
-    # What workers do
-
-    def _attend(self, lab: Lab) -> None:
-        error: BaseException | None = None
-        try:
-            while (number := self._take()) is not None:
-                self._explore(number, lab)
-        except BaseException as raised:  # noqa: BLE001  raised where somebody can act on it
-            error = raised
-        self._told.put(_Told(ended=True, error=None if self._stop.is_set() else error))
-
-    def _take(self) -> int | None:
+    def take(self) -> int | None:
         """The number of the next unit; None if there is none."""
         terms = self._terms
         with self._lock:
             enough = (
-                self._stop.is_set()
+                self.stop.is_set()
                 or (terms.seconds is not None and time.monotonic() - self._begun > terms.seconds)
                 or (terms.programs is not None and self._totals.programs + self._promised >= terms.programs)
                 or (terms.operations is not None and self._totals.operations >= terms.operations)
@@ -276,85 +208,241 @@ class _Campaign:
             self._promised += _BATCH * _BATCHES
             return number
 
-    def _explore(self, number: int, lab: Lab) -> None:
-        """One unit."""
-        started, terms = self._started, self._terms
-        binding = terms.unit_binding(number)
-        lab.vm()
-        begun = time.monotonic()
-        unit = Unit(started, number, binding, lab)
-        suspicious: list[tuple[Symptom, Program, tuple[Program, ...]]] = []
-        for result, program, before in unit.results():
-            symptom = symptom_of(result, program)
-            if symptom is not None:
-                suspicious.append((symptom, program, before))
-        seconds = time.monotonic() - begun
-        found = []
-        for symptom, program, before in suspicious:
+    def is_new(self, symptom: Symptom) -> bool:
+        """Whether nobody has seen it before; who is told so looks into it."""
+        with self._lock:
+            is_new = symptom not in self._known
+            self._known.add(symptom)
+            return is_new
+
+    def tell(self, told: Told) -> None:
+        """From any thread: it arrives in the order in which it is told."""
+        self._told.put(told)
+
+    # What the main thread does
+
+    def _listen(self, workers: int, step: Step) -> None:
+        while workers:
+            step.update(self._line())
+            self._show()
+            try:
+                told = self._told.get(timeout=_TELL_SECONDS)
+            except queue.Empty:
+                continue
+            self._take_in(told)
+            workers -= told.ended
+            if told.error is not None:
+                if not isinstance(told.error, GuestError) or not workers:
+                    raise told.error
+                self._progress.say(f"one VM less: {told.error}")
+
+    def _drain(self) -> None:
+        """What was told last is kept, too, whatever ends the exploration."""
+        with suppress(queue.Empty):
+            while True:
+                self._take_in(self._told.get_nowait())
+
+    def _take_in(self, told: Told) -> None:
+        """The order matters: whoever is killed in between does a unit again, and loses nothing."""
+        if told.suspicion is not None:
+            self.store.add_finding(told.suspicion)
+        for program, new in told.corpus:
+            fresh = [each for each in new if each not in self._met]
+            if fresh:
+                self._met.update(fresh)
+                self.store.add_program(program, fresh, time.time())
+        if told.finding is not None:
+            self._tell_finding(told.finding)
+        if told.again is not None:
+            self._tell_again(*told.again)
+        if told.given_up is not None:
+            self.store.add_error(told.given_up)
+            self._bad.append(Verdict.ERROR)
+            self._progress.say(f"ERROR: {told.given_up.what}: {told.given_up.reason}")
+        if told.unit is not None:
+            self.store.add_unit(told.unit)
             with self._lock:
-                self._known[symptom] = self._known.get(symptom, -1) + 1
-                is_new = self._known[symptom] == 0
-            found.append(symptom.id)
-            if is_new:
-                self._told.put(_Told(suspicion=self._suspicion(symptom, program, before, unit.name)))
-                self._told.put(_Told(finding=self._looked_into(symptom, program, before, unit.name, lab)))
-        done = UnitDone(
-            terms.seed, number, binding, started.target, started.corpus_hash, unit.programs, unit.operations,
-            round(seconds, 3), dict(unit.verdicts), len(unit.met - started.met), tuple(dict.fromkeys(found)),
-        )  # fmt: skip
-        self._told.put(_Told(unit=done, corpus=tuple(unit.corpus)))
+                self._totals.add(told.unit)
+        if told.unit is not None or (told.given_up is not None and told.given_up.number is not None):
+            with self._lock:
+                self._promised -= _BATCH * _BATCHES
 
-    def _suspicion(self, symptom: Symptom, program: Program, before: tuple[Program, ...], unit: str) -> Finding:
-        """What is known before anybody looks into it: the next exploration does, if this one is killed meanwhile."""
-        kernel = self._machine.kernel
-        return Finding(
-            symptom, kernel.name, kernel.flavour, unit, 0, 0, program, program, ("nobody has looked into it yet",),
-            tuple(self._terms.wrong), round(time.monotonic() - self._begun, 1), before,
-        )  # fmt: skip
+    def _show(self, *, last: bool = False) -> None:
+        if self._publish is not None and (last or time.monotonic() - self._published > _PUBLISH_SECONDS):
+            self._publish(last)
+            self._published = time.monotonic()
 
-    def _looked_into(
-        self, symptom: Symptom, program: Program, before: tuple[Program, ...], unit: str, lab: Lab
-    ) -> Finding:
-        """Is it seen in a clean VM, how often, and what is the smallest program that shows it?"""
-        seconds = time.monotonic() - self._begun
-        plan = self._plan(program, symptom.binding)
-        looked = _Looked(plan, lab)
-        shown = sum(each == symptom for each in looked.runs(_RUNS))
-        smallest = program
+    def _tell_finding(self, finding: Finding) -> None:
+        place = self.store.add_finding(finding)
+        say = self._progress.say
+        self._bad.append(finding.symptom.status)
+        say(f"found after {finding.seconds:.0f} s: {finding.symptom}")
+        say(f"    {len(finding.program.steps)} steps, shown in {finding.shown} of {finding.runs} clean VMs: {place}")
+        for line in finding.explanation:
+            say(f"    {line}")
+
+    def _tell_again(self, finding: Finding, shown: bool) -> None:
         if shown:
-            tries = 1 if shown == _RUNS else 3
-            for clean in (False, True):  # what was seen in a VM that was not clean may not be seen in one that is
-                smallest = shrink(program, partial(looked.first_showing, symptom, tries=tries, clean=clean))
-                smallest = replace(smallest, name=str(self._store.place(symptom)), title=symptom.words)
-                last = _Looked(replace(plan, programs=[smallest], tables=True), lab)
-                again = sum(each == symptom for each in last.runs(_RUNS))
-                if again:
-                    break
-            shown = again
-            explanation = last.explanation
-        else:
-            explanation = ("not seen in a clean VM: it may take what ran before (before-*.hmm)",)
-        kernel = self._machine.kernel
-        return Finding(
-            symptom, kernel.name, kernel.flavour, unit, shown, _RUNS, smallest, program, explanation,
-            tuple(self._terms.wrong), round(seconds, 1), () if shown else before,
-        )  # fmt: skip
+            self._bad.append(finding.symptom.status)
+        where = self.store.place(finding.symptom)
+        self._progress.say(f"{'still there' if shown else 'not there'}: {finding.symptom}  {where}")
 
-    def _plan(self, program: Program, binding: str) -> Plan:
-        terms = self._terms
-        return Plan([program], [binding], terms.wrong, terms.timeout, terms.command, tables=False)
+    def _line(self) -> str:
+        spent = max(time.monotonic() - self._begun, 1e-3)
+        totals = self._totals
+        return (
+            f"{totals.programs} programs ({(totals.programs - self._programs_before) / spent:.1f}/s), "
+            f"{totals.operations} operations ({(totals.operations - self._operations_before) / spent:.0f}/s), "
+            f"{len(self._met)} situations, {len(self._known)} findings"
+        )
+
+    def _tell_totals(self) -> None:
+        totals = self._totals
+        verdicts = ", ".join(f"{count} {name}" for name, count in sorted(totals.verdicts.items()))
+        rate = totals.operations / totals.seconds if totals.seconds else 0.0
+        print(
+            f"{totals.programs} programs, {totals.operations} operations ({rate:.0f} a second and VM), "
+            f"{len(self._met)} situations; {verdicts or 'nothing ran'}; "
+            f"{len(self._known)} findings in {self.store.path}"
+        )
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a worker tells."""
+class Told:
+    """What those who work tell. `suspicion`: what nobody has looked into; `again`: whether it is still there."""
 
     unit: UnitDone | None = None
     corpus: tuple[tuple[Program, tuple[str, ...]], ...] = ()
     finding: Finding | None = None
-    suspicion: Finding | None = None  # what is to be looked into, as it was seen
+    suspicion: Finding | None = None
+    again: tuple[Finding, bool] | None = None
+    given_up: GivenUp | None = None
     ended: bool = False
     error: BaseException | None = None
+
+
+class _VMs:
+    """A crew: threads of this process, each with a VM of this machine."""
+
+    def __init__(self, campaign: Campaign, labs: Sequence[Lab]) -> None:
+        self._campaign = campaign
+        self._labs = labs
+        self._workers: list[threading.Thread] = []
+
+    def begin(self, known: Sequence[Finding]) -> int:
+        """The first one looks at what is known, before anything else."""
+        for lab in self._labs:
+            mine = known if lab is self._labs[0] else ()
+            self._workers.append(threading.Thread(target=self._attend, args=(lab, mine), daemon=True))
+        for worker in self._workers:
+            worker.start()
+        return len(self._workers)
+
+    def dismiss(self) -> None:
+        dismiss(self._workers, self._labs)
+
+    def _attend(self, lab: Lab, known: Sequence[Finding]) -> None:
+        campaign = self._campaign
+        error: BaseException | None = None
+        try:
+            for finding in known:
+                if finding.runs:
+                    campaign.tell(Told(again=(finding, is_shown(campaign.started.terms, finding, lab))))
+                else:
+                    campaign.tell(Told(finding=self._looked_into(finding, lab)))
+            while (number := campaign.take()) is not None:
+                self._explore(number, lab)
+        except BaseException as raised:  # noqa: BLE001  raised where somebody can act on it
+            error = raised
+        campaign.tell(Told(ended=True, error=None if campaign.stop.is_set() else error))
+
+    def _explore(self, number: int, lab: Lab) -> None:
+        """One unit; what it found is looked into at once."""
+        campaign = self._campaign
+        explored = explore_unit(campaign.started, number, lab)
+        for suspicion in explored.suspicions:
+            if campaign.is_new(suspicion.symptom):
+                campaign.tell(Told(suspicion=suspicion))
+                campaign.tell(Told(finding=self._looked_into(suspicion, lab)))
+        done = replace(explored.done, ended=round(time.time(), 1))
+        campaign.tell(Told(unit=done, corpus=explored.corpus))
+
+    def _looked_into(self, suspicion: Finding, lab: Lab) -> Finding:
+        campaign = self._campaign
+        return look_into(campaign.started.terms, suspicion, str(campaign.store.place(suspicion.symptom)), lab)
+
+
+# The work itself: functions of what is known, and of what the kernel shows
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What came of a unit. `suspicions`: a finding for each symptom, into which nobody has looked yet."""
+
+    done: UnitDone
+    corpus: tuple[tuple[Program, tuple[str, ...]], ...]
+    suspicions: tuple[Finding, ...]
+
+
+def explore_unit(started: Started, number: int, lab: Lab) -> Explored:
+    """Draws and runs the programs of a unit."""
+    terms = started.terms
+    binding = terms.unit_binding(number)
+    lab.vm()
+    begun, clock = time.monotonic(), time.time()
+    unit = Unit(started, number, binding, lab)
+    suspicions: dict[str, Finding] = {}
+    for result, program, before in unit.results():
+        symptom = symptom_of(result, program)
+        if symptom is None or symptom.id in suspicions:
+            continue
+        suspicions[symptom.id] = Finding(
+            symptom, lab.kernel.name, lab.kernel.flavour, unit.name, 0, 0, program, program,
+            ("nobody has looked into it yet",), tuple(terms.wrong), round(max(0.0, time.time() - started.begun), 1),
+            before,
+        )  # fmt: skip
+    done = UnitDone(
+        terms.seed, number, binding, started.target, started.corpus_hash, unit.programs, unit.operations,
+        round(time.monotonic() - begun, 3), dict(unit.verdicts), len(unit.met - started.met), tuple(suspicions),
+        round(clock, 1), round(time.time(), 1), lab.kernel.name, lab.kernel.flavour,
+    )  # fmt: skip
+    return Explored(done, tuple(unit.corpus), tuple(suspicions.values()))
+
+
+def look_into(terms: Terms, suspicion: Finding, place: str, lab: Lab) -> Finding:
+    """Is it seen in a clean VM, how often, and by what smallest program, which is going to be at `place`?"""
+    symptom, program = suspicion.symptom, suspicion.found
+    plan = _plan(terms, program, symptom.binding)
+    looked = _Looked(plan, lab)
+    shown = sum(each == symptom for each in looked.runs(_RUNS))
+    smallest = program
+    if shown:
+        tries = 1 if shown == _RUNS else 3
+        for clean in (False, True):  # what was seen in a VM that was not clean may not be seen in one that is
+            smallest = shrink(program, partial(looked.first_showing, symptom, tries=tries, clean=clean))
+            smallest = replace(smallest, name=place, title=symptom.words)
+            last = _Looked(replace(plan, programs=[smallest], tables=True), lab)
+            again = sum(each == symptom for each in last.runs(_RUNS))
+            if again:
+                break
+        shown = again
+        explanation = last.explanation
+    else:
+        explanation = ("not seen in a clean VM: it may take what ran before (before-*.hmm)",)
+    return replace(
+        suspicion, shown=shown, runs=_RUNS, program=smallest, explanation=explanation,
+        before=() if shown else suspicion.before,
+    )  # fmt: skip
+
+
+def is_shown(terms: Terms, finding: Finding, lab: Lab) -> bool:
+    """Whether the smallest program of a finding still shows it, in one run in a clean VM."""
+    looked = _Looked(_plan(terms, finding.program, finding.symptom.binding), lab)
+    return any(each == finding.symptom for each in looked.runs(1))
+
+
+def _plan(terms: Terms, program: Program, binding: str) -> Plan:
+    return Plan([program], [binding], terms.wrong, terms.timeout, terms.command, tables=False)
 
 
 class Unit:

@@ -2,7 +2,8 @@
 """What an exploration keeps in its directory, so that it can be killed at any moment and goes on where it was.
 
     campaign.jsonl       a line for each unit that is done: `UnitDone`
-    corpus.jsonl         programs that met something new, with what that was
+    errors.jsonl         a line for each time that one was given up: `GivenUp`
+    corpus.jsonl         programs that met something new, with what that was, and when
     findings/ID/         finding.json, program.hmm (the smallest that was found), found.hmm (as it was drawn)
 
 A line is written whole or is not there; a finding appears when all of it is written, and is there ever after: what
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,7 @@ from harness.program.text import ProgramSyntaxError, parse, render
 from harness.report.results import Result
 from harness.target.cache import digest_of
 
-_CAMPAIGN, _CORPUS, _FINDINGS = "campaign.jsonl", "corpus.jsonl", "findings"
+_CAMPAIGN, _ERRORS, _CORPUS, _FINDINGS = "campaign.jsonl", "errors.jsonl", "corpus.jsonl", "findings"
 _PROGRAM, _FOUND, _FINDING = "program.hmm", "found.hmm", "finding.json"
 _LOCK = "lock"
 _FRESH, _OLD = ".new-", ".old-"  # in front of ID: what is being written, and what has just been replaced
@@ -94,7 +95,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class UnitDone:
-    """What came of a unit. `new`: situations that were met in it for the first time, as far as it could know."""
+    """What came of a unit. `new`: situations that were met in it for the first time, as far as it could know.
+
+    `began`, `ended`: by the clock, in seconds since 1970; 0.0 if that is not known.
+    """
 
     seed: int
     number: int
@@ -107,6 +111,36 @@ class UnitDone:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     new: int = 0
     findings: tuple[str, ...] = ()
+    began: float = 0.0
+    ended: float = 0.0
+    kernel: str = ""
+    flavour: str = ""
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What tells it from others: it is done once."""
+        return (self.target, self.seed, self.number)
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """A piece of work that came to nothing: an ERROR, no verdict. `number`: of the unit, if it is one."""
+
+    what: str
+    reason: str
+    target: str
+    seed: int
+    number: int | None
+    at: float  # by the clock, in seconds since 1970
+
+
+@dataclass(frozen=True)
+class Met:
+    """A program of the corpus, as text, what it met that nobody had met, and when that was told (0.0: not known)."""
+
+    program: str
+    situations: tuple[str, ...]
+    at: float = 0.0
 
 
 class Store:
@@ -151,14 +185,25 @@ class Store:
         """All that are done. What cannot be read any more is left out."""
         for line in _lines(self.path / _CAMPAIGN):
             try:
-                line["findings"] = tuple(line["findings"])
-                yield UnitDone(**line)
+                yield unit_of(line)
             except (TypeError, KeyError):
                 continue
 
-    def add_program(self, program: Program, situations: Sequence[str]) -> None:
-        """It met `situations` for the first time."""
-        _append(self.path / _CORPUS, {"program": render(program), "situations": list(situations)})
+    def add_error(self, given_up: GivenUp) -> None:
+        """Somebody should know; the next exploration tries it again."""
+        _append(self.path / _ERRORS, asdict(given_up))
+
+    def errors(self) -> Iterator[GivenUp]:
+        """All that was given up, also what was done later. What cannot be read any more is left out."""
+        for line in _lines(self.path / _ERRORS):
+            try:
+                yield GivenUp(**line)
+            except TypeError:
+                continue
+
+    def add_program(self, program: Program, situations: Sequence[str], at: float = 0.0) -> None:
+        """It met `situations` for the first time, at that time of the clock."""
+        _append(self.path / _CORPUS, {"program": render(program), "situations": list(situations), "at": round(at, 1)})
 
     def corpus(self) -> tuple[list[Program], set[str]]:
         """The programs that met something new, and all that was met. What is no program any more is left out."""
@@ -172,6 +217,14 @@ class Store:
             met.update(line["situations"])
         return programs, met
 
+    def meetings(self) -> Iterator[Met]:
+        """Each line of the corpus as it is, the oldest first, whether it is a program still or not."""
+        for line in _lines(self.path / _CORPUS):
+            try:
+                yield Met(line["program"], tuple(line["situations"]), line.get("at", 0.0))
+            except (TypeError, KeyError, AttributeError):
+                continue
+
     def add_finding(self, finding: Finding) -> Path:
         """Writes a finding, in place of what was known of that symptom; its directory."""
         place = self.path / _FINDINGS / finding.symptom.id
@@ -182,10 +235,7 @@ class Store:
         programs += [(f"before-{number:03}.hmm", each) for number, each in enumerate(finding.before)]
         for name, program in programs:
             _write(fresh / name, render(program))
-        told = asdict(finding) | {"steps": len(finding.program.steps)}
-        for key in ("program", "found", "before"):
-            del told[key]
-        _write(fresh / _FINDING, json.dumps(told, indent=2) + "\n")
+        _write(fresh / _FINDING, json.dumps(_told(finding), indent=2) + "\n")
         _sync(fresh)
         if place.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -212,6 +262,32 @@ class Store:
     def place(self, symptom: Symptom) -> Path:
         """Where the smallest program that shows it is, or will be."""
         return self.path / _FINDINGS / symptom.id / _PROGRAM
+
+
+def unit_of(told: Mapping[str, Any]) -> UnitDone:
+    """Of a JSON object. Raises `TypeError` or `KeyError` if it is none."""
+    return UnitDone(**{**told, "findings": tuple(told["findings"])})
+
+
+def packed(finding: Finding) -> dict[str, Any]:
+    """A whole finding as one JSON object, programs included."""
+    programs = [finding.program, finding.found, *finding.before]
+    return _told(finding) | {"programs": [{"name": each.name, "text": render(each)} for each in programs]}
+
+
+def unpacked(told: Mapping[str, Any]) -> Finding:
+    """The finding again. Raises `ProgramSyntaxError` if its programs are of another vocabulary."""
+    program, found, *before = (parse(each["text"], file=each["name"], name=each["name"]) for each in told["programs"])
+    rest = {key: value for key, value in told.items() if key != "programs"}
+    return _finding(rest | {"program": program, "found": found, "before": tuple(before)})
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    """What there is to say of a finding besides its programs."""
+    told = asdict(replace(finding, before=())) | {"steps": len(finding.program.steps)}
+    for key in ("program", "found", "before"):
+        del told[key]
+    return told
 
 
 def _finding(told: dict[str, Any]) -> Finding:
