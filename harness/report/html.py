@@ -7,22 +7,19 @@ The policy in the page allows its own script and style, by their hash, and nothi
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
 from typing import Any
 
 from harness.compare import Verdict
 from harness.conformance import clauses
 from harness.defaults import PEER
 from harness.errors import ExitCode
+from harness.report import single
 from harness.report.conformance import conformance
 from harness.report.planned import Case, Column, columns
 from harness.report.results import Run
@@ -32,44 +29,23 @@ _MOST_LOG_LINES = 1000  # of one result; the last ones
 _MOST_LINE = 2000  # characters
 _MOST_TEXTS = 48 << 20  # characters of all logs and explanations: browsers read that in a second or two
 _MOST_LISTED = 100  # results, without a script
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of names of files; no UTF-8 can hold it, no clipboard takes it
 _MEANINGS = {code.value: code.meaning for code in ExitCode}
-_MARK = re.compile("<!--(title|policy|style|data|script|plain)-->")
 
 
 def render(run: Run) -> str:
     """The whole page."""
     found = columns(run)
     counts = Counter(_status(case) for column in found for case in column.cases)
-    style, script = (_part(name) for name in ("page.css", "page.js"))
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {_hash(style)}",
-            f"script-src {_hash(script)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
+    style, script = (single.part("harness.report", name) for name in ("page.css", "page.js"))
     parts = {
         "title": html.escape(_heading(counts)),
-        "policy": html.escape(policy),
+        "policy": html.escape(single.policy(style, script)),
         "style": style,
         "script": script,
         "data": _json(_data(run, found)),
         "plain": _plain(run, found, counts),
     }
-    page = _MARK.sub(lambda mark: parts[mark[1]], _part("page.html"))  # one pass: what is put in is not looked at
-    return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", page)
-
-
-def _part(name: str) -> str:
-    return (resources.files("harness.report") / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return single.filled(single.part("harness.report", "page.html"), parts)
 
 
 def _json(data: object) -> str:
