@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def source_tree(series: str) -> Path:
         if (tree / "mm/mmu_notifier.c").is_file():
             return tree
     pytest.skip(f"needs a source tree of {series}: in ${TREES}, or /usr/src")
+
+
+def need_package(name: str) -> None:
+    """Skips the test if that Python package is not installed; in CI that is a failure."""
+    if find_spec(name) is None:
+        assert "CI" not in os.environ, (
+            f"{name} is not installed, and CI is to have it: pyproject.toml, the extra `dev`"
+        )
+        pytest.skip(f"{name} is not installed: vm-images/setup.sh dev")

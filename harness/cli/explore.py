@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,13 +45,16 @@ def add(commands: Commands) -> None:
             ("explore", "ten minutes on the default kernel, and ten more the next time"),
             ("explore --time 8h --flavour debug", "overnight, with KASAN, lockdep and kmemleak"),
             ("explore --seed 7 --operations 1000000", "that many operations, in all"),
-            ("explore --seed 7 --shard 2/4", "the second of four machines' share"),
+            ("explore --seed 7 --shard 2/4", "the second of four machines' share; `campaign merge` joins them"),
+            ("explore --scheduler tcp://HOST:8786 --time 8h", "on the workers of a dask cluster"),
+            ("explore --html explored.html", "with a page that shows how it goes, and what was found"),
             ("explore --wrong skip-invalidate --time 60s", "does it find a driver that is wrong on purpose?"),
         ),
         files=(
             (
                 "$XDG_STATE_HOME/hmm-harness/explore/KERNEL-FLAVOUR",
-                "what is kept (default: ~/.local/state/...): campaign.jsonl, corpus.jsonl, findings/ID/program.hmm",
+                "what is kept (default: ~/.local/state/...): campaign.jsonl, errors.jsonl, corpus.jsonl, "
+                "findings/ID/program.hmm",
             ),
         ),
         environment=CONFIGURED,
@@ -75,6 +80,13 @@ def add(commands: Commands) -> None:
     command.add_argument("--vms", type=number, metavar="N", help="VMs at once (default: as many as fit)")
     add_timeout(command)
     command.add_argument("--dir", type=Path, metavar="DIR", help="keep findings and the corpus there")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page of it, now and then and in the end")
+    command.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="explore on the workers of a dask cluster, a VM for each of their threads: its scheduler's address, or "
+        "the file that it wrote with --scheduler-file; needs the extra hmm-harness[dask]",
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -88,20 +100,29 @@ def _shard(text: str) -> tuple[int, int]:
 def _explore(options: argparse.Namespace, progress: Progress) -> int:
     import random
 
+    from harness.errors import UsageError
     from harness.explore.campaign import Terms, explore
     from harness.explore.findings import Store
+    from harness.explore.page import publisher
     from harness.matrix import Resources
-    from harness.report.runs import state_directory
     from harness.target.lab import prepare
 
     wrong = tuple(options.wrong or ())
     check_mistakes(wrong)
     unlimited = options.time is None and options.programs is None and options.operations is None
-    name = "-".join([options.kernel, options.flavour, *wrong]).replace("/", "_").replace(":", "-")
-    place = options.dir or state_directory() / "explore" / name
-    cache = open_cache()
-    machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
-    with Store(place) as store:
+    if options.scheduler is not None and options.vms is not None:
+        raise UsageError("--vms is of this machine", hint="`dask worker --nthreads N` has N VMs at once")
+    place = options.dir or explored_at(options.kernel, options.flavour, wrong)
+    publish = None if options.html is None else publisher(options.html, place, progress.say)
+    with ExitStack() as stack:
+        if options.scheduler is None:
+            cache = open_cache()
+            machine = prepare(options.kernel, options.flavour, cache=cache, progress=progress)
+        else:
+            from harness.explore.cluster import connected, explore_on
+
+            client = stack.enter_context(connected(options.scheduler))
+        store = stack.enter_context(Store(place))
         seed = options.seed
         if seed is None:
             seed = next(
@@ -118,4 +139,15 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
             shard=options.shard,
             command=own_command(),
         )
-        return explore(terms, machine, Resources(cache, progress, options.vms), store)
+        if options.scheduler is None:
+            return explore(terms, machine, Resources(cache, progress, options.vms), store, publish)
+        kernel = (options.kernel, options.flavour)
+        return explore_on(client, kernel, terms, store, progress, scheduler=options.scheduler, publish=publish)
+
+
+def explored_at(kernel: str, flavour: str, wrong: Sequence[str] = ()) -> Path:
+    """Where an exploration is kept if nobody says."""
+    from harness.report.runs import state_directory
+
+    name = "-".join([kernel, flavour, *wrong]).replace("/", "_").replace(":", "-")
+    return state_directory() / "explore" / name
