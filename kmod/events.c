@@ -16,6 +16,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/ktime.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -174,6 +175,8 @@ static int hh_put_migration(struct sk_buff *skb, const struct hh_event *event)
 static int hh_put_attributes(struct sk_buff *skb, const struct hh_event *event)
 {
 	if (hh_put_u64(skb, HMM_HARNESS_A_EVENT_NUMBER, event->number) ||
+	    hh_put_u64(skb, HMM_HARNESS_A_EVENT_TIME, event->time) ||
+	    nla_put_u32(skb, HMM_HARNESS_A_EVENT_THREAD, event->thread) ||
 	    nla_put_string(skb, HMM_HARNESS_A_EVENT_DEVICE,
 			   event->device->name))
 		return -EMSGSIZE;
@@ -297,6 +300,8 @@ void hh_event_tell(const struct hh_event *event)
 		slot = &hh_ring.slots[hh_ring.head++ & hh_ring.mask];
 		*slot = *event;
 		slot->number = hh_ring.number;
+		slot->time = ktime_get_ns();
+		slot->thread = current->pid;
 	}
 	spin_unlock_irqrestore(&hh_ring.lock, flags);
 	queue_work(hh_event_queue, &hh_delivery_work);

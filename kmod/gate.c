@@ -15,6 +15,7 @@
  */
 #include <linux/jiffies.h>
 #include <linux/kref.h>
+#include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/pid.h>
 #include <linux/sched.h>
@@ -67,7 +68,7 @@ atomic_t hh_actors_count = ATOMIC_INIT(0);
 
 static DEFINE_SPINLOCK(hh_gates_lock); /* protects hh_actors and hh_gates_clock */
 static LIST_HEAD(hh_actors);
-static u32 hh_gates_clock; /* gates that any actor came by */
+static u64 hh_gates_clock; /* when an actor came by a gate last */
 
 static void hh_actor_free(struct kref *refs)
 {
@@ -86,9 +87,9 @@ static void hh_actor_note(struct hh_actor *actor, u32 gate,
 			  const struct hh_device *device)
 {
 	lockdep_assert_held(&hh_gates_lock);
-	hh_gates_clock++;
+	hh_gates_clock = max(hh_gates_clock + 1, ktime_get_ns());
 	actor->trace[actor->passed++ % HMM_HARNESS_GATE_TRACE] =
-		(u64)hh_gates_clock << HMM_HARNESS_GATE_CLOCK_SHIFT |
+		hh_gates_clock << HMM_HARNESS_GATE_CLOCK_SHIFT |
 		(u64)device->id << HMM_HARNESS_GATE_DEVICE_SHIFT | gate;
 }
 

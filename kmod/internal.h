@@ -18,6 +18,7 @@
  *   events.c  tell over netlink, and by tracepoints, what devices hear and do
  *   debugfs.c show what there is
  *   gate.c    stop a thread at a named point, and let it go
+ *   peek.c    look at both page tables without waiting for anybody
  *   wrong.c   deliberate mistakes
  *
  * All of these are the same for every device. How one talks to the kernel is
@@ -447,6 +448,7 @@ int hh_note_local(struct hh_work *work, unsigned long start,
 int hh_snapshot(struct hh_work *work, struct hmm_harness_range *args);
 int hh_fault(struct hh_work *work, struct hmm_harness_range *args);
 int hh_table(struct hh_work *work, struct hmm_harness_range *args);
+bool hh_is_stale(const struct hh_entry *entry, unsigned long cpu);
 int hh_exclusive(struct hh_work *work, struct hmm_harness_range *args);
 
 /* Whether a fault of this device can take the mmap lock itself */
@@ -526,6 +528,8 @@ struct hh_migration {
 /**
  * struct hh_event - what is told over netlink
  * @number: of the event
+ * @time: when, in nanoseconds of CLOCK_MONOTONIC
+ * @thread: who ran then
  * @kind: HMM_HARNESS_CMD_INVALIDATION and those that follow it
  * @device: who tells
  * @mirror: hh_mirror.id
@@ -545,7 +549,9 @@ struct hh_migration {
  */
 struct hh_event {
 	u64 number;
+	u64 time;
 	u32 kind;
+	pid_t thread;
 	pid_t process;
 	struct hh_device *device;
 	u64 mirror;
@@ -716,6 +722,10 @@ static inline int hh_move(struct hh_file *file, struct hmm_harness_move *args)
 	return -EOPNOTSUPP;
 }
 #endif
+
+/* peek.c */
+int hh_snapshot_now(struct hh_mirror *mirror, struct hmm_harness_range *args);
+int hh_table_now(struct hh_mirror *mirror, struct hmm_harness_range *args);
 
 /* gate.c */
 extern atomic_t hh_actors_count;

@@ -74,6 +74,7 @@ struct hh_shape {
  * @data: whether a range has data
  * @device: what to do; or
  * @range: what to do with a range of bound memory
+ * @now: what to do with it instead, with HMM_HARNESS_NOWAIT
  */
 struct hh_command {
 	unsigned int cmd;
@@ -83,6 +84,7 @@ struct hh_command {
 	bool data;
 	int (*device)(struct hh_file *file, union hh_args *args);
 	int (*range)(struct hh_work *work, struct hmm_harness_range *args);
+	int (*now)(struct hh_mirror *mirror, struct hmm_harness_range *args);
 };
 
 static int hh_ioctl_info(struct hh_file *file, union hh_args *args)
@@ -440,7 +442,9 @@ static const struct hh_command hh_commands[] = {
 	}, {
 		.cmd = HMM_HARNESS_SNAPSHOT,
 		.shape = &hh_range_shape,
+		.flags = HMM_HARNESS_NOWAIT,
 		.range = hh_snapshot,
+		.now = hh_snapshot_now,
 	}, {
 		.cmd = HMM_HARNESS_FAULT,
 		.shape = &hh_range_shape,
@@ -501,7 +505,9 @@ static const struct hh_command hh_commands[] = {
 	}, {
 		.cmd = HMM_HARNESS_TABLE,
 		.shape = &hh_range_shape,
+		.flags = HMM_HARNESS_NOWAIT,
 		.range = hh_table,
+		.now = hh_table_now,
 	}, {
 		.cmd = HMM_HARNESS_REQUEST,
 		.shape = &hh_request_shape,
@@ -587,6 +593,23 @@ static int hh_run_range(const struct hh_command *command, struct hh_file *file,
 	return ret;
 }
 
+static int hh_run_now(const struct hh_command *command, struct hh_file *file,
+		      struct hmm_harness_range *args)
+{
+	struct hh_mirror *mirror;
+	int ret;
+
+	ret = hh_check_range(command, args);
+	if (ret)
+		return ret;
+	mirror = hh_mirror_of(file, args->addr, args->npages);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
+	ret = command->now(mirror, args);
+	hh_mirror_put(mirror);
+	return ret;
+}
+
 static int hh_run(const struct hh_command *command, struct hh_file *file,
 		  union hh_args *args)
 {
@@ -596,6 +619,8 @@ static int hh_run(const struct hh_command *command, struct hh_file *file,
 		return -EINVAL;
 	if (command->one_flag && hweight32(flags) != 1)
 		return -EINVAL;
+	if (command->now && flags & HMM_HARNESS_NOWAIT)
+		return hh_run_now(command, file, &args->range);
 	if (command->range)
 		return hh_run_range(command, file, &args->range);
 	return command->device(file, args);

@@ -473,8 +473,14 @@ int hh_note_local(struct hh_work *work, unsigned long start,
 		       enter ? &hh_pass_enter_local : &hh_pass_note_local);
 }
 
-/* Whether an entry of the device contradicts the CPU's. */
-static bool hh_is_stale(const struct hh_entry *entry, unsigned long cpu)
+/**
+ * hh_is_stale() - whether an entry of the device contradicts the CPU's
+ * @entry: the device's
+ * @cpu: what the CPU's page table says, HH_CPU_*
+ *
+ * Return: whether it does
+ */
+bool hh_is_stale(const struct hh_entry *entry, unsigned long cpu)
 {
 	if (cpu >> HH_CPU_PFN_SHIFT != entry->pfn)
 		return true;

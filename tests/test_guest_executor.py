@@ -10,7 +10,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -773,13 +773,13 @@ def test_nothing_stays_stopped_when_the_worker_dies(executor: Path) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
-def _race(segments: list[tuple[int, int]], *actors: list[bytes]) -> list[bytes]:
-    """The parts of a race: segments of (actor, gate), and the steps of each actor."""
-    parts = [operation("RACE", argument=len(segments), value=len(actors))]
+def _race(segments: list[tuple[int, int]], *actors: list[bytes], looks: Sequence[bytes] = ()) -> list[bytes]:
+    """The parts of a race: segments of (actor, gate), the steps of each actor, and what is looked at."""
+    parts = [operation("RACE", argument=len(segments), value=len(actors), other=len(looks))]
     parts += [operation("SEGMENT", other=actor, argument=gate) for actor, gate in segments]
     for steps in actors:
         parts += [operation("ACTOR", argument=len(steps)), *steps]
-    return parts
+    return [*parts, *looks]
 
 
 def test_actors_run_in_the_order_of_the_segments(executor: Path) -> None:
@@ -790,10 +790,26 @@ def test_actors_run_in_the_order_of_the_segments(executor: Path) -> None:
     assert race == Seen("DONE")
     assert first.elements[:2] == (CONSTANTS["WIRE_ENDED"], 1)
     assert second.elements[:2] == (CONSTANTS["WIRE_ENDED"], 2)
-    assert of_x.elements[:5] == (3, 4, 5, 6, 0)  # when its steps began and ended; it was never parked for too long
-    assert of_y.elements[:3] == (1, 2, 0)
+    *x_times, expired, thread = of_x.elements
+    *y_times, y_expired, y_thread = of_y.elements
+    segments = [first.elements[2:4], second.elements[2:4]]
+    times = [segments[0][0], *y_times, *segments[0][1:], segments[1][0], *x_times, segments[1][1]]
+    assert times == sorted(set(times)), "each is later than the one before"
+    assert abs(times[0] - time.monotonic_ns()) < 60e9, "by a clock that the kernel's events have, too"
+    assert (expired, y_expired) == (0, 0), "nobody was parked for too long"
+    assert 0 < thread != y_thread > 0
     assert (wrote, other) == (Seen("DONE", 0, (0,)), Seen("DONE", 0, (0, 0)))
     assert read == after == Seen("DONE", 0, (50, 71))
+
+
+def test_looks_are_taken_before_the_first_segment_and_after_each(executor: Path) -> None:
+    x = [operation("READ", npages=2)]
+    looks = [operation("LOOK", npages=3), operation("LOOK", 1, page=1, npages=1)]
+    seen = observe(executor, [mapped(4), *_race([(0, 0), (0, 0)], x, looks=looks), operation("READ", npages=1)])
+    nothing = errno.ENODEV  # neither device was opened
+    assert seen[-3] == Seen("DONE", 0, (nothing, nothing, *[0] * 6) * 3)
+    assert seen[-2] == Seen("DONE", 0, (nothing, nothing, 0, 0) * 3)
+    assert seen[-1] == Seen("DONE", 0, (0,))
 
 
 def test_an_actor_can_fork_and_exit(executor: Path) -> None:
@@ -845,6 +861,24 @@ def test_an_actor_of_a_subject_that_does_not_run_keeps_the_race_from_beginning(e
         (_race([(0, 0)], [operation("READ", npages=513)]), b"npages out of range for an actor"),
         (_race([(0, 0)], [operation("READ", npages=1)] * 9), b"steps of an actor out of range"),
         (_race([(0, 0)] * 65, [operation("READ", npages=1)]), b"segments out of range"),
+        ([operation("LOOK", npages=1)], b"no race that it belongs to"),
+        (
+            _race([(0, 0)], [operation("READ", npages=1)], looks=[operation("LOOK", npages=1)])[:-1],
+            b"a look is missing",
+        ),
+        (
+            _race([(0, 0)], [operation("READ", npages=1)], looks=[operation("LOOK", npages=65)]),
+            b"npages out of range",
+        ),
+        (
+            _race([(0, 0)], [operation("READ", npages=1)], looks=[operation("LOOK", 4, npages=1)]),
+            b"actor out of range",
+        ),
+        (
+            _race([(0, 0)], [operation("READ", npages=1)], looks=[operation("LOOK", npages=1)] * 9),
+            b"looks out of range",
+        ),
+        (_race([(0, 0)], [operation("LOOK", npages=1)]), b"not for actors"),
     ],
 )
 def test_a_race_that_is_not_whole_is_refused(executor: Path, parts: list[bytes], what: bytes) -> None:

@@ -161,6 +161,8 @@ static const struct call calls[] = {
 	{ "RETURNS", HMM_HARNESS_RETURNS, .size = sizeof(struct hmm_harness_returns),
 	  .capability = HMM_HARNESS_CAP_RETURNS },
 	{ "TABLE", HMM_HARNESS_TABLE, RANGE },
+	{ "SNAPSHOT-now", HMM_HARNESS_SNAPSHOT, RANGE, .flags = HMM_HARNESS_NOWAIT },
+	{ "TABLE-now", HMM_HARNESS_TABLE, RANGE, .flags = HMM_HARNESS_NOWAIT },
 	{ "REQUEST", HMM_HARNESS_REQUEST, .size = sizeof(struct hmm_harness_request), .range = true,
 	  .pages = offsetof(struct hmm_harness_request, pages), .capability = HMM_HARNESS_CAP_REQUEST,
 	  .fill = fill_request },

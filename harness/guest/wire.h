@@ -67,6 +67,7 @@
 #define WIRE_RACE 43
 #define WIRE_SEGMENT 44
 #define WIRE_ACTOR 45
+#define WIRE_LOOK 46
 #define WIRE_REQUEST 48
 #define WIRE_WATCH 49
 #define WIRE_WATCHED 50
@@ -95,35 +96,48 @@
 #define WIRE_REQUEST_MAX_PATTERN 16
 
 /*
- * A race: WIRE_RACE, its WIRE_SEGMENTs, and then its actors, each a WIRE_ACTOR
- * followed by its steps. Each actor is a thread, of the subject whose steps it
+ * A race: WIRE_RACE, its WIRE_SEGMENTs, then its actors, each a WIRE_ACTOR
+ * followed by its steps, and then its WIRE_LOOKs. Each actor is a thread, of the subject whose steps it
  * does, or of the executor for steps of devices. In each segment, one actor runs
  * until it is parked at a gate of our driver, has ended, or waits for another
- * one. After the last one all go on to their end.
+ * one. After the last one all go on to their end. Before the first segment and
+ * after each, all looks are taken, which wait for nobody.
  *
- * WIRE_RACE: argument: how many segments; value: how many actors
+ * WIRE_RACE: argument: how many segments; value: how many actors; other: how many looks
  * WIRE_SEGMENT: other: the actor; argument: the gate to park it at, 0 for none;
  *               value: how often it passes there first, and from the shift on
  *               the number of the device, from 1 on, or 0 for any
  * WIRE_ACTOR: argument: how many steps
+ * WIRE_LOOK: actor: the device; address, npages: at what of its table, and of the CPU's
  */
 #define WIRE_MAX_SEGMENTS 64
 #define WIRE_MAX_ACTORS 4
 #define WIRE_MAX_ACTOR_STEPS 8
 #define WIRE_MAX_ACTOR_PAGES 512	/* of a step */
+#define WIRE_MAX_LOOKS 8
+#define WIRE_MAX_LOOK_PAGES 64
 #define WIRE_SEGMENT_DEVICE_SHIFT 32
 #define WIRE_GATE_MS 10000		/* how long an actor stays parked; after that nothing is known */
 
-/* Elements of WIRE_SEGMENT: how it ended, how many steps of the actor are done, and where it waits */
-#define WIRE_SEGMENT_WORDS 6
+/*
+ * Elements of WIRE_SEGMENT: how it ended, how many steps of the actor are done, when it began and ended, and where
+ * the actor waits. All times of a race are nanoseconds of CLOCK_MONOTONIC, each later than the one before.
+ */
+#define WIRE_SEGMENT_WORDS 8
 #define WIRE_PARKED 1	/* at the gate */
 #define WIRE_ENDED 2	/* with all of its steps */
 #define WIRE_BLOCKED 3	/* sleeps, and will not wake by itself */
 #define WIRE_SPINS 4	/* runs, and gets nowhere */
 
-/* Elements of WIRE_ACTOR: before each step and after it, what a clock said that all steps share; then how
- * often it was parked for too long; then the gates that it came by, as hmm_harness_gate.trace has them */
+/*
+ * Elements of WIRE_ACTOR: when each step began and ended; then how often it was parked for too long; its thread; and
+ * the gates that it came by, as hmm_harness_gate.trace has them
+ */
 #define WIRE_TRACE 128
+
+/* Elements of WIRE_LOOK, each time: the errno of the look at the device's table, that of the look at the CPU's, then
+ * HMM_HARNESS_PAGE_* per page of the one, and of the other; 0 where there was an error */
+#define WIRE_LOOK_HEAD 2	/* words before the pages */
 
 /* WIRE_DMA, argument: what to do, and HMM_HARNESS_AS_* for the first two */
 #define WIRE_DMA_MAP 0
@@ -297,7 +311,7 @@ struct wire_outcome {
  *         WIRE_RETURNS: how many were refused, and how many came without what is
  *         asked for, if anything is; WIRE_USAGE: in_use, allocated, freed,
  *         cpu_faults, invalidations, entries; WIRE_EVENTS: the mirror's number,
- *         the last event before it, the last event so far; WIRE_SEGMENT, WIRE_ACTOR: see there; else none. Pages past the point
+ *         the last event before it, the last event so far; WIRE_SEGMENT, WIRE_ACTOR, WIRE_LOOK: see there; else none. Pages past the point
  *         of failure of a device operation are left out.
  */
 struct wire_observation {

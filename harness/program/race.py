@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.program.observations import USAGE
+from harness.program.observations import USAGE, Entry, Event
 from harness.program.operations import (
     DEVICES,
     QUERIES,
@@ -48,6 +48,8 @@ MAX_ACTORS = 4  # wire.h WIRE_MAX_ACTORS
 MAX_ACTOR_STEPS = 8  # wire.h WIRE_MAX_ACTOR_STEPS
 MAX_ACTOR_PAGES = 512  # of a step of an actor; wire.h WIRE_MAX_ACTOR_PAGES
 MAX_SEGMENTS = 64  # wire.h WIRE_MAX_SEGMENTS
+MAX_LOOKS = 8  # wire.h WIRE_MAX_LOOKS
+MAX_LOOK_PAGES = 64  # wire.h WIRE_MAX_LOOK_PAGES
 MAX_ORDERS = 2520  # in which the actors' steps could have been done one by one; all of them are tried
 
 _COUNT = re.compile(rf"(?:{'|'.join(name.replace(' ', '-').lower() for name in USAGE)}) \d+")
@@ -183,12 +185,21 @@ class Actor:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What is looked at each time that an actor stops: pages, in a device's page table and in the CPU's."""
+
+    device: str
+    span: Span
+
+
+@dataclass(frozen=True)
 class Race(Program):
     """A program with a part that `actors` do at once.
 
     `steps` are those before, then each actor's, then those after, then those that check what came of it; they have
     to make sense in this order, and whichever way the actors' are mixed. `first` is the number of the first actor's
     first step, `after` how many steps are written behind the race. `needs`: names of `harness.model.rules.FEATURES`.
+    `looks`: what is recorded on the way, which changes nothing; see `recorded`.
     """
 
     actors: tuple[Actor, ...] = ()
@@ -196,6 +207,7 @@ class Race(Program):
     first: int = 0
     after: int = 0
     needs: tuple[str, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -268,6 +280,36 @@ def make_race(
     written = (*before, *(step for actor in actors for step in actor.steps), *after)
     steps = (*written, *_checks(written, [step for actor in actors for step in actor.steps]))
     return Race(name, steps, title, tuple(actors), schedule, len(before), len(after), tuple(needs))
+
+
+def recorded(race: Race) -> Race:
+    """The same race, of which is recorded what both page tables hold each time that an actor stops.
+
+    Of each device that is bound before the race, the regions that actors do something with; of a long one, what lies
+    between their first page and their last.
+    """
+    sizes = {step.region: step.pages for step in race.steps if isinstance(step, Map)}
+    bound: dict[str, None] = {}
+    for step in race.steps[: race.first]:
+        if isinstance(step, Bind):
+            bound[step.actor] = None
+        elif isinstance(step, Unbind):
+            bound.pop(step.actor, None)
+    touched: dict[str, list[Span]] = {}
+    for step in race.steps[race.first : race.last]:
+        span = span_of(step)
+        if span is not None:
+            touched.setdefault(span.region, []).append(span)
+    spans = [_seen_of(region, sizes.get(region, 0), spans) for region, spans in touched.items()]
+    looks = [Look(device, span) for span in spans for device in bound]
+    return replace(race, looks=tuple(looks[:MAX_LOOKS]))
+
+
+def _seen_of(region: str, pages: int, spans: Sequence[Span]) -> Span:
+    if 0 < pages <= MAX_LOOK_PAGES:
+        return Span(region, 0, pages)
+    start = min(span.start for span in spans)
+    return Span(region, start, min(max(span.stop for span in spans), start + MAX_LOOK_PAGES))
 
 
 def _checks(steps: Sequence[Operation], raced: Sequence[Operation]) -> list[Operation]:
@@ -361,11 +403,16 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class Stop:
-    """How a segment ended, how many steps its actor had done then, and in which function of the kernel it waits."""
+    """How a segment ended, how many steps its actor had done then, and in which function of the kernel it waits.
+
+    `begun` and `ended`: when, as all times of a `Course`.
+    """
 
     ending: Ending
     done: int = 0
     where: str = ""
+    begun: int = 0
+    ended: int = 0
 
     def __str__(self) -> str:
         return f"{self.ending} in {self.where}" if self.where else str(self.ending)
@@ -373,7 +420,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Passing:
-    """An actor came by a gate of the device with this number; `clock` counts those of all actors."""
+    """An actor came by a gate of the device with this number; `clock` says when, as all times of a `Course`."""
 
     clock: int
     gate: Gate
@@ -381,18 +428,43 @@ class Passing:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """What a `Look` saw once: of each page, the device's entry and the CPU's. An errno says why there is nothing."""
+
+    table: tuple[Entry, ...] | int
+    cpu: tuple[Entry, ...] | int
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What `device` heard or did in the thread with this number."""
+
+    time: int
+    thread: int
+    device: str
+    event: Event
+
+
+@dataclass(frozen=True)
 class Course:
     """How a race went.
 
+    Times are nanoseconds of a clock that all share; what is later has a greater one, also if it is not much later.
     `stops`: one for each segment. `times`: of each step of the actors, in the order of `Race.steps`, when it began
-    and ended, by a clock that all share; 0 for never. `expired`: how often an actor was parked for too long.
-    `passings`: of each actor, the last gates that it came by.
+    and ended; 0 for never. `expired`: how often an actor was parked for too long. `passings`: of each actor, the last
+    gates that it came by. `threads`: of each actor, its number. `sights`: of each look of the race, what it saw
+    before the first segment and after each. `happened`: what devices heard and did, in order, of which so many are
+    `lost`.
     """
 
     stops: tuple[Stop, ...]
     times: tuple[tuple[int, int], ...]
     expired: int
     passings: tuple[tuple[Passing, ...], ...]
+    threads: tuple[int, ...] = ()
+    sights: tuple[tuple[Sight, ...], ...] = ()
+    happened: tuple[Happened, ...] = ()
+    lost: int = 0
 
     def show(self, schedule: Schedule) -> str:
         """The schedule as it went."""

@@ -33,13 +33,24 @@ _NUMBERS = {4: "=I", 8: "=Q"}
 
 @dataclass(frozen=True)
 class Heard:
-    """An event with who heard it. `mirror` is 0 where the device itself tells."""
+    """An event with who heard it. `mirror` is 0 where the device itself tells.
+
+    `time`: nanoseconds of CLOCK_MONOTONIC. `thread`: who ran then.
+    """
 
     number: int
     device: str  # name of its node
     mirror: int
     process: int
     event: Event
+    time: int = 0
+    thread: int = 0
+
+    @property
+    def concerns_programs(self) -> bool:
+        """Whether it is not about the memory only that the subjects need for themselves, as their stacks."""
+        event = self.event
+        return event.what is Happening.PAGE_FREE or (event.start < _LAST and event.stop > _FIRST)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Stream:
             if after < each.number <= last
             and each.device == device
             and each.mirror in (0, mirror)
-            and (each.event.what is Happening.PAGE_FREE or (each.event.start < _LAST and each.event.stop > _FIRST))
+            and each.concerns_programs
         )
 
 
@@ -174,8 +185,10 @@ def _heard(command: str, attributes: Mapping[str, bytes], program: Program) -> H
         place=program.place(start, stop),
     )
     device = attributes.get("device", b"").rstrip(b"\0").decode(errors="replace")
-    return Heard(_number(attributes, "number"), device, _number(attributes, "mirror"), _number(attributes, "process"),
-                 event)  # fmt: skip
+    number, mirror, process, time, thread = (
+        _number(attributes, name) for name in ("number", "mirror", "process", "time", "thread")
+    )
+    return Heard(number, device, mirror, process, event, time, thread)
 
 
 def shown(observations: Sequence[tuple[str, Sequence[Element]]], stream: Stream) -> list[tuple[Event, ...]]:

@@ -352,6 +352,11 @@ class Lab:
 
 
 def _listens(program: Program) -> bool:
+    return _asks(program) or (isinstance(program, Race) and bool(program.looks))
+
+
+def _asks(program: Program) -> bool:
+    """Whether the verdict may depend on events."""
     return any(isinstance(step, Events) for step in program.steps)
 
 
@@ -367,7 +372,7 @@ def _execution(job: Job, result: Mapping[str, Any], response: bytes, told: bytes
         earlier=tuple(crashes(log[:late])),
         crashes=tuple(crashes(log[late:], result["taint"])),
         residue=result["residue"],
-        lost_events=stream.lost,
+        lost_events=stream.lost if _asks(program) else 0,
         number=result["number"],
-        course=course_of(program, response) if isinstance(program, Race) else None,
+        course=course_of(program, response, stream, binding=binding) if isinstance(program, Race) else None,
     )

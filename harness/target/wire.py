@@ -105,7 +105,7 @@ from harness.program.operations import (
     span_of,
 )
 from harness.program.program import Program
-from harness.program.race import Course, Ending, Gate, Passing, Race, Segment, Stop
+from harness.program.race import Course, Ending, Gate, Happened, Look, Passing, Race, Segment, Sight, Stop
 from harness.target.events import SILENCE, Stream, shown
 
 _CODES: dict[type[Operation], str] = {
@@ -227,6 +227,7 @@ _TOKENS = (Read, Write, DeviceRead, DeviceWrite)
 # struct wire_outcome and struct wire_observation: through cffi each of them takes as long as a page does in the guest
 _OUTCOME, _OBSERVATION = Struct("<II Q 4Q"), Struct("<Ii Q")
 _NUMBER_BYTES = 8
+_LOOK_HEAD = CONSTANTS["WIRE_LOOK_HEAD"]
 _ORDER_SHIFT = CONSTANTS["HMM_HARNESS_PAGE_ORDER_SHIFT"]
 _ORDER_MASK = CONSTANTS["HMM_HARNESS_PAGE_ORDER_MASK"]
 
@@ -254,7 +255,7 @@ def _encode_steps(program: Program, steps: Sequence[Operation]) -> bytes:
 def _encode_race(race: Race) -> list[bytes]:
     names = [actor.name for actor in race.actors]
     parts = [_encode_steps(race, race.steps[: race.first])]
-    parts.append(_part("RACE", argument=len(race.schedule.segments), value=len(names)))
+    parts.append(_part("RACE", argument=len(race.schedule.segments), value=len(names), other=len(race.looks)))
     for segment in race.schedule.segments:
         parts.append(
             _part(
@@ -267,6 +268,9 @@ def _encode_race(race: Race) -> list[bytes]:
     for actor in race.actors:
         parts.append(_part("ACTOR", argument=len(actor.steps)))
         parts.append(_encode_steps(race, actor.steps))
+    for look in race.looks:
+        place = {"address": race.address(look.span), "npages": look.span.count}
+        parts.append(_part("LOOK", actor=DEVICES.index(look.device), **place))
     return [*parts, _encode_steps(race, race.steps[race.last :])]
 
 
@@ -390,16 +394,33 @@ def decode(
     return tuple(observations)
 
 
-def course_of(race: Race, response: bytes) -> Course | None:
-    """How `race` went, by a response; None if it did not come to an end. Raises `GuestError` as `decode` does."""
-    return _read(race, response)[1]
+def course_of(race: Race, response: bytes, stream: Stream = SILENCE, *, binding: str = "interval") -> Course | None:
+    """How `race` went, by a response and the events heard meanwhile; None if it did not come to an end.
+
+    Raises `GuestError` as `decode` does.
+    """
+    course = _read(race, response)[1]
+    if course is None:
+        return None
+    devices = {f"{_NODES.get(binding)}{number}": device for number, device in enumerate(DEVICES)}
+    begun = course.stops[0].begun
+    happened = tuple(
+        Happened(each.time, each.thread, devices[each.device], each.event)
+        for each in stream.heard
+        if each.device in devices and each.concerns_programs and begun <= each.time <= _end_of(course)
+    )
+    return replace(course, happened=happened, lost=stream.lost)
+
+
+def _end_of(course: Course) -> int:
+    return max([*(stop.ended for stop in course.stops), *(ended for _, ended in course.times)])
 
 
 def _read(program: Program, response: bytes) -> tuple[list[Observation], Course | None]:
     reader = _Reader(response)
     magic, count, *_ = reader.take(_OUTCOME)
     race = program if isinstance(program, Race) else None
-    more = 0 if race is None else 1 + len(race.schedule.segments) + len(race.actors)
+    more = 0 if race is None else 1 + len(race.schedule.segments) + len(race.actors) + len(race.looks)
     if magic != CONSTANTS["WIRE_MAGIC"] or count != len(program.steps) + more:
         raise GuestError("the executor's answer makes no sense: wrong magic, or not as many steps as were sent")
     observations = []
@@ -421,10 +442,11 @@ def _observation(step: Operation, status: int, error: int, numbers: Sequence[int
 def _read_race(race: Race, reader: _Reader) -> tuple[list[Observation], Course | None]:
     """What the actors' steps showed, and how the race went."""
     status = _STATUSES[reader.observation()[0]]
-    stops = [_stop(reader.observation()[2]) for _ in race.schedule.segments]
+    stops = [stop for _ in race.schedule.segments if (stop := _stop(reader.observation()[2])) is not None]
     observations: list[Observation] = []
     times: list[tuple[int, int]] = []
     passings: list[tuple[Passing, ...]] = []
+    threads: list[int] = []
     expired = 0
     for actor in race.actors:
         _, _, told = reader.observation()
@@ -433,24 +455,48 @@ def _read_race(race: Race, reader: _Reader) -> tuple[list[Observation], Course |
             count = 2 * len(actor.steps)
             times += zip(told[:count:2], told[1:count:2], strict=True)
             expired += told[count]
-            passings.append(tuple(map(_passing, told[count + 1 :])))
+            threads.append(told[count + 1])
+            passings.append(tuple(_passing(number, stops[0].begun) for number in told[count + 2 :]))
+    sights = tuple(_sights(look, reader.observation()[2]) for look in race.looks)
     if status is not Status.DONE:
         observations[0] = Observation(status)  # of all that it stands for, the first is told of
         return observations, None
-    return observations, Course(tuple(filter(None, stops)), tuple(times), expired, tuple(passings))
+    return observations, Course(
+        tuple(stops), tuple(times), expired, tuple(passings), threads=tuple(threads), sights=sights
+    )
 
 
 def _stop(numbers: Sequence[int]) -> Stop | None:
     if not numbers:
         return None
-    where = b"".join(number.to_bytes(8, "little") for number in numbers[2:]).rstrip(b"\0").decode(errors="replace")
-    return Stop(_ENDINGS[numbers[0]], numbers[1], where)
+    ending, done, begun, ended, *letters = numbers
+    where = b"".join(number.to_bytes(8, "little") for number in letters).rstrip(b"\0").decode(errors="replace")
+    return Stop(_ENDINGS[ending], done, where, begun, ended)
 
 
-def _passing(number: int) -> Passing:
-    device = number >> CONSTANTS["HMM_HARNESS_GATE_DEVICE_SHIFT"] & 0xFFFF
-    clock = number >> CONSTANTS["HMM_HARNESS_GATE_CLOCK_SHIFT"]
-    return Passing(clock, _GATES_BY_NUMBER[number & 0xFFFF], device)
+def _passing(number: int, near: int) -> Passing:
+    """Of the time there are the last bits; `near` is one of about then."""
+    device_shift, shift = (CONSTANTS[f"HMM_HARNESS_GATE_{name}_SHIFT"] for name in ("DEVICE", "CLOCK"))
+    gate = number & (1 << device_shift) - 1
+    device = number >> device_shift & (1 << shift - device_shift) - 1
+    whole = 1 << 64 - shift
+    later = ((number >> shift) - near + whole // 2) % whole - whole // 2
+    return Passing(near + later, _GATES_BY_NUMBER[gate], device)
+
+
+def _sights(look: Look, numbers: Sequence[int]) -> tuple[Sight, ...]:
+    """What a look saw each time."""
+    pages = look.span.count
+    sights = []
+    for at in range(0, len(numbers), _LOOK_HEAD + 2 * pages):
+        errors = numbers[at : at + _LOOK_HEAD]
+        start = at + _LOOK_HEAD
+        table, cpu = (
+            error or tuple(map(_entry, numbers[first : first + pages]))
+            for error, first in zip(errors, (start, start + pages), strict=True)
+        )
+        sights.append(Sight(table, cpu))
+    return tuple(sights)
 
 
 def _element_of(step: Operation) -> Callable[[int], Element]:

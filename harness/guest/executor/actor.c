@@ -2,6 +2,7 @@
 /* What every actor of a race does, whichever process it is a thread of: its steps, and a note of when. */
 #define _GNU_SOURCE
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "executor.h"
@@ -11,6 +12,20 @@ static void ring(void)
 {
 	atomic_fetch_add(&control->bell, 1);
 	futex_wake(&control->bell);
+}
+
+uint64_t actor_tick(void)
+{
+	uint64_t last = atomic_load(&control->clock), next;
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	do {
+		next = time.tv_sec * UINT64_C(1000000000) + time.tv_nsec;
+		if (next <= last)
+			next = last + 1;
+	} while (!atomic_compare_exchange_weak(&control->clock, &last, next));
+	return next;
 }
 
 bool actor_run(unsigned int number,
@@ -26,10 +41,10 @@ bool actor_run(unsigned int number,
 	while (atomic_load(&actor->state) == ACTOR_WAITING)
 		futex_wait(&actor->state, ACTOR_WAITING);
 	for (uint32_t i = 0; i < actor->count; i++) {
-		actor->stamps[i][0] = atomic_fetch_add(&control->clock, 1) + 1;
+		actor->stamps[i][0] = actor_tick();
 		if (!perform(context, &actor->steps[i], &actor->seen[i], actor->elements[i]))
 			return false;
-		actor->stamps[i][1] = atomic_fetch_add(&control->clock, 1) + 1;
+		actor->stamps[i][1] = actor_tick();
 		atomic_store(&actor->done, i + 1);
 	}
 	atomic_store(&actor->state, ACTOR_ENDED);

@@ -74,7 +74,7 @@ struct slot {
  * @done: steps that it has done
  * @count: how many it has
  * @steps: these
- * @stamps: of each, the clock before it and after it
+ * @stamps: of each, when it began and ended
  * @seen: what came of each
  * @elements: of each
  */
@@ -96,7 +96,7 @@ struct actor {
  *           before it is final
  * @slots: one per subject
  * @elements: what the subject under way observed, one per page of the step
- * @clock: of a race: counts beginnings and ends of steps
+ * @clock: of a race: what actor_tick() said last
  * @actors: of the race under way
  */
 struct control {
@@ -139,6 +139,8 @@ struct exchange {
  *           SCRATCH_PAGES pages. Returns whether the program can go on.
  * @in_use: allocated pages of the device @number of @binding, or WIRE_UNKNOWN
  * @gates: whether its driver can park threads
+ * @look: what the driver knows of the pages of @look without waiting for anybody: of its own table, or of the CPU's;
+ *        0 or an errno. For one with @gates
  * @refused: how often that device was refused memory since it was made; 0 if
  *           it cannot tell
  */
@@ -148,6 +150,7 @@ struct binding {
 	bool gates;
 	bool (*operate)(int fd, const struct wire_operation *operation, struct wire_observation *seen,
 			uint64_t *elements, uint64_t *scratch);
+	int (*look)(int fd, bool cpu, const struct wire_operation *look, uint64_t *elements);
 	uint64_t (*in_use)(const struct binding *binding, int number);
 	uint64_t (*refused)(const struct binding *binding, int number);
 };
@@ -181,6 +184,15 @@ bool actor_run(unsigned int number,
 	       bool (*perform)(void *context, const struct wire_operation *step, struct wire_observation *seen,
 			       uint64_t *elements),
 	       void *context);
+
+/* Words of one time of a WIRE_LOOK */
+static inline uint64_t look_words(uint64_t npages)
+{
+	return WIRE_LOOK_HEAD + 2 * npages;
+}
+
+/* Nanoseconds of CLOCK_MONOTONIC, as gates and events have them; later each time that any process of the race asks */
+uint64_t actor_tick(void);
 
 /* race.c: of the worker */
 struct race_place {

@@ -493,10 +493,24 @@ static uint64_t refused(const struct binding *binding, int number)
 	return look(binding, number, &usage) ? usage.refused : 0;
 }
 
+static int look_now(int fd, bool cpu, const struct wire_operation *look, uint64_t *elements)
+{
+	struct hmm_harness_range range = {
+		.size = sizeof(range),
+		.flags = HMM_HARNESS_NOWAIT,
+		.addr = look->address,
+		.npages = look->npages,
+		.pages = (uintptr_t)elements,
+	};
+
+	return call(fd, cpu ? HMM_HARNESS_SNAPSHOT : HMM_HARNESS_TABLE, &range);
+}
+
 const struct binding interval_binding = {
 	.node = INTERVAL_NODE,
 	.unbound = true,
 	.gates = true,
+	.look = look_now,
 	.operate = operate,
 	.in_use = in_use,
 	.refused = refused,
@@ -506,6 +520,7 @@ const struct binding mirror_binding = {
 	.node = MIRROR_NODE,
 	.unbound = true,
 	.gates = true,
+	.look = look_now,
 	.operate = operate,
 	.in_use = in_use,
 	.refused = refused,

@@ -252,7 +252,9 @@ void race_segment(const struct wire_operation *segment, const struct race_place 
 {
 	unsigned int number = segment->other;
 	struct look last = { 0 };
+	uint64_t *where = elements + 4;
 
+	elements[2] = actor_tick();
 	if (atomic_load(&control->actors[number].state) == ACTOR_ENDED || place->gone) {
 		elements[0] = WIRE_ENDED;
 	} else {
@@ -262,9 +264,10 @@ void race_segment(const struct wire_operation *segment, const struct race_place 
 		elements[0] = watch(number, place, &last);
 	}
 	elements[1] = atomic_load(&control->actors[number].done);
-	memset(elements + 2, 0, (WIRE_SEGMENT_WORDS - 2) * sizeof(*elements));
+	elements[3] = actor_tick();
+	memset(where, 0, (WIRE_SEGMENT_WORDS - 4) * sizeof(*where));
 	if (elements[0] == WIRE_BLOCKED)
-		memcpy(elements + 2, last.where, strnlen(last.where, (WIRE_SEGMENT_WORDS - 2) * sizeof(*elements)));
+		memcpy(where, last.where, strnlen(last.where, (WIRE_SEGMENT_WORDS - 4) * sizeof(*where)));
 	seen->status = WIRE_DONE;
 	seen->count = WIRE_SEGMENT_WORDS;
 }
@@ -285,11 +288,12 @@ uint64_t race_tell(unsigned int number, uint64_t *elements)
 	struct actor *actor = &control->actors[number];
 	struct hmm_harness_gate args = { .thread = atomic_load(&actor->thread) };
 	uint64_t *expired = elements + 2 * actor->count;
-	uint64_t *trace = expired + 1;
+	uint64_t *trace = expired + 2;
 	uint64_t passed = 0;
 
 	memcpy(elements, actor->stamps, actor->count * sizeof(actor->stamps[0]));
 	*expired = 0;
+	expired[1] = args.thread;
 	for (unsigned int i = 0; i < WIRE_MAX_DEVICES; i++) {
 		args.trace = 0;
 		if (files[i] < 0 || gate(files[i], HMM_HARNESS_GATE_WAIT, &args))
@@ -302,7 +306,7 @@ uint64_t race_tell(unsigned int number, uint64_t *elements)
 			give_up("cannot ask for the gates that an actor came by");
 		passed = args.passed;
 	}
-	return 2 * actor->count + 1 + (passed < WIRE_TRACE ? passed : WIRE_TRACE);
+	return 2 * actor->count + 2 + (passed < WIRE_TRACE ? passed : WIRE_TRACE);
 }
 
 void race_over(void)

@@ -71,7 +71,9 @@ uint64_t request_elements(const struct wire_operation *operation)
 	case WIRE_SEGMENT:
 		return WIRE_SEGMENT_WORDS;
 	case WIRE_ACTOR:
-		return 2 * WIRE_MAX_ACTOR_STEPS + 1 + WIRE_TRACE;
+		return 2 * WIRE_MAX_ACTOR_STEPS + 2 + WIRE_TRACE;
+	case WIRE_LOOK:
+		return (WIRE_MAX_SEGMENTS + 1) * look_words(operation->npages);
 	default:
 		return 0;
 	}
@@ -104,9 +106,23 @@ static bool range_is_valid(uint64_t address, uint64_t npages)
 	       npages <= (WIRE_LAST_ADDRESS - address) / PAGE_BYTES;
 }
 
+/* What is wrong with a look by itself, or NULL */
+static const char *find_fault_of_look(const struct wire_operation *look)
+{
+	if (look->actor >= WIRE_MAX_DEVICES)
+		return "actor out of range";
+	if (look->npages < 1 || look->npages > WIRE_MAX_LOOK_PAGES)
+		return "npages out of range";
+	if (!range_is_valid(look->address, look->npages))
+		return "address out of range";
+	return look->argument || look->other || look->value ? "a value where none is meant" : NULL;
+}
+
 /* What is wrong with a part of a race by itself, or NULL */
 static const char *find_fault_of_race(const struct wire_operation *part)
 {
+	if (part->code == WIRE_LOOK)
+		return find_fault_of_look(part);
 	if (part->actor || part->address || part->npages)
 		return "a race has no actor and no range";
 	if (part->code == WIRE_ACTOR) {
@@ -123,7 +139,7 @@ static const char *find_fault_of_race(const struct wire_operation *part)
 		return "segments out of range";
 	if (part->value < 1 || part->value > WIRE_MAX_ACTORS)
 		return "actors out of range";
-	return part->other ? "other out of range" : NULL;
+	return part->other > WIRE_MAX_LOOKS ? "looks out of range" : NULL;
 }
 
 /* What an actor cannot do: what the worker has a hand in */
@@ -133,6 +149,7 @@ static bool is_for_actors(uint16_t code)
 	case WIRE_RACE:
 	case WIRE_SEGMENT:
 	case WIRE_ACTOR:
+	case WIRE_LOOK:
 	case WIRE_BIND:
 	case WIRE_REAP:
 	case WIRE_POISON:
@@ -169,7 +186,7 @@ uint32_t request_race_length(const struct wire_operation *race)
 
 	for (uint64_t i = 0; i < race->value; i++)
 		length += 1 + race[1 + length].argument;
-	return length;
+	return length + race->other;
 }
 
 /* What is wrong with the race at @race, of which there are @left operations in the request; or NULL */
@@ -190,6 +207,9 @@ static const char *find_fault_of_whole(const struct wire_operation *race, uint32
 			return fault;
 		at += 1 + race[at].argument;
 	}
+	for (uint8_t i = 0; i < race->other; i++, at++)
+		if (at >= left || race[at].code != WIRE_LOOK)
+			return "a look is missing";
 	return NULL;
 }
 
@@ -202,7 +222,8 @@ static const char *find_fault_of_order(const struct request *request, uint32_t *
 	for (*at = 0; *at < count; ++*at) {
 		const char *fault;
 
-		if (operations[*at].code == WIRE_SEGMENT || operations[*at].code == WIRE_ACTOR)
+		if (operations[*at].code == WIRE_SEGMENT || operations[*at].code == WIRE_ACTOR ||
+		    operations[*at].code == WIRE_LOOK)
 			return "no race that it belongs to";
 		if (operations[*at].code != WIRE_RACE)
 			continue;
@@ -220,7 +241,7 @@ static const char *find_fault(const struct wire_operation *operation)
 	uint16_t code = operation->code;
 	bool device = request_is_device(code);
 
-	if (code == WIRE_RACE || code == WIRE_SEGMENT || code == WIRE_ACTOR)
+	if (code == WIRE_RACE || code == WIRE_SEGMENT || code == WIRE_ACTOR || code == WIRE_LOOK)
 		return find_fault_of_race(operation);
 	if (!device && (code < WIRE_MAP || code > WIRE_MOVE_PAGES) && code != WIRE_COUNTED)
 		return "unknown code";

@@ -511,7 +511,7 @@ static void note_exit(unsigned int number)
 	uint32_t last = actor->count - 1;
 
 	actor->seen[last].status = WIRE_DONE;
-	actor->stamps[last][1] = atomic_fetch_add(&control->clock, 1) + 1;
+	actor->stamps[last][1] = actor_tick();
 	atomic_store(&actor->done, actor->count);
 }
 
@@ -528,7 +528,7 @@ static uint64_t put(uint64_t length, const struct wire_observation *seen, const 
 static uint64_t tell_actors(struct part *parts, uint64_t count, uint64_t length)
 {
 	for (uint64_t i = 0; i < count; i++) {
-		static uint64_t elements[2 * WIRE_MAX_ACTOR_STEPS + 1 + WIRE_TRACE];
+		static uint64_t elements[2 * WIRE_MAX_ACTOR_STEPS + 2 + WIRE_TRACE];
 		struct wire_observation told = { .status = WIRE_DONE };
 		struct actor *actor = &control->actors[i];
 
@@ -542,6 +542,43 @@ static uint64_t tell_actors(struct part *parts, uint64_t count, uint64_t length)
 			pthread_join(parts[i].thread, NULL);
 	}
 	race_over();
+	return length;
+}
+
+/* What all looks saw, one after the other, each time with all that it sees */
+static uint64_t looked[WIRE_MAX_LOOKS][(WIRE_MAX_SEGMENTS + 1) * (WIRE_LOOK_HEAD + 2 * WIRE_MAX_LOOK_PAGES)];
+
+static const struct wire_operation *looks_of(const struct wire_operation *race)
+{
+	return race + 1 + request_race_length(race) - race->other;
+}
+
+/* Takes all looks of a race, for the time @number. */
+static void take_looks(const struct wire_operation *race, uint32_t number)
+{
+	for (uint8_t i = 0; i < race->other; i++) {
+		const struct wire_operation *look = looks_of(race) + i;
+		uint64_t *words = looked[i] + number * look_words(look->npages);
+		uint64_t *pages = words + WIRE_LOOK_HEAD;
+
+		memset(words, 0, look_words(look->npages) * sizeof(*words));
+		for (unsigned int cpu = 0; cpu < 2; cpu++, pages += look->npages)
+			words[cpu] = devices[look->actor] < 0 ? ENODEV :
+				     binding->look(devices[look->actor], cpu, look, pages);
+	}
+}
+
+/* Writes what they saw. Returns the length of the response then. */
+static uint64_t tell_looks(const struct wire_operation *race, uint64_t length)
+{
+	for (uint8_t i = 0; i < race->other; i++) {
+		struct wire_observation told = {
+			.status = WIRE_DONE,
+			.count = (race->argument + 1) * look_words(looks_of(race)[i].npages),
+		};
+
+		length = put(length, &told, looked[i]);
+	}
 	return length;
 }
 
@@ -576,6 +613,7 @@ static bool run_race(const struct wire_operation *race, uint64_t *length)
 	}
 	start_actors(parts, count);
 	*length = put(*length, &seen, no_elements);
+	take_looks(race, 0);
 	for (uint32_t i = 0; i < race->argument; i++) {
 		const struct wire_operation *segment = &race[1 + i];
 		uint64_t elements[WIRE_SEGMENT_WORDS];
@@ -583,6 +621,7 @@ static bool run_race(const struct wire_operation *race, uint64_t *length)
 
 		race_segment(segment, &parts[segment->other].place, &told, elements);
 		*length = put(*length, &told, elements);
+		take_looks(race, i + 1);
 	}
 	for (uint64_t i = 0; i < count; i++)
 		race_let_go(i);
@@ -593,6 +632,7 @@ static bool run_race(const struct wire_operation *race, uint64_t *length)
 		if (parts[i].place.gone && parts[i].exits && &subjects[parts[i].subject] != dead)
 			note_exit(i);
 	*length = tell_actors(parts, count, *length);
+	*length = tell_looks(race, *length);
 	for (uint64_t i = 0; i < count && !dead; i++) {
 		struct actor *actor = &control->actors[i];
 

@@ -164,6 +164,8 @@ struct hmm_harness_bind {
 /* hmm_harness_range.flags of HMM_HARNESS_MIGRATE, exactly one */
 #define HMM_HARNESS_MIGRATE_TO_DEVICE 0x1
 #define HMM_HARNESS_MIGRATE_TO_SYSTEM 0x2
+/* hmm_harness_range.flags of HMM_HARNESS_SNAPSHOT and HMM_HARNESS_TABLE */
+#define HMM_HARNESS_NOWAIT 0x1
 
 /**
  * struct hmm_harness_range - every operation on a range of bound memory
@@ -228,6 +230,13 @@ struct hmm_harness_bind {
  * entry is stale when the CPU has another page there, or none, or may not write
  * where the device may; an exclusive one is when the CPU's table does not say
  * that this very page is some device's.
+ *
+ * SNAPSHOT and TABLE with NOWAIT wait for nobody, also not for a thread that is
+ * parked at a gate with a lock: -EAGAIN, of SNAPSHOT, when somebody has the mmap
+ * lock for writing, -ESRCH when the process exits, -EOPNOTSUPP for hugetlb's
+ * memory, and on kernels without hmm_range_fault(). What is told is of no one
+ * moment. TABLE then tells of a contradiction only if it knows of one for sure,
+ * and of none where memory is being unmapped.
  */
 struct hmm_harness_range {
 	__u32 size;
@@ -780,8 +789,8 @@ struct hmm_harness_events {
 #define HMM_HARNESS_GATE_MAX_TIME 20000
 /* hmm_harness_gate.trace: how many, and what each is besides the gate */
 #define HMM_HARNESS_GATE_TRACE 128
-#define HMM_HARNESS_GATE_DEVICE_SHIFT 16
-#define HMM_HARNESS_GATE_CLOCK_SHIFT 32
+#define HMM_HARNESS_GATE_DEVICE_SHIFT 8
+#define HMM_HARNESS_GATE_CLOCK_SHIFT 16
 
 /**
  * struct hmm_harness_gate - HMM_HARNESS_GATE_ARM, _WAIT and _RELEASE
@@ -794,8 +803,9 @@ struct hmm_harness_events {
  *        milliseconds, up to HMM_HARNESS_GATE_MAX_TIME; ARM: not 0; RELEASE: 0
  * @trace: WAIT: user pointer to HMM_HARNESS_GATE_TRACE __u64, filled with the
  *         last gates that the thread came by, from the oldest on: the gate, the
- *         number of the device, and a clock that counts the gates that all
- *         threads under control come by; 0 if not wanted. Else 0
+ *         number of the device, and when, the last 48 bits of CLOCK_MONOTONIC in
+ *         nanoseconds, later each time that any thread comes by any; 0 if not
+ *         wanted. Else 0
  * @parked: (out) WAIT: the gate where it is parked, 0 if it is not
  * @armed: (out) WAIT: the gate where it parks next, 0 if there is none
  * @passed: (out) WAIT: how many gates it came by since it was first armed
