@@ -7,7 +7,7 @@ One VM is enough here; harness/pool.py spreads a plan over several, harness/matr
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.compare import Comparison, Notice, Verdict, compare, obstacle
@@ -58,7 +58,8 @@ class Plan:
     `wrong`: deliberate driver mistakes to switch on. `timeout`: seconds for one program in the guest. `command`:
     how this program is started, for the replay commands. `notice` is shown the model's states; `harness.compare`.
     `tables`: a program that diverged runs once more, for the page tables right after the step. `cases`: patterns of
-    cases of each kernel's own tests, which are to be run, too; none without a pattern.
+    cases of each kernel's own tests, which are to be run, too; none without a pattern. `witness` is shown what came
+    of each race before its result is.
     """
 
     programs: Sequence[Program | Case]
@@ -69,6 +70,7 @@ class Plan:
     notice: Notice | None = None
     tables: bool = True
     cases: Sequence[str] = ()
+    witness: Callable[[Race, Comparison, Execution], None] | None = None
 
 
 def run(plan: Plan, lab: Lab, *, closing: bool = True) -> Iterator[Result]:
@@ -386,6 +388,8 @@ def _run_one(
     tables: list[PageTables] = []
     remark = ""
     own: list[Crash] = []
+    if isinstance(program, Race) and plan.witness is not None:
+        plan.witness(program, comparison, execution)
     if isinstance(program, Race) and execution.course is not None:
         remark = f"schedule: {execution.course.show(program.schedule)}"
     looked_at = plan.tables and not isinstance(program, Race)  # it would be another race

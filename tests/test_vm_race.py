@@ -11,8 +11,11 @@ from harness.compare import Verdict, obstacle
 from harness.conformance import catalogue
 from harness.explore.races import explore
 from harness.model.rules import rules_for
-from harness.program.race import Ending, Gate, Race, parse_schedule
+from harness.program.observations import Mark
+from harness.program.race import Ending, Gate, Race, parse_schedule, recorded
 from harness.program.text import parse
+from harness.report import timeline_text
+from harness.report.timeline import Kind, draw
 from harness.run import Plan, judge, run
 from harness.target.lab import Lab
 from tests.test_vm_wrong import FORCED
@@ -81,6 +84,60 @@ def test_an_actor_is_parked_where_it_is_meant_to_and_others_are_seen_to_wait(lab
     assert Gate.INVALIDATE_LOCKED in gates[1]
     comparison = judge(race, rules_for("mirror", lab.features()), execution)
     assert comparison.verdict is Verdict.PASS, comparison.reason
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_the_timeline_of_a_found_mistake(lab: Lab, binding: str) -> None:
+    race = recorded(_race("race/lock"))
+    rules = rules_for(binding, lab.features())
+    why = lab.missing(binding) or obstacle(race, rules)
+    if why is not None:
+        pytest.skip(why)
+    found = next(each for each in explore(race, rules, lab, preemptions=1, wrong=["skip-retry"]) if not each.good)
+    assert found.execution is not None
+    course = found.execution.course
+    assert course is not None
+    timeline = draw(found.race, found.comparison, found.execution.observations, course)
+    times = [row.time for row in timeline.rows if row.time is not None]
+    assert times == sorted(times)
+    (parked,) = [row for row in timeline.rows if row.kind is Kind.PARKED]
+    assert timeline.actors[parked.actor or 0] == "x"
+    heard = next(row for row in timeline.rows if row.kind is Kind.EVENT and "buf[0:2]" in row.text)
+    assert timeline.actors[heard.actor or 0] == "y"
+    assert parked.time is not None
+    assert heard.time is not None
+    assert parked.time < heard.time
+    looks = [row for row in timeline.rows if row.kind is Kind.TABLES]
+    if any(strip.note for row in looks for strip in row.strips if strip.who == "CPU a"):
+        pytest.skip("needs hmm_range_fault(), which this kernel does not have, to look at the CPU's page table")
+    cpu = [next(strip.runs for strip in row.strips if strip.who == "CPU a") for row in looks]
+    device = [next(strip.runs for strip in row.strips if strip.who == "d0") for row in looks]
+    assert [run.entry for run in cpu[0]] == ["rw"]
+    assert [run.entry for run in cpu[-1]] == ["-", "rw"]
+    assert [run.entry for run in device[0]] == ["-"]
+    assert any(run.stale for run in device[-1])
+    first = next(row for row in timeline.rows if row.broken)
+    assert "from here on d0's buf[1] contradicts the CPU's page table" in first.broken
+    assert any("saw rw STALE" in line for line in timeline.rows[-1].broken)
+    assert any("rw STALE" in line for line in timeline_text.render(timeline))
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_a_look_waits_for_nobody_and_changes_nothing(lab: Lab, binding: str) -> None:
+    """Whoever is parked with the lock, or in an invalidation, is not waited for."""
+    race = _race("race/valid")
+    for schedule in ("x@walk.valid y! x y", "y@invalidate.begin x y", "y@invalidate.removed x! y x"):
+        looked = recorded(replace(race, schedule=parse_schedule(schedule)))
+        execution = lab.execute(looked, binding, wrong=[], timeout=60)
+        course = execution.course
+        assert course is not None
+        assert course.expired == 0
+        comparison = judge(looked, rules_for(binding, lab.features()), execution)
+        assert comparison.verdict is Verdict.PASS, comparison.reason
+        assert len(course.sights[0]) == len(course.stops) + 1
+        for sight in course.sights[0]:
+            assert not isinstance(sight.table, int)
+            assert not any(Mark.STALE in entry.marks for entry in sight.table)
 
 
 def test_the_same_gate_of_another_device_lets_an_actor_pass(lab: Lab) -> None:

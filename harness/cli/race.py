@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.cli import candidates
+from harness.cli import candidates, timelines
 from harness.cli.options import (
     CONFIGURED,
     add_kernel,
@@ -86,6 +86,7 @@ def add(commands: Commands) -> None:
         examples=(
             ("race replay race/lock", "under the schedule that it is written with"),
             ("race replay race/lock 'x@walk.seen y x' --wrong skip-retry", "under another one, with a bad driver"),
+            ("race replay race/lock --timeline --html lock.html", "how it went, as text and as a picture"),
             ("race replay mine.hmm 'x y!' --times 100 --clean", "a hundred times, each in a clean VM"),
         ),
         environment=CONFIGURED,
@@ -95,6 +96,7 @@ def add(commands: Commands) -> None:
     command.add_argument("schedule", nargs="?", help="who runs when (default: as the race is written)")
     command.add_argument("--times", type=_times, default=1, metavar="N", help="so often (default: once)")
     command.add_argument("--clean", action="store_true", help="each time in a clean VM")
+    timelines.add(command)
     _add_target(command)
 
     command = manual(
@@ -119,6 +121,7 @@ def add(commands: Commands) -> None:
         "--preemptions", type=int, choices=range(4), default=1, help="interruptions at most (default: %(default)s)"
     )
     command.add_argument("--all", action="store_true", help="go on after the first one that is found")
+    timelines.add(command)
     _add_target(command)
 
 
@@ -201,23 +204,27 @@ def _replay(options: argparse.Namespace, progress: Progress) -> int:
         race = replace(race, schedule=schedule)
     wrong = tuple(options.wrong or ())
     check_mistakes(wrong)
+    drawings = timelines.Drawings(options)
+    race = drawings.prepared(race)
     bindings = options.binding or _BINDINGS
     batches = [[race]] * options.times if options.clean else [[race] * options.times]  # a batch is sent at once
     counts: dict[tuple[str, Verdict], int] = {}
     shown: set[tuple[str, Verdict]] = set()
     with _lab(options, progress) as lab:
         for batch, binding in product(batches, bindings):
-            plan = Plan(batch, (binding,), wrong, _timeout(options), own_command())
+            plan = Plan(batch, (binding,), wrong, _timeout(options), own_command(), witness=drawings.see)
             for result in run(plan, lab):
                 key = (result.binding, result.status)
                 counts[key] = counts.get(key, 0) + 1
                 if key not in shown:
                     shown.add(key)
                     print(*(result.explanation or [f"{result.status} {race.name}, {result.binding}"]), sep="\n")
+                    drawings.draw(result.binding, result.replay)
             if options.clean:
                 lab.discard()
     for (binding, status), count in counts.items():
         print(f"{race.name} `{race.schedule}` on {binding}: {status} {count} of {options.times}")
+    drawings.write()
     return _code(list(dict.fromkeys(status for _, status in counts)))
 
 
@@ -228,7 +235,8 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
 
     wrong = tuple(options.wrong or ())
     check_mistakes(wrong)
-    races = _races(options.race)
+    drawings = timelines.Drawings(options)
+    races = [drawings.prepared(race) for race in _races(options.race)]
     statuses: list[Verdict] = []
     with _lab(options, progress) as lab:
         for race in races:
@@ -243,12 +251,19 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
                 found = explore(
                     race, rules, lab, preemptions=options.preemptions, wrong=wrong, timeout=_timeout(options)
                 )
-                statuses += _told(found, options, race, binding, begun)
+                statuses += _told(found, options, race, binding, begun=begun, drawings=drawings)
+    drawings.write()
     return _code(statuses)
 
 
 def _told(
-    tried: Iterator[Tried], options: argparse.Namespace, race: Race, binding: str, begun: float
+    tried: Iterator[Tried],
+    options: argparse.Namespace,
+    race: Race,
+    binding: str,
+    *,
+    begun: float,
+    drawings: timelines.Drawings,
 ) -> list[Verdict]:
     """Prints what becomes of each schedule that counts, and a line about all of them."""
     statuses = []
@@ -264,7 +279,11 @@ def _told(
         print(f"    {each.comparison.reason}")
         if each.execution is not None and each.execution.course is not None:
             print(f"    {each.execution.course.show(each.race.schedule)}")
-        print(f"    replay: {_command(options, each.race, binding)}", flush=True)
+        replay = _command(options, each.race, binding)
+        print(f"    replay: {replay}", flush=True)
+        if each.execution is not None:
+            drawings.see(each.race, each.comparison, each.execution)
+            drawings.draw(binding, replay)
         if not options.all:
             break
     spent = time.monotonic() - begun

@@ -48,6 +48,7 @@ MAX_ACTORS = 4  # wire.h WIRE_MAX_ACTORS
 MAX_ACTOR_STEPS = 8  # wire.h WIRE_MAX_ACTOR_STEPS
 MAX_ACTOR_PAGES = 512  # of a step of an actor; wire.h WIRE_MAX_ACTOR_PAGES
 MAX_SEGMENTS = 64  # wire.h WIRE_MAX_SEGMENTS
+MAX_PASSINGS = 128  # that are known of an actor; wire.h WIRE_TRACE
 MAX_LOOKS = 8  # wire.h WIRE_MAX_LOOKS
 MAX_LOOK_PAGES = 64  # wire.h WIRE_MAX_LOOK_PAGES
 MAX_ORDERS = 2520  # in which the actors' steps could have been done one by one; all of them are tried
