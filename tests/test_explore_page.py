@@ -20,9 +20,6 @@ from harness.explore.story import tell
 from harness.program.text import render as as_text
 from tests.sample_runs import HOSTILE
 from tests.test_explore import FINDING, PROGRAM, UNIT, _program
-from tests.test_report_html import browser
-
-__all__ = ["browser"]  # the fixture
 
 DRAWN = _program("a: map x anon 1 rw\na: read x\na: read x\na: write x 7\n")
 CRASH = Symptom("mirror", Verdict.CRASHED, "WARNING in do_swap_page")
