@@ -28,6 +28,7 @@ from harness.target.lab import Lab
 from harness.target.payload import provide_payload
 from harness.target.vm import Machine
 from tests.processes import marked_processes
+from tests.stores import await_result, await_stored
 
 pytestmark = pytest.mark.vm
 
@@ -132,13 +133,9 @@ def test_qemu_is_killed_in_the_middle(surroundings: dict[str, str], tmp_path: Pa
         env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert child.stdout is not None
-    said = ""
-    for line in child.stdout:
-        said += line
-        if line.startswith("access/read-only "):
-            os.kill(_qemu(tmp_path), signal.SIGKILL)
-            break
-    said += child.stdout.read()
+    await_result(results, "access/read-only", child)
+    os.kill(_qemu(tmp_path), signal.SIGKILL)
+    said = child.stdout.read()
     assert child.wait(timeout=300) == ExitCode.INFRASTRUCTURE, said
     assert "Traceback" not in said
     lines = _results(results)
@@ -149,11 +146,12 @@ def test_qemu_is_killed_in_the_middle(surroundings: dict[str, str], tmp_path: Pa
     assert not {line["status"] for line in lines} & {"FAIL", "CRASHED", "TIMEOUT", "INCONCLUSIVE"}
 
 
-@pytest.mark.parametrize("moment", ["", "program ", "access/hole ", "devmem/exit ", "snapshot/hole "])
-def test_ctrl_c_at_any_moment(surroundings: dict[str, str], moment: str) -> None:
-    """Interrupted when a line that begins with `moment` was printed; with none, as soon as there is a QEMU."""
+@pytest.mark.parametrize("moment", ["", "target", "access/hole", "devmem/exit", "snapshot/hole"])
+def test_ctrl_c_at_any_moment(surroundings: dict[str, str], tmp_path: Path, moment: str) -> None:
+    """Interrupted when the kernel was ready, or a program done; without a `moment`, as soon as there is a QEMU."""
+    results = tmp_path / "results.jsonl"
     child = subprocess.Popen(
-        COMMAND,
+        [*COMMAND, "--json", str(results)],
         env=surroundings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -161,8 +159,10 @@ def test_ctrl_c_at_any_moment(surroundings: dict[str, str], moment: str) -> None
         text=True,
     )
     assert child.stdout is not None
-    if moment:
-        assert any(line.startswith(moment) for line in child.stdout)
+    if moment == "target":
+        await_stored(results, '"type": "target"', child)
+    elif moment:
+        await_result(results, moment, child)
     else:
         _qemu(Path(surroundings["MARKED_BY_TEST"]))
     child.send_signal(signal.SIGINT)

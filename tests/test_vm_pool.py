@@ -25,6 +25,7 @@ from harness.run import Plan
 from harness.target.cache import Cache
 from harness.target.vm import Machine
 from tests.processes import marked_processes
+from tests.stores import await_result
 
 pytestmark = pytest.mark.vm
 
@@ -81,8 +82,7 @@ def test_a_killed_run_is_resumed(machine: Machine, tmp_path: Path) -> None:
     assert machine.kernel.image.exists()
     path = tmp_path / "results.jsonl"
     child = _start(["--vms", "2", "--json", str(path)], tmp_path)
-    assert child.stdout is not None
-    assert any(line.startswith("devmem/exit ") for line in child.stdout)
+    await_result(path, "devmem/exit", child)
     child.kill()
     child.wait()
     before = read(path)
@@ -108,13 +108,9 @@ def test_one_of_two_vms_is_killed(machine: Machine, tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     child = _start(["--vms", "2", "--json", str(path)], tmp_path)
     assert child.stdout is not None
-    said = ""
-    for line in child.stdout:
-        said += line
-        if line.startswith("devmem/"):
-            break
+    await_result(path, "devmem/", child)
     os.kill(_a_qemu(tmp_path), signal.SIGKILL)
-    said += child.stdout.read()
+    said = child.stdout.read()
     assert child.wait(timeout=300) == ExitCode.INFRASTRUCTURE, said
     run = read(path)
     assert len(run.results) == run.planned

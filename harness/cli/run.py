@@ -197,7 +197,11 @@ def _add_manner(command: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="leave the VM of the first program that does not pass running"
     )
     add_gdb(command)
-    command.add_argument("--dry-run", action="store_true", help="print commands that boot such VMs, and end")
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print commands that boot such VMs, and end; makes what they boot if it is not there",
+    )
     command.add_argument(
         "--resume",
         nargs="?",

@@ -418,7 +418,7 @@ class State:
         """
         area = space.areas[number]
         write = area.prot.writable and not area.shared
-        if not (area.prot.readable or write) or number in space.traps:
+        if not area.prot.cpu_readable or number in space.traps:  # FOLL_FORCE
             return False
         if self.fail(space, number, write=write, waits=True) or self.refuses(space, number):
             return False

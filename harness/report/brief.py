@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.compare import Verdict
+from harness.labels import label, short
 from harness.model.allowed import RECORDED
 from harness.printable import one_line
 from harness.report.results import Result, Run
@@ -50,7 +51,7 @@ def bare(reason: str) -> str:
 
 def called(run: Run, kernel: tuple[str, str]) -> str:
     """A kernel of `run`, with its flavour if there are several."""
-    return kernel[0] if len({flavour for _, flavour in run.kernels}) == 1 else " ".join(kernel)
+    return short(kernel[0]) if len({flavour for _, flavour in run.kernels}) == 1 else label(*kernel)
 
 
 def brief(run: Run, results: Sequence[Result], *, width: int, room: int | None) -> Iterator[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from harness.labels import label
 from harness.report.brief import counted
 from harness.report.results import Run, belongs
 
@@ -24,7 +25,7 @@ class Live:
         words = f"{len(results)} of {self._run.planned} results"
         counts = counted(Counter(result.status for result in results))
         seconds = f"[{self._run.spent + time.monotonic() - self._started:.0f} s]"
-        where = "".join(f"{target.kernel} {target.flavour}, " for target in targets)
+        where = "".join(f"{label(target.kernel, target.flavour)}, " for target in targets)
         lines = [f"{where}{words}{': ' if counts else ''}{counts} {seconds}"]
         for target in targets:
             mine = [each for each in results if (each.kernel, each.flavour) == (target.kernel, target.flavour)]

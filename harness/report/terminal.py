@@ -11,6 +11,7 @@ from typing import TextIO
 from harness.compare import Verdict
 from harness.conformance import clauses
 from harness.defaults import PEER
+from harness.labels import heading, label
 from harness.printable import one_line
 from harness.progress import Progress
 from harness.report.brief import bare, brief, called, counted, cut, plural
@@ -66,7 +67,7 @@ class Table:
         for result in self._run.results:  # of a run that is resumed
             self._row(result)[result.binding] = result
         if target.error:
-            self._say(f"{target.kernel} {target.flavour}: {target.error.splitlines()[0]}")
+            self._say(f"{label(target.kernel, target.flavour)}: {target.error.splitlines()[0]}")
         elif target.banner:
             self._say(target.banner)
             if self._in_rows and any(not belongs(program, PEER) for program in self._run.programs):
@@ -188,7 +189,7 @@ class Table:
 
     def _what(self) -> str:
         """What was run, in a few words."""
-        kernels = [f"{kernel} ({flavour})" for kernel, flavour in self._run.kernels]
+        kernels = [heading(*kernel) for kernel in self._run.kernels]
         where = kernels[0] if self._one else f"{len(kernels)} kernels"
         cases = sum(belongs(program, PEER) for program in self._run.programs)
         bindings = len(self._run.bindings) - (PEER in self._run.bindings)
