@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from harness.defaults import PEER
 from harness.errors import ExitCode, UsageError
 from harness.matrix import Resources
 from harness.progress import Progress
-from harness.report import jsonlines
+from harness.report import jsonlines, runs
 from harness.report.results import Planned, Result, Run, Source, Store, Target, read
 from harness.run import Plan
 from harness.target.places import CHECKOUT
@@ -383,8 +384,12 @@ def test_what_is_resumed_elsewhere_finds_its_programs(
 
 
 @pytest.mark.usefixtures("passing")
-def test_no_report_of_the_run_before_is_left_beside_a_store_that_is_new(tmp_path: Path, stopped: Any) -> None:
+def test_no_report_of_the_run_before_is_left_beside_a_store_that_is_new(
+    tmp_path: Path, stopped: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither by who is interrupted at once, nor, which is looked at from within, by who is killed."""
+    seconds = itertools.count()  # what tells conformance.md of one run from that of another in the same second
+    monkeypatch.setattr(runs, "now", lambda: f"2026-01-01T00:00:{next(seconds):02}+00:00")
     directory = tmp_path / "out"
     new = [*_NEW, str(_program(tmp_path / "p1.hmm", "Promise 1.")), "--reports", str(directory)]
     _command(new)
