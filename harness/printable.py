@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
@@ -23,6 +24,12 @@ def _escaped(found: re.Match[str]) -> str:
     if found[0] == "\t":
         return " "
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def some(words: Sequence[str], most: int, between: str = ", ") -> str:
+    """The first `most` of them, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f"{between.join(words[:most])}{more}"
 
 
 def shortened(text: str, most: int) -> str:

@@ -11,7 +11,7 @@ from contextlib import closing, nullcontext, suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from harness.cli import candidates
 from harness.cli.options import (
@@ -31,10 +31,11 @@ from harness.cli.options import (
 )
 from harness.defaults import DEFAULT_FLAVOUR, DEFAULT_KERNEL, DEFAULT_TIMEOUT, PEER
 from harness.errors import ExitCode, HarnessError, UsageError
+from harness.printable import some
 from harness.progress import Progress, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from harness.cli.options import Commands
     from harness.conformance.clauses import Clause
@@ -305,8 +306,7 @@ def _execute(
     started = time.monotonic()
     done = {result.place: result.identity for result in run.results}
     out = sys.stderr if files.STDOUT in reports.values() else sys.stdout
-    colour = out.isatty() and "NO_COLOR" not in os.environ
-    table = Table(run, resources.progress, out=out, colour=colour)
+    table = Table(run, resources.progress, out=out, colour=_in_colour(out))
     failures: list[HarnessError] = []
     written: list[Path] = []
     heard = True
@@ -525,7 +525,7 @@ def _programs_of(run: Run, progress: Progress) -> list[Program]:
                 hint=f"the run began in {run.directory or 'another directory'}; or begin another run",
             ) from None
     if gone:
-        progress.say(f"not there any more, and run as it was: {_listed(gone)}")
+        progress.say(f"not there any more, and run as it was: {some(list(gone), _FEW)}")
     found = catalogue.select(list(names)) if names else []
     there = gone | {names[each.name]: replace(each, name=names[each.name]) for each in found if each.name in names}
     return [there[name] for name in run.programs if name in there]
@@ -540,15 +540,8 @@ def _changed(run: Run, programs: Sequence[Program], progress: Progress) -> dict[
     changed = {name: source for name, source in now.items() if source != run.programs[name]}
     run.plan(changed)
     if changed:
-        progress.say(f"changed since: {_listed(changed)}")
+        progress.say(f"changed since: {some(list(changed), _FEW)}")
     return changed
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Some of `names`, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
-    return ", ".join(every[:_FEW]) + more
 
 
 def _report(options: argparse.Namespace, progress: Progress) -> int:
@@ -584,12 +577,15 @@ def _report(options: argparse.Namespace, progress: Progress) -> int:
     return _with(failures, run.exit_code)
 
 
+def _in_colour(out: TextIO) -> bool:
+    return out.isatty() and "NO_COLOR" not in os.environ
+
+
 def _show_whole(run: Run, progress: Progress) -> None:
     """Prints what `run` prints of few programs."""
     from harness.report.terminal import Table
 
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    table = Table(run, progress, out=sys.stdout, colour=colour, whole=True)
+    table = Table(run, progress, out=sys.stdout, colour=_in_colour(sys.stdout), whole=True)
     table.all()
     table.foot(run.spent)
 

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from harness.compare import Verdict
 from harness.errors import ExitCode, GuestError
-from harness.explore.findings import Finding, GivenUp, Store, Symptom, UnitDone, symptom_of
+from harness.explore.findings import Finding, GivenUp, Store, Symptom, Totals, UnitDone, symptom_of
 from harness.explore.generate import Generator
 from harness.explore.shrink import shrink
 from harness.explore.situations import situations
@@ -69,23 +69,6 @@ class Terms:
     def unit_binding(self, number: int) -> str:
         """Bindings take turns within a shard."""
         return self.bindings[number // self.shard[1] % len(self.bindings)]
-
-
-@dataclass
-class Totals:
-    """What came of all units of an exploration so far, also those of before it was interrupted."""
-
-    programs: int = 0
-    operations: int = 0
-    seconds: float = 0.0  # of VMs: two that work for a second are two
-    verdicts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, done: UnitDone) -> None:
-        """Counts one more unit."""
-        self.programs += done.programs
-        self.operations += done.operations
-        self.seconds += done.seconds
-        self.verdicts.update(done.verdicts)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -120,6 +121,29 @@ class UnitDone:
     def place(self) -> tuple[str, int, int]:
         """What tells it from others: it is done once."""
         return (self.target, self.seed, self.number)
+
+
+@dataclass
+class Totals:
+    """What came of several units. `seconds`: of VMs (two at once count twice), but for looking into findings."""
+
+    units: int = 0
+    programs: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+    verdicts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, done: UnitDone) -> None:
+        """Counts one more unit."""
+        self.include(Totals(1, done.programs, done.operations, done.seconds, Counter(done.verdicts)))
+
+    def include(self, others: Totals) -> None:
+        """Counts other units, too."""
+        self.units += others.units
+        self.programs += others.programs
+        self.operations += others.operations
+        self.seconds += others.seconds
+        self.verdicts.update(others.verdicts)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from harness.compare import Verdict
 from harness.errors import HarnessError
 from harness.explore.chart import Mark, growth, lasting
-from harness.explore.findings import Finding, Store
-from harness.explore.story import Curve, Share, Story, tell
+from harness.explore.findings import Finding, Store, Totals
+from harness.explore.story import Curve, Story, tell
 from harness.printable import plain
 from harness.program.text import render as as_text
 from harness.report import files, single
@@ -45,14 +45,9 @@ def render(story: Story, *, live: bool = False) -> str:
     """The whole page; one that is `live` is loaded again now and then."""
     style = single.part("harness.report", "page.css") + single.part("harness.explore", "page.css")
     body = "\n".join([_head(story, live=live), _charts(story), _errors(story), _findings(story), _shares(story)])
-    parts = {
-        "title": _text(_heading(story)),
-        "policy": html.escape(single.policy(style)),
-        "style": style,
-        "refresh": _REFRESH if live else "",
-        "body": body,
-    }
-    return single.filled(single.part("harness.explore", "page.html"), parts)
+    template = single.part("harness.explore", "page.html")
+    head = _REFRESH + single.NO_ICON if live else single.NO_ICON
+    return single.page(template, {"body": body}, title=_text(_heading(story)), style=style, head=head)
 
 
 def _text(text: str) -> str:
@@ -177,7 +172,7 @@ def _shares(story: Story) -> str:
     )
 
 
-def _share(name: str, share: Share, verdicts: list[str]) -> str:
+def _share(name: str, share: Totals, verdicts: list[str]) -> str:
     numbers = [
         f"{share.units:,}",
         f"{share.programs:,}",

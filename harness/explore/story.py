@@ -4,38 +4,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from harness.explore.findings import Finding, GivenUp, Store, UnitDone
+from harness.explore.findings import Finding, GivenUp, Store, Totals, UnitDone
 
 Curve = tuple[tuple[float, int], ...]  # seconds of exploring, and how many by then
 
 
-@dataclass
-class Share:
-    """What was done on one binding. `seconds`: of VMs, without what took to look into findings."""
-
-    units: int = 0
-    programs: int = 0
-    operations: int = 0
-    seconds: float = 0.0
-    verdicts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, unit: UnitDone) -> None:
-        """Counts one more unit."""
-        self.units += 1
-        self.programs += unit.programs
-        self.operations += unit.operations
-        self.seconds += unit.seconds
-        self.verdicts.update(unit.verdicts)
-
-
 @dataclass(frozen=True)
 class Story:
-    """An exploration. `seconds`: in which somebody explored, however many did at the same time.
+    """An exploration. `seconds`: in which somebody explored, however many did at the same time. `shares`: by binding.
 
     `errors`: what was given up and has not been done since. `found`: when each finding, by its id, was first seen.
     """
@@ -47,7 +27,7 @@ class Story:
     began: float
     ended: float
     seconds: float
-    shares: dict[str, Share]
+    shares: dict[str, Totals]
     situations: Curve
     operations: Curve
     seen: Curve
@@ -56,15 +36,11 @@ class Story:
     errors: tuple[GivenUp, ...]
 
     @property
-    def total(self) -> Share:
+    def total(self) -> Totals:
         """Of all bindings."""
-        whole = Share()
+        whole = Totals()
         for share in self.shares.values():
-            whole.units += share.units
-            whole.programs += share.programs
-            whole.operations += share.operations
-            whole.seconds += share.seconds
-            whole.verdicts.update(share.verdicts)
+            whole.include(share)
         return whole
 
 
@@ -75,9 +51,9 @@ def tell(store: Store) -> Story:
     clock = _Clock((unit.began, unit.ended) for unit in units)
     findings = tuple(store.findings())
     found: dict[str, float] = {}
-    shares: dict[str, Share] = {}
+    shares: dict[str, Totals] = {}
     for unit in units:
-        shares.setdefault(unit.binding, Share()).add(unit)
+        shares.setdefault(unit.binding, Totals()).add(unit)
         for name in unit.findings:
             found.setdefault(name, clock.at(unit.ended))
     for finding in findings:

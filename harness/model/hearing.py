@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from harness.printable import some
 from harness.program.observations import Element, Event, Happening, Owner
 from harness.program.operations import MAX_PAGES, PAGE_SIZE
 
@@ -118,17 +119,14 @@ class Hearing:
                 lines.append(f"{event}: its sequence number {event.sequence} comes after {sequence}")
             sequence = event.sequence or sequence
         if lines:
-            shown = [str(event) for event in events[:_MOST_SHOWN]]
-            more = f" and {len(events) - _MOST_SHOWN} more" if len(events) > _MOST_SHOWN else ""
-            lines.append(f"heard: {', '.join(shown) or 'nothing'}{more}")
+            lines.append(f"heard: {some([str(event) for event in events], _MOST_SHOWN) or 'nothing'}")
         return lines
 
     def _pages(self, pages: Sequence[int]) -> str:
         """`pages`, in order, as ranges."""
         breaks = [0, *(at for at in range(1, len(pages)) if pages[at] != pages[at - 1] + 1), len(pages)]
         places = [self.place(pages[start], pages[stop - 1] + 1) for start, stop in pairwise(breaks)]
-        more = f" and {len(places) - _MOST_SHOWN} more" if len(places) > _MOST_SHOWN else ""
-        return f"{', '.join(places[:_MOST_SHOWN])}{more}"
+        return some(places, _MOST_SHOWN)
 
     def _complaint(self, event: Event) -> str | None:
         """What is wrong with having heard `event` at all."""

@@ -37,15 +37,14 @@ def render(run: Run) -> str:
     found = columns(run)
     counts = Counter(_status(case) for column in found for case in column.cases)
     style, script = (single.part("harness.report", name) for name in ("page.css", "page.js"))
-    parts = {
-        "title": html.escape(_heading(counts)),
-        "policy": html.escape(single.policy(style, script)),
-        "style": style,
-        "script": script,
-        "data": _json(_data(run, found)),
-        "plain": _plain(run, found, counts),
-    }
-    return single.filled(single.part("harness.report", "page.html"), parts)
+    return single.page(
+        single.part("harness.report", "page.html"),
+        {"data": _json(_data(run, found)), "plain": _plain(run, found, counts)},
+        title=html.escape(_heading(counts)),
+        style=style,
+        script=script,
+        head=single.part("harness.report", "icon.html"),
+    )
 
 
 def _json(data: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -13,9 +14,34 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # of names of files; no UTF-8 c
 _MARK = re.compile("<!--([a-z]+)-->")
 
 
+NO_ICON = '<link rel="icon" href="data:,">'
+
+
 def part(package: str, name: str) -> str:
     """A file of ours."""
     return (resources.files(package) / name).read_text(encoding="utf-8")
+
+
+def page(
+    template: str,
+    parts: Mapping[str, str],
+    *,
+    title: str,
+    style: str,
+    script: str | None = None,
+    head: str = NO_ICON,
+) -> str:
+    """A page: frame.html, with `template` and its `parts` in it. `head`: more lines of that. `title` is escaped."""
+    style = part("harness.report", "base.css") + style
+    known = {"title": title, "script": script or ""}
+    frame = {
+        **known,
+        "policy": html.escape(policy(style, script)),
+        "style": style,
+        "head": head,
+        "content": filled(template, known | dict(parts)),
+    }
+    return filled(part("harness.report", "frame.html"), frame)
 
 
 def policy(style: str, script: str | None = None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from harness.compare import Verdict
 from harness.conformance import clauses
 from harness.conformance.describe import escaped
-from harness.printable import one_line
+from harness.printable import one_line, some
 from harness.report.conformance import Change, Conformance, Finding, Standing, conformance
 from harness.report.planned import Case
 from harness.report.results import Run
@@ -69,8 +69,7 @@ def _to_look_at(found: Sequence[Conformance]) -> Iterator[tuple[Standing, Findin
                     first.setdefault((name, finding.reason), finding)
                     places.setdefault((name, finding.reason), []).append(_place(each))
         for key, where in places.items():
-            more = f" and {len(where) - _MOST_PLACES} more" if len(where) > _MOST_PLACES else ""
-            yield standing, first[key], f"{'; '.join(where[:_MOST_PLACES])}{more}"
+            yield standing, first[key], some(where, _MOST_PLACES, "; ")
 
 
 def changed(changes: Sequence[Change], before: str, after: str) -> Iterator[str]:

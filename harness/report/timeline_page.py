@@ -13,15 +13,14 @@ from harness.report.timeline_svg import escaped
 def render(timelines: Sequence[Timeline]) -> str:
     """The page."""
     style, script = (single.part("harness.report", f"timeline.{kind}") for kind in ("css", "js"))
-    parts = {
-        "title": escaped(_title(timelines)),
-        "policy": escaped(single.policy(style, script)),
-        "style": style,
-        "script": script,
-        "body": "\n".join(_section(each, f"race-{number}") for number, each in enumerate(timelines, 1))
-        or "<p>Nothing was found, so there is nothing to draw.</p>",
-    }
-    return single.filled(single.part("harness.report", "timeline.html"), parts)
+    sections = "\n".join(_section(each, f"race-{number}") for number, each in enumerate(timelines, 1))
+    return single.page(
+        single.part("harness.report", "timeline.html"),
+        {"body": sections or "<p>Nothing was found, so there is nothing to draw.</p>"},
+        title=escaped(_title(timelines)),
+        style=style,
+        script=script,
+    )
 
 
 def _title(timelines: Sequence[Timeline]) -> str:
