@@ -132,24 +132,30 @@ def test_an_overview_is_renewed_in_place_and_what_is_said_stays_above_it(monkeyp
         monkeypatch.setattr(sys, "stdout", stream)
         shown = Progress(stream)
 
-        def screen() -> list[str]:
+        def shows(*lines: str) -> bool:
             end = Screen()
             end.take(written())
-            return end.text
+            return end.text == [*lines]
 
+        def shows_a_step_below(*lines: str) -> bool:
+            end = Screen()
+            end.take(written())
+            return end.text[:-1] == [*lines] and end.text[-1].startswith("running x [")
+
+        # what is written arrives at the other end of a pseudo terminal a moment later, and in parts
         with shown.overview(lambda: lines):
             mirror = ("  mirror \\x1b[2J" + "x" * 80)[:39]
-            _until(lambda: screen() == ["all 1", "  interval 1", mirror])
+            _until(lambda: shows("all 1", "  interval 1", mirror))
             with shown.step("running x"):
-                _until(lambda: len(screen()) == 4)
-                assert screen()[3].startswith("running x [")
+                _until(lambda: shows_a_step_below("all 1", "  interval 1", mirror))
                 shown.say("FAIL x\n  why")
-                assert screen()[:5] == ["FAIL x", "  why", "all 1", "  interval 1", mirror]
-            assert screen()[2] == "all 1"  # the end of a step leaves it there
+                _until(lambda: shows_a_step_below("FAIL x", "  why", "all 1", "  interval 1", mirror))
+            # the end of a step leaves the rest there
+            _until(lambda: shows("FAIL x", "  why", "all 1", "  interval 1", mirror))
             lines[:] = ["all 2"]
-            _until(lambda: screen() == ["FAIL x", "  why", "all 2"])
+            _until(lambda: shows("FAIL x", "  why", "all 2"))
             shown.say("PASS y")
-        assert screen() == ["FAIL x", "  why", "PASS y"]
+        _until(lambda: shows("FAIL x", "  why", "PASS y"))
 
 
 def test_an_overview_is_no_higher_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +166,13 @@ def test_an_overview_is_no_higher_than_the_terminal(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(sys, "stdout", stream)
         with Progress(stream).overview(lambda: list("abcdef")):
             _until(lambda: written().count("a") > 2)
-        end = Screen(4)
-        end.take(written())
-        assert end.text == [""]
+
+        def nothing_is_left() -> bool:
+            end = Screen(4)
+            end.take(written())
+            return end.text == [""]
+
+        _until(nothing_is_left)
 
 
 @pytest.mark.parametrize("reason", ["dumb", "tee"])
