@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.labels import heading
+
 if TYPE_CHECKING:
     from harness.compare import Comparison
     from harness.program.race import Race
@@ -71,7 +73,7 @@ class Drawings:
             comparison,
             execution.observations,
             execution.course,
-            where=f"on {self._options.kernel} ({self._options.flavour}), {binding}{wrong}",
+            where=f"on {heading(self._options.kernel, self._options.flavour)}, {binding}{wrong}",
             rules=_rules(race.name, self._options.wrong or ()),
             replay=replay,
         )
