@@ -142,15 +142,14 @@ static long hh_claim_once(struct hh_work *work,
 {
 	struct hh_mirror *mirror = work->mirror;
 	struct page **granted = (struct page **)work->src;
-	struct hh_claim claim = {
-		.task = current,
-		.start = start,
-		.end = start + (npages << PAGE_SHIFT),
-	};
+	struct hh_claim claim = { .task = current, .start = start };
 	long count, i;
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*granted) != sizeof(work->src[0]));
+	/* What happens to others is no reason to ask again. */
+	npages = min(npages, HH_EXCLUSIVE_PAGES);
+	claim.end = start + (npages << PAGE_SHIFT);
 	hh_work_gate(HMM_HARNESS_GATE_EXCLUSIVE_BEGIN, work);
 	if (mmap_read_lock_killable(work->mm))
 		return -EINTR;

@@ -255,9 +255,23 @@ hh_notifier_owner(const struct mmu_notifier_range *range)
 	return range->migrate_pgmap_owner;
 #endif
 }
+
+/* How a notifier hears that the CPUs' TLBs are flushed */
+#ifdef HAVE_NOTIFIER_SECONDARY_TLBS
+#define hh_flush_op arch_invalidate_secondary_tlbs
+#else
+#define hh_flush_op invalidate_range
 #endif
+#endif /* HH_INTERVAL */
 
 #ifdef HH_EXCLUSIVE
+/* So many pages are made exclusive at a time. */
+#ifdef HAVE_MAKE_DEVICE_EXCLUSIVE
+#define HH_EXCLUSIVE_PAGES 1UL
+#else
+#define HH_EXCLUSIVE_PAGES HH_CHUNK
+#endif
+
 /*
  * Makes pages exclusive to a device. Returns how many of @pages are filled in,
  * with NULL for one that was not granted: the others are locked, and have a
@@ -380,13 +394,6 @@ static inline void hh_set_page_data(struct page *page, void *data)
 {
 	hmm_devmem_page_set_drvdata(page, (unsigned long)data);
 }
-
-/* How a notifier hears that the CPUs' TLBs are flushed */
-#ifdef HAVE_NOTIFIER_SECONDARY_TLBS
-#define hh_flush_op arch_invalidate_secondary_tlbs
-#else
-#define hh_flush_op invalidate_range
-#endif
 
 /* How a driver gets a device page back: struct hh_freed of .hh_free_op */
 #ifdef HAVE_FOLIO_FREE

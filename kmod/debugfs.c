@@ -24,7 +24,7 @@ static void hh_show_memory(struct seq_file *file, struct hh_device *device)
 	allocated = devmem->allocated;
 	freed = devmem->freed;
 	faults = devmem->cpu_faults;
-	in_use = allocated - freed - lost;
+	in_use = allocated - freed - lost + devmem->nr_twice;
 	/* Pages come to life and die with other locks held. */
 	live = min_t(unsigned long, atomic_long_read(&devmem->live), in_use);
 	spin_unlock_irq(&devmem->lock);
@@ -48,9 +48,15 @@ static int hh_device_show(struct seq_file *file, void *data)
 	seq_printf(file, "refused memory: %lld times\n",
 		   (long long)atomic64_read(&device->refused));
 
-	mutex_lock(&device->mirrors_lock);
+	if (mutex_lock_killable(&device->mirrors_lock))
+		return -EINTR;
 	list_for_each_entry(mirror, &device->mirrors, link) {
-		mutex_lock(&mirror->lock);
+		/* Somebody may be stopped with it: nobody waits for that here. */
+		if (!mutex_trylock(&mirror->lock)) {
+			seq_printf(file, "mirror %llu: process %d, busy\n",
+				   mirror->id, mirror->process);
+			continue;
+		}
 		seq_printf(file, "mirror %llu: process %d, entries %llu, ghosts %llu, entered %llu, invalidations %llu%s\n",
 			   mirror->id, mirror->process, mirror->entries,
 			   mirror->ghosts, mirror->commits,

@@ -845,7 +845,8 @@ static unsigned long hh_evict_page(struct hh_device *device, struct page *page,
 		/* Nothing migrates as long as we hold on to it. */
 		put_page(page);
 		if (merged)
-			return device->binding->evict_merged(device, page);
+			return moved + device->binding->evict_merged(device,
+								     page);
 		if (!mm)
 			break;
 		moved += hh_evict_from(device, mm, addr, end, evict);
@@ -978,7 +979,7 @@ int hh_devmem_init(struct hh_device *device, unsigned int mebibytes)
 		return ret;
 	}
 	bitmap_fill(devmem->free, devmem->npages);
-	devmem->size = size;
+	devmem->size = devmem->npages ? size : 0;
 	return 0;
 }
 

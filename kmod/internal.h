@@ -254,7 +254,8 @@ struct hh_device {
  * @refs: one of the file while bound, one of every operation under way
  * @lock: protects all that follows; what the invalidation callback takes, so
  *        that nothing is invalidated while it is held
- * @table: the device's page table, by virtual page number
+ * @table: the device's page table, by virtual page number; this, @commits and
+ *         @invalidations are looked at without @lock by HMM_HARNESS_NOWAIT
  * @entries: entries in @table
  * @ghosts: how many of them are ghosts
  * @commits: how often something was entered into @table

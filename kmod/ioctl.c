@@ -566,23 +566,11 @@ static const struct hh_command hh_commands[] = {
 	},
 };
 
-static int hh_check_range(const struct hh_command *command,
-			  const struct hmm_harness_range *args)
-{
-	if (!command->data && args->data)
-		return -EINVAL;
-	return hh_check_part(args->addr, args->npages);
-}
-
 static int hh_run_range(const struct hh_command *command, struct hh_file *file,
 			struct hmm_harness_range *args)
 {
 	struct hh_work *work;
 	int ret;
-
-	ret = hh_check_range(command, args);
-	if (ret)
-		return ret;
 
 	work = hh_work_begin(file, args->addr, args->npages);
 	if (IS_ERR(work))
@@ -599,9 +587,6 @@ static int hh_run_now(const struct hh_command *command, struct hh_file *file,
 	struct hh_mirror *mirror;
 	int ret;
 
-	ret = hh_check_range(command, args);
-	if (ret)
-		return ret;
 	mirror = hh_mirror_of(file, args->addr, args->npages);
 	if (IS_ERR(mirror))
 		return PTR_ERR(mirror);
@@ -614,16 +599,23 @@ static int hh_run(const struct hh_command *command, struct hh_file *file,
 		  union hh_args *args)
 {
 	u32 flags = args->head.flags;
+	int ret;
 
 	if (flags & ~command->flags)
 		return -EINVAL;
 	if (command->one_flag && hweight32(flags) != 1)
 		return -EINVAL;
+	if (!command->range)
+		return command->device(file, args);
+
+	if (!command->data && args->range.data)
+		return -EINVAL;
+	ret = hh_check_part(args->range.addr, args->range.npages);
+	if (ret)
+		return ret;
 	if (command->now && flags & HMM_HARNESS_NOWAIT)
 		return hh_run_now(command, file, &args->range);
-	if (command->range)
-		return hh_run_range(command, file, &args->range);
-	return command->device(file, args);
+	return hh_run_range(command, file, &args->range);
 }
 
 static const struct hh_command *hh_find_command(unsigned int cmd)

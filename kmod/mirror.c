@@ -45,7 +45,7 @@ bool hh_mirror_lock(struct hh_mirror *mirror, const struct hh_change *change)
 		hh_event_change(mirror, change, true);
 		return false;
 	}
-	mirror->invalidations++;
+	WRITE_ONCE(mirror->invalidations, mirror->invalidations + 1);
 	return true;
 }
 

@@ -6,6 +6,7 @@
  * So neither the mirror's lock is taken, nor is an invalidation waited for that
  * is under way. Each page is as it was at some moment of the look.
  */
+#include <linux/bitmap.h>
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
@@ -26,11 +27,13 @@
  * struct hh_peek - a look at a chunk
  * @cpu: what the CPU's page table says, HH_CPU_*
  * @own: what of it is some device's alone
+ * @holes: where nothing is mapped
  * @pages: what is told of each page, HMM_HARNESS_PAGE_*
  */
 struct hh_peek {
 	unsigned long cpu[HH_CHUNK];
 	unsigned long own[HH_CHUNK];
+	DECLARE_BITMAP(holes, HH_CHUNK);
 	u64 pages[HH_CHUNK];
 };
 
@@ -71,14 +74,20 @@ static int hh_peek_locked(struct hh_mirror *mirror, struct hh_peek *peek,
 	if (hh_has_hugetlb(mirror->mm, range.start, range.end))
 		return -EOPNOTSUPP;
 	memset(peek->cpu, 0, sizeof(peek->cpu));
+	bitmap_zero(peek->holes, HH_CHUNK);
 	ret = hmm_range_fault(&range);
 	if (ret)
 		return ret;
 	hh_find_exclusive(mirror->mm, start, npages, peek->own);
-	for (i = 0; i < npages; i++)
-		peek->cpu[i] = hh_from_hmm(peek->cpu[i],
-					   start + (i << PAGE_SHIFT)) |
-			       peek->own[i];
+	for (i = 0; i < npages; i++) {
+		unsigned long addr = start + (i << PAGE_SHIFT);
+
+		/* Two looks, and of the same page only if nothing came between */
+		peek->cpu[i] = peek->own[i] ?: hh_from_hmm(peek->cpu[i], addr);
+		if (peek->cpu[i] & HH_CPU_ERROR &&
+		    !vma_lookup(mirror->mm, addr))
+			__set_bit(i, peek->holes);
+	}
 	return 0;
 }
 
@@ -104,39 +113,52 @@ static int hh_peek_at_cpu(struct hh_mirror *mirror, struct hh_peek *peek,
 }
 #endif
 
+/*
+ * A page that is told of may be somebody else's by now, but it has a struct page:
+ * of all that can be removed only what is the device's own is found.
+ */
 static int hh_peek_cpu(struct hh_mirror *mirror, struct hh_peek *peek,
 		       unsigned long start, unsigned long npages)
 {
+	struct rw_semaphore *there = &mirror->device->devmem.there;
 	unsigned long i;
-	int ret = hh_peek_at_cpu(mirror, peek, start, npages);
+	int ret;
 
+	if (!down_read_trylock(there))
+		return -EAGAIN;
+	ret = hh_peek_at_cpu(mirror, peek, start, npages);
 	for (i = 0; i < npages && !ret; i++)
 		peek->pages[i] = hh_describe(mirror->device, peek->cpu[i]);
+	up_read(there);
 	return ret;
 }
 
 /*
  * The lock of the table itself is enough: what is in it then is not freed, since
- * who takes an entry out frees it after that.
+ * who takes an entry out frees it after that. Returns how often something had
+ * been entered.
  */
-static void hh_peek_at_table(struct hh_mirror *mirror, struct hh_peek *peek,
-			     unsigned long first, unsigned long npages)
+static u64 hh_peek_at_table(struct hh_mirror *mirror, struct hh_peek *peek,
+			    unsigned long first, unsigned long npages)
 {
 	struct hh_entry entry;
 	unsigned long i;
+	u64 commits;
 
 	xa_lock(&mirror->table);
+	commits = READ_ONCE(mirror->commits);
 	for (i = 0; i < npages; i++) {
 		peek->pages[i] = 0;
 		if (!hh_table_load(mirror, first + i, &entry))
 			continue;
 		peek->pages[i] = entry.flags;
 		/* munmap() takes the mapping away before it tells. */
-		if (!(peek->cpu[i] & HH_CPU_ERROR) &&
+		if (!test_bit(i, peek->holes) &&
 		    hh_is_stale(&entry, peek->cpu[i]))
 			peek->pages[i] |= HMM_HARNESS_PAGE_STALE;
 	}
 	xa_unlock(&mirror->table);
+	return commits;
 }
 
 /* What contradicts the CPU's table is told if all of that is of one time. */
@@ -148,9 +170,9 @@ static int hh_peek_table(struct hh_mirror *mirror, struct hh_peek *peek,
 	bool known = !hh_peek_at_cpu(mirror, peek, start, npages);
 	unsigned long i;
 
-	hh_peek_at_table(mirror, peek, start >> PAGE_SHIFT, npages);
-	if (!known || READ_ONCE(mirror->invalidations) != invalidations ||
-	    READ_ONCE(mirror->commits) != commits)
+	known &= hh_peek_at_table(mirror, peek, start >> PAGE_SHIFT, npages) ==
+		 commits;
+	if (!known || READ_ONCE(mirror->invalidations) != invalidations)
 		for (i = 0; i < npages; i++)
 			peek->pages[i] &= ~(u64)HMM_HARNESS_PAGE_STALE;
 	return 0;

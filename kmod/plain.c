@@ -20,13 +20,17 @@
 /**
  * struct hh_shared - what all shared watches of a process are told by
  * @notifier: by mmu_notifier_get_locked()
- * @lock: protects @watches; that of a watch is taken within
+ * @lock: protects all that follows; that of a watch is taken within
  * @watches: these
+ * @under_way: invalidations that started and did not end
+ * @ended: where those wait who want none to be under way
  */
 struct hh_shared {
 	struct mmu_notifier notifier;
-	spinlock_t lock; /* protects @watches */
+	spinlock_t lock; /* protects all that follows */
 	struct list_head watches;
+	unsigned long under_way;
+	wait_queue_head_t ended;
 };
 
 static struct hh_shared *hh_shared_of(struct mmu_notifier *plain)
@@ -137,6 +141,7 @@ static int hh_shared_start(struct mmu_notifier *plain,
 	struct hh_watch *watch;
 
 	spin_lock(&shared->lock);
+	shared->under_way++;
 	list_for_each_entry(watch, &shared->watches, sharing)
 		hh_plain_started(watch, range->start, range->end);
 	spin_unlock(&shared->lock);
@@ -150,9 +155,11 @@ static void hh_shared_end(struct mmu_notifier *plain,
 	struct hh_watch *watch;
 
 	spin_lock(&shared->lock);
+	shared->under_way--;
 	list_for_each_entry(watch, &shared->watches, sharing)
 		hh_plain_ended(watch, range->start, range->end);
 	spin_unlock(&shared->lock);
+	wake_up_all(&shared->ended);
 }
 
 static void hh_shared_release(struct mmu_notifier *plain, struct mm_struct *mm)
@@ -174,6 +181,7 @@ static struct mmu_notifier *hh_shared_alloc(struct mm_struct *mm)
 		return ERR_PTR(-ENOMEM);
 	spin_lock_init(&shared->lock);
 	INIT_LIST_HEAD(&shared->watches);
+	init_waitqueue_head(&shared->ended);
 	return &shared->notifier;
 }
 
@@ -190,9 +198,25 @@ static const struct mmu_notifier_ops hh_shared_ops = {
 	.free_notifier = hh_shared_free,
 };
 
+/* Joins, unless it would hear the end of what it did not hear the start of. */
+static bool hh_shared_join(struct hh_shared *shared, struct hh_watch *watch)
+{
+	bool quiet;
+
+	spin_lock(&shared->lock);
+	quiet = !shared->under_way;
+	if (quiet)
+		list_add(&watch->sharing, &shared->watches);
+	spin_unlock(&shared->lock);
+	return quiet;
+}
+
+/* What is under way with mmap_lock held for writing does not need it to end. */
 static int hh_plain_share(struct hh_watch *watch, struct mm_struct *mm)
 {
 	struct mmu_notifier *plain, *again;
+	struct hh_shared *shared;
+	long left;
 
 	plain = mmu_notifier_get_locked(&hh_shared_ops, mm);
 	if (IS_ERR(plain))
@@ -203,11 +227,16 @@ static int hh_plain_share(struct hh_watch *watch, struct mm_struct *mm)
 		watch->strays++;
 	if (!IS_ERR(again))
 		mmu_notifier_put(again);
-	watch->plain = plain;
-	spin_lock(&hh_shared_of(plain)->lock);
-	list_add(&watch->sharing, &hh_shared_of(plain)->watches);
-	spin_unlock(&hh_shared_of(plain)->lock);
-	return 0;
+	shared = hh_shared_of(plain);
+	left = wait_event_killable_timeout(shared->ended,
+					   hh_shared_join(shared, watch),
+					   HH_PATIENCE);
+	if (left > 0) {
+		watch->plain = plain;
+		return 0;
+	}
+	mmu_notifier_put(plain);
+	return left ? -EINTR : -EBUSY;
 }
 
 /**
@@ -216,7 +245,7 @@ static int hh_plain_share(struct hh_watch *watch, struct mm_struct *mm)
  * @mm: the memory, which has a user
  * @flags: of HMM_HARNESS_WATCH, one of HH_WATCH_PLAIN
  *
- * Return: 0, -EINTR, -ENOMEM
+ * Return: 0, -EINTR, -ENOMEM, -EBUSY when invalidations did not end
  */
 int hh_plain_begin(struct hh_watch *watch, struct mm_struct *mm, u32 flags)
 {

@@ -95,7 +95,11 @@ static const struct hh_form hh_forms[] = {
 	},
 };
 
-static DEFINE_MUTEX(hh_spaces_lock); /* protects hh_spaces; inside mmap_lock */
+/*
+ * Protects the list alone: the spaces of a process come and go, and are looked
+ * for, with its mmap_lock held for writing.
+ */
+static DEFINE_SPINLOCK(hh_spaces_lock);
 static LIST_HEAD(hh_spaces);
 
 static struct hh_seed_mirror *hh_of_mirror(struct hh_mirror *mirror)
@@ -185,15 +189,25 @@ static const struct hmm_mirror_ops hh_mirror_ops = {
 	.sync_cpu_device_pagetables = hh_seed_sync,
 };
 
-static struct hh_space *hh_space_get(struct mm_struct *mm)
+static struct hh_space *hh_space_find(struct mm_struct *mm)
 {
-	struct hh_space *space;
-	int ret;
+	struct hh_space *space, *found = NULL;
 
+	spin_lock(&hh_spaces_lock);
 	list_for_each_entry(space, &hh_spaces, list)
 		if (space->mm == mm)
-			return space;
+			found = space;
+	spin_unlock(&hh_spaces_lock);
+	return found;
+}
 
+static struct hh_space *hh_space_get(struct mm_struct *mm)
+{
+	struct hh_space *space = hh_space_find(mm);
+	int ret;
+
+	if (space)
+		return space;
 	space = kzalloc_obj(*space, GFP_KERNEL_ACCOUNT);
 	if (!space)
 		return ERR_PTR(-ENOMEM);
@@ -207,7 +221,9 @@ static struct hh_space *hh_space_get(struct mm_struct *mm)
 		kfree(space);
 		return ERR_PTR(ret);
 	}
+	spin_lock(&hh_spaces_lock);
 	list_add(&space->list, &hh_spaces);
+	spin_unlock(&hh_spaces_lock);
 	return space;
 }
 
@@ -218,7 +234,6 @@ static int hh_seed_attach(struct hh_mirror *mirror)
 
 	if (mmap_write_lock_killable(mirror->mm))
 		return -EINTR;
-	mutex_lock(&hh_spaces_lock);
 	space = hh_space_get(mirror->mm);
 	if (!IS_ERR(space)) {
 		mine->space = space;
@@ -226,7 +241,6 @@ static int hh_seed_attach(struct hh_mirror *mirror)
 		list_add(&mine->list, &space->mirrors);
 		up_write(&space->sem);
 	}
-	mutex_unlock(&hh_spaces_lock);
 	mmap_write_unlock(mirror->mm);
 	return PTR_ERR_OR_ZERO(space);
 }
@@ -250,16 +264,16 @@ static void hh_seed_detach(struct hh_mirror *mirror)
 		hmm_mirror_settle();
 	}
 	mmap_write_lock(mirror->mm);
-	mutex_lock(&hh_spaces_lock);
 	down_write(&space->sem);
 	list_del(&mine->list);
 	up_write(&space->sem);
 	if (list_empty(&space->mirrors)) {
+		spin_lock(&hh_spaces_lock);
 		list_del(&space->list);
+		spin_unlock(&hh_spaces_lock);
 		hmm_mirror_unregister(&space->hmm);
 		kfree(space);
 	}
-	mutex_unlock(&hh_spaces_lock);
 	mmap_write_unlock(mirror->mm);
 	if (alive)
 		mmput(mirror->mm);

@@ -103,19 +103,36 @@ static void hh_dismiss(struct hh_mirror *mirror, void *old)
 		hh_free_ghost(mirror, xa_untag_pointer(old));
 }
 
-static int hh_put(struct hh_mirror *mirror, unsigned long index, void *new)
+/* All of it at once, for those who look with the lock of the table alone. */
+static void *hh_put_locked(struct hh_mirror *mirror, unsigned long index,
+			   void *new, bool own)
 {
-	void *old = xa_store(&mirror->table, index, new,
-			     GFP_ATOMIC | __GFP_NOWARN);
+	void *old = __xa_store(&mirror->table, index, new,
+			       GFP_ATOMIC | __GFP_NOWARN);
 
+	if (xa_is_err(old))
+		return old;
+	if (own)
+		__xa_set_mark(&mirror->table, index, HH_OWN);
+	else if (xa_marked(&mirror->table, HH_OWN))
+		__xa_clear_mark(&mirror->table, index, HH_OWN);
+	WRITE_ONCE(mirror->commits, mirror->commits + 1);
+	return old;
+}
+
+static int hh_put(struct hh_mirror *mirror, unsigned long index, void *new,
+		  bool own)
+{
+	void *old;
+
+	xa_lock(&mirror->table);
+	old = hh_put_locked(mirror, index, new, own);
+	xa_unlock(&mirror->table);
 	if (xa_is_err(old)) {
 		atomic64_inc(&mirror->device->refused);
 		return xa_err(old);
 	}
-	if (xa_marked(&mirror->table, HH_OWN))
-		xa_clear_mark(&mirror->table, index, HH_OWN);
 	mirror->entries++;
-	mirror->commits++;
 	hh_dismiss(mirror, old);
 	return 0;
 }
@@ -152,7 +169,7 @@ static int hh_put_ghost(struct hh_mirror *mirror, unsigned long index,
 	}
 
 	mirror->ghosts++;
-	ret = hh_put(mirror, index, xa_tag_pointer(ghost, HH_GHOST));
+	ret = hh_put(mirror, index, xa_tag_pointer(ghost, HH_GHOST), false);
 	if (!ret)
 		return 0;
 	mirror->ghosts--;
@@ -164,7 +181,7 @@ free:
 
 /**
  * hh_table_load() - look an entry up
- * @mirror: the mirror, its lock held
+ * @mirror: the mirror, its lock held, or that of the table
  * @index: virtual page number
  * @entry: (out) the entry
  *
@@ -229,7 +246,7 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
 
 	return hh_put(mirror, index,
 		      xa_tag_pointer(page, *flags & HMM_HARNESS_PAGE_WRITE ?
-				     HH_WRITE : HH_READ));
+				     HH_WRITE : HH_READ), false);
 }
 
 /**
@@ -244,11 +261,10 @@ int hh_table_store(struct hh_mirror *mirror, unsigned long index,
 int hh_table_store_exclusive(struct hh_mirror *mirror, unsigned long index,
 			     struct page *page, u64 *flags)
 {
-	int ret = hh_put(mirror, index, xa_tag_pointer(page, HH_WRITE));
+	int ret = hh_put(mirror, index, xa_tag_pointer(page, HH_WRITE), true);
 
 	if (ret)
 		return ret;
-	xa_set_mark(&mirror->table, index, HH_OWN);
 	*flags = hh_describe_page(mirror->device, page) |
 		 HMM_HARNESS_PAGE_WRITE | HMM_HARNESS_PAGE_EXCLUSIVE;
 	return 0;

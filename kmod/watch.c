@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "interval.h"
@@ -113,21 +114,33 @@ static const struct mmu_interval_notifier_ops *hh_watch_ops_of(u32 flags)
 	return flags & HMM_HARNESS_WATCH_TWO_PASS ? NULL : &hh_watch_ops;
 }
 
-/* Notes the notifier's number, at a moment when nothing is going on. */
-static void hh_watch_note(struct hh_watch *watch)
+/*
+ * Notes the notifier's number, at a moment when nothing is going on, and tells
+ * what came of the one that was noted before. -EINTR when there is no such
+ * moment until somebody kills the caller.
+ */
+static int hh_watch_note(struct hh_watch *watch,
+			 struct hmm_harness_sequence *told)
 {
-	unsigned long sequence;
+	struct mmu_interval_notifier *notifier = &watch->notifier;
+	bool quiet;
 
-	for (;;) {
-		sequence = mmu_interval_read_begin(&watch->notifier);
+	do {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		told->sequence = mmu_interval_read_begin(notifier);
 		spin_lock(&watch->lock);
-		if (!mmu_interval_read_retry(&watch->notifier, sequence))
-			break;
+		quiet = !mmu_interval_read_retry(notifier, told->sequence);
+		if (quiet) {
+			told->retry = mmu_interval_read_retry(notifier,
+							      watch->told);
+			told->calls = watch->calls - watch->told_calls;
+			watch->told = told->sequence;
+			watch->told_calls = watch->calls;
+		}
 		spin_unlock(&watch->lock);
-	}
-	watch->told = sequence;
-	watch->told_calls = watch->calls;
-	spin_unlock(&watch->lock);
+	} while (!quiet);
+	return 0;
 }
 
 static struct hh_watch *hh_watch_new(const struct hmm_harness_watch *args)
@@ -184,12 +197,13 @@ static struct hh_watch *hh_find_watch(struct hh_watches *watches, u64 addr,
  * @args: what the caller asked for
  *
  * Return: 0, -EEXIST, -ENOSPC, -EOPNOTSUPP, -EINVAL for two kinds at once,
- * -EINTR, -ENOMEM, or those of the kernel to a notifier of no length
+ * -EINTR, -EBUSY, -ENOMEM, or those of the kernel to a notifier of no length
  */
 int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		   const struct hmm_harness_watch *args)
 {
 	const struct mmu_interval_notifier_ops *ops;
+	struct hmm_harness_sequence told;
 	struct hh_watch *watch;
 	int ret;
 
@@ -218,10 +232,8 @@ int hh_watch_begin(struct hh_watches *watches, struct mm_struct *mm,
 		kfree(watch);
 		return ret;
 	}
-	if (!watch->plain)
-		hh_watch_note(watch);
 	watches->all[watches->count++] = watch;
-	return 0;
+	return watch->plain ? 0 : hh_watch_note(watch, &told);
 }
 
 /**
@@ -261,37 +273,19 @@ int hh_watch_tell(struct hh_watches *watches, struct hmm_harness_watch *args,
  * @watches: of the mirror; its lock is held
  * @args: what the caller asked for
  *
- * Return: 0, -ENOENT
+ * Return: 0, -ENOENT, -EINTR
  */
 int hh_watch_sequence(struct hh_watches *watches,
 		      struct hmm_harness_sequence *args)
 {
 	struct hh_watch *watch = hh_find_watch(watches, args->addr,
 					       args->npages);
-	struct mmu_interval_notifier *notifier;
-	unsigned long before;
-	u64 calls;
 
 	if (!watch || watch->plain)
 		return -ENOENT;
-	notifier = &watch->notifier;
-	before = watch->told;
-	calls = watch->told_calls;
-	args->hint = mmu_interval_check_retry(notifier, before);
-	for (;;) {
-		args->sequence = mmu_interval_read_begin(notifier);
-		spin_lock(&watch->lock);
-		if (!mmu_interval_read_retry(notifier, args->sequence))
-			break;
-		spin_unlock(&watch->lock);
-	}
-	args->before = before;
-	args->retry = mmu_interval_read_retry(notifier, before);
-	args->calls = watch->calls - calls;
-	watch->told = args->sequence;
-	watch->told_calls = watch->calls;
-	spin_unlock(&watch->lock);
-	return 0;
+	args->before = watch->told;
+	args->hint = mmu_interval_check_retry(&watch->notifier, watch->told);
+	return hh_watch_note(watch, args);
 }
 
 /**

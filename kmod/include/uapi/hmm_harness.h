@@ -25,8 +25,8 @@
  *  - -EOPNOTSUPP for what the device is not capable of.
  *  - -EFAULT when the struct, or what it points to, cannot be accessed.
  *  - -EBUSY when an operation got nowhere for ten seconds, -EINTR when the
- *    caller is being killed (BIND: at any signal, nothing has happened then),
- *    -ENOMEM.
+ *    caller is being killed (BIND, and WATCH with PLAIN, SHARED or TLB: at any
+ *    signal, nothing has happened then), -ENOMEM.
  *  - outputs are copied back on failure as well, once the struct as such was
  *    accepted.
  *
@@ -233,10 +233,12 @@ struct hmm_harness_bind {
  *
  * SNAPSHOT and TABLE with NOWAIT wait for nobody, also not for a thread that is
  * parked at a gate with a lock: -EAGAIN, of SNAPSHOT, when somebody has the mmap
- * lock for writing, -ESRCH when the process exits, -EOPNOTSUPP for hugetlb's
- * memory, and on kernels without hmm_range_fault(). What is told is of no one
- * moment. TABLE then tells of a contradiction only if it knows of one for sure,
- * and of none where memory is being unmapped.
+ * lock for writing, or waits for it, and while the device's memory is replaced;
+ * -ESRCH when the process exits, -EOPNOTSUPP for hugetlb's memory, and on kernels
+ * without hmm_range_fault(). What is told is of no one moment, and on any binding
+ * what hmm_range_fault() says: v4.20's API says less of memory that cannot be
+ * read, and nothing of special mappings. TABLE then tells of a contradiction only
+ * if it knows of one for sure, and of none where memory is being unmapped.
  */
 struct hmm_harness_range {
 	__u32 size;
@@ -366,7 +368,8 @@ struct hmm_harness_request {
  * concerns their range. PLAIN: __mmu_notifier_register(). SHARED: one from
  * mmu_notifier_get_locked(), which all such watches of a process have together. Both
  * are told when an invalidation starts and when it ends; a start without an end
- * within ten seconds, and an entry that changes outside of both, is a stray.
+ * within ten seconds is a stray, and, of PLAIN, an entry that changes outside of
+ * both. SHARED waits for what is under way: -EBUSY when that does not end.
  * TLB: __mmu_notifier_register(), to be told when the CPUs' TLBs are flushed, as
  * who walks the CPU's page table is.
  *
@@ -817,8 +820,9 @@ struct hmm_harness_events {
  * no such thread; -ENOSPC: the file has HMM_HARNESS_MAX_ACTORS already.
  *
  * RELEASE lets it go on if it is parked. It goes on by itself when its time is
- * over, and when it is killed, which counts as expired; and when the file is
- * closed. WAIT returns when it is parked, when it will not be, or when the time is
+ * over, and when it is killed, which counts as expired, unless it exits already;
+ * and when the file is closed for good: an ioctl of the parked thread itself on
+ * that file keeps it open. WAIT returns when it is parked, when it will not be, or when the time is
  * over. -ENOENT: the file never armed that thread.
  *
  * A parked thread has the locks that the gate is inside of. It is never parked
