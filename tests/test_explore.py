@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -557,6 +557,27 @@ def test_a_machine_that_loses_its_power_leaves_what_is_no_line(tmp_path: Path) -
         assert list(store.units()) == [UNIT]
         store.add_unit(replace(UNIT, number=4))
         assert [unit.number for unit in store.units()] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("number", "3"), ("verdicts", ["PASS"]), ("findings", "id"), ("seconds", None), ("more", 1)]
+)
+def test_what_is_not_as_declared_is_left_out(tmp_path: Path, name: str, value: object) -> None:
+    """As in the store of a run, whose lines are read alike; but nobody has to mend these."""
+    with Store(tmp_path) as store:
+        wrong = json.dumps(asdict(UNIT) | {name: value})
+        (tmp_path / "campaign.jsonl").write_text(f"7\n{'[' * 100_000}\n{wrong}\n")
+        store.add_unit(replace(UNIT, number=4))
+        assert [unit.number for unit in store.units()] == [4]
+
+
+@pytest.mark.parametrize(("name", "value"), [("shown", "5"), ("symptom", "STALE"), ("steps", None), ("more", 1)])
+def test_a_finding_that_is_not_as_declared_is_left_out(tmp_path: Path, name: str, value: object) -> None:
+    with Store(tmp_path) as store:
+        told = store.add_finding(FINDING) / "finding.json"
+        assert list(store.findings())
+        told.write_text(json.dumps(json.loads(told.read_text()) | {name: value}))
+        assert not list(store.findings())
 
 
 def test_what_nobody_has_looked_into_is_looked_into_the_next_time(tmp_path: Path) -> None:

@@ -71,18 +71,16 @@ def add(commands: Commands) -> None:
 
 
 def _show(options: argparse.Namespace, progress: Progress) -> int:
-    from harness.errors import ExitCode, UsageError
+    from harness.errors import ExitCode
     from harness.explore.chart import lasting
-    from harness.explore.findings import Store
+    from harness.explore.findings import existing
     from harness.explore.page import publisher
     from harness.explore.story import tell
 
     place = options.dir or explored_at(options.kernel, options.flavour)
-    if not (place / "findings").is_dir():
-        raise UsageError(f"{place} is no exploration", hint="`hmm-harness explore` makes one")
+    store = existing(place)
     if options.html is not None:
         publisher(options.html, place, progress.say)(True)
-    store = Store(place)
     story = tell(store)
     total = story.total
     verdicts = ", ".join(f"{count} {name}" for name, count in sorted(total.verdicts.items()))

@@ -19,15 +19,16 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from harness.compare import Verdict
 from harness.errors import UsageError
 from harness.program.program import Program
 from harness.program.text import ProgramSyntaxError, parse, render
+from harness.report.records import build
 from harness.report.results import Result
 from harness.target.cache import digest_of
 
@@ -38,6 +39,7 @@ _FRESH, _OLD = ".new-", ".old-"  # in front of ID: what is being written, and wh
 _NUMBER = re.compile(r"0x[0-9a-f]+|[1-9]\d*")  # nothing is not just any number
 _PLACE = re.compile(r"^(step \d+: )?\w+(\[[\d:]+\])?: ")
 _ALLOWED = re.compile(r", (allowed is|at most|not) .*")
+_Line = TypeVar("_Line")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,22 @@ class Finding:
     wrong: tuple[str, ...] = ()
     seconds: float = 0.0  # from the start of the exploration until it was seen
     before: tuple[Program, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What there is to say of a finding besides its programs: its finding.json. `steps`: of the smallest program."""
+
+    symptom: Symptom
+    kernel: str
+    flavour: str
+    unit: str
+    shown: int
+    runs: int
+    steps: int
+    explanation: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -207,11 +225,7 @@ class Store:
 
     def units(self) -> Iterator[UnitDone]:
         """All that are done. What cannot be read any more is left out."""
-        for line in _lines(self.path / _CAMPAIGN):
-            try:
-                yield unit_of(line)
-            except (TypeError, KeyError):
-                continue
+        return _read_lines(UnitDone, self.path / _CAMPAIGN)
 
     def add_error(self, given_up: GivenUp) -> None:
         """Somebody should know; the next exploration tries it again."""
@@ -219,35 +233,27 @@ class Store:
 
     def errors(self) -> Iterator[GivenUp]:
         """All that was given up, also what was done later. What cannot be read any more is left out."""
-        for line in _lines(self.path / _ERRORS):
-            try:
-                yield GivenUp(**line)
-            except TypeError:
-                continue
+        return _read_lines(GivenUp, self.path / _ERRORS)
 
     def add_program(self, program: Program, situations: Sequence[str], at: float = 0.0) -> None:
         """It met `situations` for the first time, at that time of the clock."""
-        _append(self.path / _CORPUS, {"program": render(program), "situations": list(situations), "at": round(at, 1)})
+        _append(self.path / _CORPUS, asdict(Met(render(program), tuple(situations), round(at, 1))))
 
     def corpus(self) -> tuple[list[Program], set[str]]:
         """The programs that met something new, and all that was met. What is no program any more is left out."""
         programs: list[Program] = []
         met: set[str] = set()
-        for number, line in enumerate(_lines(self.path / _CORPUS)):
+        for number, line in enumerate(self.meetings()):
             try:
-                programs.append(parse(line["program"], file=_CORPUS, name=f"corpus/{number}"))
+                programs.append(parse(line.program, file=_CORPUS, name=f"corpus/{number}"))
             except ProgramSyntaxError:  # the vocabulary has changed
                 continue
-            met.update(line["situations"])
+            met.update(line.situations)
         return programs, met
 
     def meetings(self) -> Iterator[Met]:
         """Each line of the corpus as it is, the oldest first, whether it is a program still or not."""
-        for line in _lines(self.path / _CORPUS):
-            try:
-                yield Met(line["program"], tuple(line["situations"]), line.get("at", 0.0))
-            except (TypeError, KeyError, AttributeError):
-                continue
+        return _read_lines(Met, self.path / _CORPUS)
 
     def add_finding(self, finding: Finding) -> Path:
         """Writes a finding, in place of what was known of that symptom; its directory."""
@@ -273,14 +279,10 @@ class Store:
         """All that are known, the oldest first. What cannot be read any more is left out."""
         for place in sorted((self.path / _FINDINGS).glob("[!.]*"), key=lambda each: each.stat().st_mtime):
             try:
-                told = json.loads((place / _FINDING).read_text(encoding="utf-8"))
-                told |= {
-                    "program": _read(place / _PROGRAM),
-                    "found": _read(place / _FOUND),
-                    "before": tuple(_read(each) for each in sorted(place.glob("before-*.hmm"))),
-                }
-                yield _finding(told)
-            except (OSError, ValueError, TypeError, KeyError):
+                told = build(_Told, json.loads((place / _FINDING).read_text(encoding="utf-8")))
+                names = [_PROGRAM, _FOUND, *sorted(each.name for each in place.glob("before-*.hmm"))]
+                yield _finding(told, [_read(place / name) for name in names])
+            except (OSError, ValueError, RecursionError):
                 continue
 
     def place(self, symptom: Symptom) -> Path:
@@ -288,9 +290,13 @@ class Store:
         return self.path / _FINDINGS / symptom.id / _PROGRAM
 
 
-def unit_of(told: Mapping[str, Any]) -> UnitDone:
-    """Of a JSON object. Raises `TypeError` or `KeyError` if it is none."""
-    return UnitDone(**{**told, "findings": tuple(told["findings"])})
+def existing(path: Path) -> Store:
+    """What is kept in a directory of an exploration. Raises `UsageError` if it is none."""
+    if not (path / _FINDINGS).is_dir():
+        raise UsageError(
+            f"{path} is no exploration", hint="name what `explore --dir` named; `hmm-harness explore` makes one"
+        )
+    return Store(path)
 
 
 def packed(finding: Finding) -> dict[str, Any]:
@@ -301,25 +307,19 @@ def packed(finding: Finding) -> dict[str, Any]:
 
 def unpacked(told: Mapping[str, Any]) -> Finding:
     """The finding again. Raises `ProgramSyntaxError` if its programs are of another vocabulary."""
-    program, found, *before = (parse(each["text"], file=each["name"], name=each["name"]) for each in told["programs"])
-    rest = {key: value for key, value in told.items() if key != "programs"}
-    return _finding(rest | {"program": program, "found": found, "before": tuple(before)})
+    programs = [parse(each["text"], file=each["name"], name=each["name"]) for each in told["programs"]]
+    return _finding(build(_Told, {key: value for key, value in told.items() if key != "programs"}), programs)
 
 
 def _told(finding: Finding) -> dict[str, Any]:
-    """What there is to say of a finding besides its programs."""
-    told = asdict(replace(finding, before=())) | {"steps": len(finding.program.steps)}
-    for key in ("program", "found", "before"):
-        del told[key]
-    return told
+    said = {each.name: getattr(finding, each.name) for each in fields(_Told) if each.name != "steps"}
+    return asdict(_Told(**said, steps=len(finding.program.steps)))
 
 
-def _finding(told: dict[str, Any]) -> Finding:
-    del told["steps"]
-    symptom = told.pop("symptom")
-    for name in ("explanation", "wrong"):
-        told[name] = tuple(told[name])
-    return Finding(symptom=Symptom(symptom["binding"], Verdict(symptom["status"]), symptom["words"]), **told)
+def _finding(told: _Told, programs: Sequence[Program]) -> Finding:
+    said = {each.name: getattr(told, each.name) for each in fields(_Told) if each.name != "steps"}
+    program, found, *before = programs
+    return Finding(**said, program=program, found=found, before=tuple(before))
 
 
 def _read(path: Path) -> Program:
@@ -362,13 +362,14 @@ def _sync(directory: Path) -> None:
         os.close(file)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _read_lines(kind: type[_Line], path: Path) -> Iterator[_Line]:
+    """A `kind` of each line; what is none, of a machine that lost its power or of another version, is left out."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.endswith("\n"):
                 try:
-                    yield json.loads(line)
-                except ValueError:  # of a machine that lost its power
+                    yield build(kind, json.loads(line))
+                except (ValueError, RecursionError):
                     continue

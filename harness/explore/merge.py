@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.explore.findings import Finding, Store, UnitDone
+from harness.explore.findings import Finding, Store, UnitDone, existing
 from harness.program.text import ProgramSyntaxError, parse
 
 
@@ -37,13 +37,11 @@ def merge(into: Path, sources: Sequence[Path]) -> Merged:
     Raises `UsageError` if a source is none, somebody explores there, or they are not of the same kernel and module.
     """
     for source in sources:
-        if not (source / "findings").is_dir():
-            raise UsageError(f"{source} is no exploration", hint="name what `explore --dir` named")
         if source.resolve() == into.resolve():
             raise UsageError(f"{source} is what the others are to be merged into")
     merged = Merged()
     with ExitStack() as stack:
-        stores = [stack.enter_context(Store(source)) for source in sources]
+        stores = [stack.enter_context(existing(source)) for source in sources]
         _check([*([Store(into)] if into.exists() else []), *stores])
         whole = stack.enter_context(Store(into))
         _add_corpora(whole, stores, merged)

@@ -17,9 +17,10 @@ from typing import Any
 
 import harness
 from harness.explore.campaign import Started, Terms, Told, explore_unit, is_shown, look_into
-from harness.explore.findings import Finding, packed, unit_of, unpacked
+from harness.explore.findings import Finding, UnitDone, packed, unpacked
 from harness.program.program import Program
 from harness.program.text import parse, render
+from harness.report.records import build
 from harness.target.cache import digest_of
 from harness.target.lab import Lab
 
@@ -100,7 +101,7 @@ def told_by(lines: str, shard: Shard) -> Iterator[Told]:
             case {"program": text, "situations": situations}:
                 corpus.append((parse(text, file="corpus", name="corpus"), tuple(situations)))
             case {"unit": told}:
-                yield Told(unit=unit_of(told), corpus=tuple(corpus))
+                yield Told(unit=build(UnitDone, told), corpus=tuple(corpus))
             case {"finding": told}:
                 yield Told(finding=unpacked(told))
             case {"shown": shown}:
