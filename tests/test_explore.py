@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 
 from harness.compare import Verdict, compare
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, GuestError, UsageError
 from harness.explore import campaign, generate
 from harness.explore.campaign import Terms, explore
 from harness.explore.findings import Finding, Store, Symptom, UnitDone, symptom_of
@@ -269,17 +269,19 @@ class FakeMachine:
 class ModelLab:
     """The kernel does what the model allows.
 
-    With a `defect`, the device keeps entries of what madvise() has just taken away.
+    With a `defect`, the device keeps entries of what madvise() has just taken away. Every program but each
+    `working`th ends in an ERROR; 0: all do.
     """
 
     is_ahead = False
 
-    def __init__(self, *, defect: bool, ran: list[Program]) -> None:
+    def __init__(self, *, defect: bool, ran: list[Program], working: int = 1) -> None:
         self.machine = FakeMachine()
         self.kernel = self.machine.kernel
         self.memo: object = None
         self._defect = defect
         self._ran = ran
+        self._working = working
         self._vm: object = None
 
     def __enter__(self) -> ModelLab:
@@ -317,6 +319,8 @@ class ModelLab:
         assert not wrong
         assert timeout
         self._ran.append(program)
+        if not self._working or len(self._ran) % self._working:
+            raise GuestError("the agent does not answer")
         observations = list(Model(RULES[binding]).obedient(program))
         for number, (before, step) in enumerate(pairwise(program.steps), 1):
             if self._defect and isinstance(before, Advise) and isinstance(step, Table):
@@ -337,13 +341,16 @@ def _explore(
     place: Path,
     *,
     defect: bool = False,
+    working: int = 1,
     vms: int = 1,
     publish: Callable[[bool], None] | None = None,
     **terms: Any,
 ) -> tuple[ExitCode, list[Program]]:
     ran: list[Program] = []
     resources = SimpleNamespace(
-        lab=lambda _machine: ModelLab(defect=defect, ran=ran), vms=vms, progress=Progress(quiet=True)
+        lab=lambda _machine: ModelLab(defect=defect, ran=ran, working=working),
+        vms=vms,
+        progress=Progress(quiet=True),
     )
     with Store(place) as store:
         asked = replace(Terms(seed=3, bindings=("interval",)), **terms)
@@ -362,6 +369,34 @@ def test_a_kernel_that_keeps_its_promises_passes(tmp_path: Path, capsys: pytest.
     assert sum(unit.programs for unit in _units(tmp_path)) == 64
     assert {status for unit in _units(tmp_path) for status in unit.verdicts} <= {"PASS", "DEVIATION", "SKIP"}
     assert "64 programs" in capsys.readouterr().out
+
+
+def test_where_no_program_comes_to_a_verdict_nothing_is_explored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even slowly: it ends with the first programs of each VM, and the next exploration does their units."""
+    with pytest.raises(GuestError, match=r"none of 8 programs of unit 3/\d came to a verdict.*the agent") as told:
+        _explore(tmp_path, working=0, programs=640, vms=2)
+    assert told.value.exit_code is ExitCode.INFRASTRUCTURE
+    assert not _units(tmp_path)
+    assert "nothing ran" in capsys.readouterr().out
+    code, ran = _explore(tmp_path, programs=32)
+    assert code is ExitCode.PASS
+    assert [unit.number for unit in _units(tmp_path)] == [0, 1]
+    assert len(ran) == 32
+
+
+def test_a_program_without_a_verdict_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of many, another one takes its place."""
+    code, _ = _explore(tmp_path, working=4, programs=32)
+    assert code is ExitCode.PASS
+    assert {unit.verdicts["ERROR"] for unit in _units(tmp_path)} == {12}
+    assert "24 ERROR" in capsys.readouterr().out
+
+
+def test_who_had_no_time_to_test_anything_says_so(tmp_path: Path) -> None:
+    code, ran = _explore(tmp_path, seconds=0.0)
+    assert (code, ran) == (ExitCode.SKIPPED, [])
 
 
 def test_who_shows_it_is_called_now_and_then_and_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

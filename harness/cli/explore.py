@@ -40,7 +40,8 @@ def add(commands: Commands) -> None:
             Draws programs at random, runs them on the kernel and in the model, many at once, and varies those that
             meet something new. What diverges, crashes or hangs is run again in clean VMs; what is seen there is made
             as small as it can be. All of it is kept: the next exploration looks at the findings first, and goes on
-            where this one ended or was killed. The exit status is that of `run`.""",
+            where this one ended or was killed. The exit status is that of `run`, but that single programs without a
+            verdict, ERROR or INCONCLUSIVE in the totals, do not matter: it is 3 where none comes to one.""",
         examples=(
             ("explore", "ten minutes on the default kernel, and ten more the next time"),
             ("explore --time 8h --flavour debug", "overnight, with KASAN, lockdep and kmemleak"),

@@ -45,6 +45,7 @@ _BATCHES = 8  # of a unit
 _FRESH = 0.4  # of the programs of a unit that has something to vary
 _SPOILING = 16  # one of so many units has programs after which another one needs a clean VM
 _RUNS = 5  # of a suspicious program, each in a clean VM
+_NO_VERDICT = frozenset({Verdict.ERROR, Verdict.INCONCLUSIVE})
 _TELL_SECONDS = 0.5
 _PUBLISH_SECONDS = 30.0
 
@@ -101,7 +102,8 @@ def explore(
     """Explores until the terms are fulfilled, or Ctrl-C; tells what it finds as it goes, and the totals in the end.
 
     `ExitCode.FAIL`, or what a worse symptom asks for, if anything was found or is still there. Raises `HarnessError`
-    if no VM can be had. `publish` is called now and then, and with True in the end.
+    if no VM can be had, or programs come to no verdict in any. `publish` is called now and then, and with True in the
+    end.
     """
     started = begin(terms, target_hash(machine, terms.wrong), store)
     campaign = Campaign(started, store, resources.progress, publish)
@@ -143,7 +145,7 @@ class Campaign:
         self._known: set[Symptom] = set()
         self._met: set[str] = set(started.met)
         self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
-        self._bad: list[Verdict] = []
+        self._statuses: list[Verdict] = []  # of what it ends with
         for done in store.units():
             if (done.seed, done.target) == (self._terms.seed, started.target) and done.number not in self._before:
                 self._before.add(done.number)
@@ -168,7 +170,8 @@ class Campaign:
             self._drain()
             self._show(last=True)
             self._tell_totals()
-        return exit_code(self._bad or [Verdict.PASS])
+        tested = self._totals.verdicts.keys() - {*_NO_VERDICT, Verdict.SKIP}
+        return exit_code([*self._statuses, *(Verdict.PASS for _ in tested)])
 
     # What those who work ask and tell
 
@@ -240,7 +243,7 @@ class Campaign:
             self._tell_again(*told.again)
         if told.given_up is not None:
             self.store.add_error(told.given_up)
-            self._bad.append(Verdict.ERROR)
+            self._statuses.append(Verdict.ERROR)
             self._progress.say(f"ERROR: {told.given_up.what}: {told.given_up.reason}")
         if told.unit is not None:
             self.store.add_unit(told.unit)
@@ -258,15 +261,14 @@ class Campaign:
     def _tell_finding(self, finding: Finding) -> None:
         place = self.store.add_finding(finding)
         say = self._progress.say
-        self._bad.append(finding.symptom.status)
+        self._statuses.append(finding.symptom.status)
         say(f"found after {finding.seconds:.0f} s: {finding.symptom}")
         say(f"    {len(finding.program.steps)} steps, shown in {finding.shown} of {finding.runs} clean VMs: {place}")
         for line in finding.explanation:
             say(f"    {line}")
 
     def _tell_again(self, finding: Finding, shown: bool) -> None:
-        if shown:
-            self._bad.append(finding.symptom.status)
+        self._statuses.append(finding.symptom.status if shown else Verdict.PASS)
         where = self.store.place(finding.symptom)
         self._progress.say(f"{'still there' if shown else 'not there'}: {finding.symptom}  {where}")
 
@@ -368,7 +370,10 @@ class Explored:
 
 
 def explore_unit(started: Started, number: int, lab: Lab) -> Explored:
-    """Draws and runs the programs of a unit."""
+    """Draws and runs the programs of a unit.
+
+    Raises `GuestError` if none of the first ones comes to a verdict; that a single one does not, is only counted.
+    """
     terms = started.terms
     binding = terms.unit_binding(number)
     lab.vm()
@@ -376,6 +381,11 @@ def explore_unit(started: Started, number: int, lab: Lab) -> Explored:
     unit = Unit(started, number, binding, lab)
     suspicions: dict[str, Finding] = {}
     for result, program, before in unit.results():
+        if unit.programs >= _BATCH and unit.verdicts.keys() <= _NO_VERDICT:
+            raise GuestError(
+                f"none of {unit.programs} programs of unit {unit.name} came to a verdict; the last: {result.reason}",
+                hint="`hmm-harness run` on the same kernel may tell more",
+            )
         symptom = symptom_of(result, program)
         if symptom is None or symptom.id in suspicions:
             continue
