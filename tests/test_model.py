@@ -639,6 +639,17 @@ def test_a_move_takes_from_one_device_and_brings_to_another() -> None:
     assert all(allowed.admits(STAYED) and not allowed.admits(MOVED) for allowed in shown)
 
 
+def test_a_move_takes_from_no_device_but_the_one_that_is_named() -> None:
+    """The other one of a kind, private or coherent: its owner is in migrate_vma.pgmap_owner."""
+    text = BUF + "d1: bind a\nc0: bind a\nc1: bind a\na: write buf 7\n"
+    text += "d1: to-device buf[0]\nc0: to-device buf[1]\nc1: to-device buf[2]\n"
+    _shows(text + "d0: move buf other device m plain", MOVED, NOTHING, NOTHING, NOTHING)
+    _shows(text + "d0: move buf system+other device . plain", STAYED, NOTHING, NOTHING, STAYED)
+    _shows(text + "c0: move buf other device . plain", NOTHING, NOTHING, STAYED, NOTHING)
+    _shows(text + "c0: move buf own device . plain", NOTHING, STAYED, NOTHING, NOTHING)
+    _forbids(text + "d0: move buf[1:3] other device m plain", MOVED, MOVED)
+
+
 def test_a_move_is_about_one_mapping() -> None:
     refused = frozenset({errno.EINVAL})
     assert _last(BUF + "a: protect buf[1] r\nd0: move buf system device m plain").errors == refused

@@ -297,7 +297,9 @@ class _Migration:
         sources = self._step.sources
         if home is None:
             return sources.system
-        return sources.own if home == self._step.actor else sources.other
+        if home == self._step.actor:
+            return sources.own
+        return sources.other and home == self._other  # of all others, the one whose owner is named
 
     def _collected(
         self, number: int, pte: Pte, home: str | None, *, moves: bool, large: Large | None = None
