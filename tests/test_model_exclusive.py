@@ -99,6 +99,40 @@ def test_only_anonymous_memory_is_granted(backing: str) -> None:
     assert _passes(text, ([], errno.EBUSY), features=OLD, binding="test_hmm")
 
 
+@pytest.mark.parametrize("backing", ["shared", "file"])
+def test_what_is_behind_a_refused_page_may_have_been_faulted_in(backing: str) -> None:
+    """All are asked for at once by test_hmm, which then says that it got none."""
+    text = f"a: map buf {backing} 3 rw\nd0: bind a\nd0: exclusive buf\nd0: snapshot buf"
+    for behind in (NOTHING, RW):
+        for last in (NOTHING, RW):
+            shown: Shown = [RW, behind, last]
+            assert _passes(text, ([], errno.EBUSY), (shown, 0), features=OLD, binding="test_hmm"), shown
+    assert not _passes(text, ([], errno.EBUSY), ([NOTHING] * 3, 0), features=OLD, binding="test_hmm")
+    refused: tuple[Shown, int] = ([], errno.EOPNOTSUPP)
+    assert _passes(text, refused, ([RW, NOTHING, NOTHING], 0), features=NEW, binding="test_hmm")
+    assert not _passes(text, refused, ([RW, RW, NOTHING], 0), features=NEW, binding="test_hmm")
+    limited = text.replace("d0: exclusive", "a: truncate buf 2\nd0: exclusive")
+    assert _passes(limited, ([], errno.EBUSY), ([RW, RW, NOTHING], 0), features=OLD, binding="test_hmm")
+    assert not _passes(limited, ([], errno.EBUSY), ([RW, RW, RW], 0), features=OLD, binding="test_hmm")
+
+
+def test_a_hugetlb_page_that_is_refused_may_have_been_faulted_in() -> None:
+    """Up to 6.7 it was, since then nothing is looked at; test_hmm says the same of both."""
+    text = "a: map buf hugetlb 1024 rw\nd0: bind a\nd0: exclusive buf[511:513]\nd0: snapshot buf[511:513]"
+    huge, readonly = Entry(RW.marks, 9), Entry(R.marks, 9)
+    features = (*OLD, "HUGETLB")
+    for shown in ([NOTHING, NOTHING], [huge, NOTHING], [huge, huge]):
+        assert _passes(text, ([], errno.EBUSY), (list(shown), 0), features=features, binding="test_hmm"), shown
+    assert not _passes(text, ([], errno.EBUSY), ([RW, NOTHING], 0), features=features, binding="test_hmm")
+    # Where that is said, nothing was looked at.
+    refused: tuple[Shown, int] = ([], errno.EOPNOTSUPP)
+    assert _passes(text, refused, ([NOTHING, NOTHING], 0), features=features)
+    assert not _passes(text, refused, ([huge, NOTHING], 0), features=features)
+    kept = text.replace("rw", "r")
+    assert _passes(kept, ([], errno.EBUSY), ([NOTHING, NOTHING], 0), features=features, binding="test_hmm")
+    assert not _passes(kept, ([], errno.EBUSY), ([readonly, NOTHING], 0), features=features, binding="test_hmm")
+
+
 def test_what_cannot_be_written_is_refused_where_it_begins() -> None:
     text = BOUND.format("anon") + "a: protect buf[2:4] r\nd0: exclusive buf"
     assert _passes(text, ([OWN, OWN], errno.EFAULT))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 
+from harness.model import hugetlb
 from harness.model.allowed import NOTHING, Entries, Expectation, Shape
+from harness.model.along import touch_maybe
 from harness.model.memory import HUGE_PAGES, AddressSpace, Known, Page, Pte
 from harness.model.rules import Rules
 from harness.model.state import Handlers, State
@@ -89,6 +91,8 @@ class Exclusives:
             seen = observed.elements[index] if index < len(observed.elements) else None
             error = self._ask(space, number, observed, shown=index)
             if error:
+                if error == self._state.rules.exclusive_refusal:
+                    self._touch_behind(step, number)
                 return Expectation(frozenset({error}), tuple(allowed))
             pte = space.ptes[number]
             if not self._grantable(space, number):  # the older function does not say why
@@ -118,6 +122,8 @@ class Exclusives:
             return errno.EOPNOTSUPP  # mm/gup.c check_vma_flags() since 6.8, before anything else is looked at
         if area is None or not area.prot.writable or number in space.traps or area.backing is Backing.PFNMAP:
             return refusal or errno.EFAULT  # mm/gup.c check_vma_flags(), faultin_page()
+        if area.hugetlb and refusal:
+            return refusal  # of what before it is not said
         pte = space.ptes.get(number)
         if space.unstable and not area.shared and not area.hugetlb:  # mm/memory.c check_stable_address_space()
             failed = observed.error == (refusal or errno.EFAULT) and len(observed.elements) == shown
@@ -131,6 +137,26 @@ class Exclusives:
         if self._grantable(space, number):
             return 0
         return errno.EOPNOTSUPP if one else refusal or 0
+
+    def _touch_behind(self, step: Exclusive, number: int) -> None:
+        """All pages are asked for at once: those behind one that is not granted may have been faulted in as well.
+
+        lib/test_hmm.c dmirror_exclusive() before v6.15. Of a hugetlb page none was since 6.8: mm/gup.c
+        check_vma_flags().
+        """
+        space = self._state.mirrors[step.actor].space
+        for near in self._state.pages(step.span):
+            if near < number:
+                continue
+            area = space.areas.get(near)
+            if area is None or area.special or not area.prot.writable or near in space.traps:
+                return
+            if self._state.fails(space, near, write=True) or self._state.refuser(space, near):
+                return
+            if area.hugetlb:
+                hugetlb.touch_maybe(space, near, write=True)
+            elif near != number:
+                touch_maybe(self._state, space, near, write=True)
 
     def _grantable(self, space: AddressSpace, number: int) -> bool:
         """Anonymous memory but for hugetlb pages: clause 108."""

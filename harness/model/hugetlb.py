@@ -84,6 +84,11 @@ def whole(entries: Entries) -> Entries:
     return replace(entries, shapes=tuple(shapes))
 
 
+def or_missing(entries: Entries) -> Entries:
+    """These, of a page that may not be there: then it is shown as `view` says."""
+    return replace(entries, deviating=(*entries.deviating, (HUGETLB_RESIDUE, _RESIDUE)))
+
+
 def wishes(
     space: AddressSpace, pages: Sequence[int], asked: Sequence[Asked], seen: Sequence[Element], *, failed: bool
 ) -> list[Wish]:

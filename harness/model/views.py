@@ -45,7 +45,8 @@ def view(
         if absent is not None or pte is None:
             return absent or _ERROR
         missing = not granted and pte.present is Known.MAYBE
-        return hugetlb.whole(entries_of(pte, owner or "", huge=True, missing=missing))
+        entries = hugetlb.whole(entries_of(pte, owner or "", huge=True, missing=missing))
+        return hugetlb.or_missing(entries) if missing else entries
     if area is not None and area.special and (is_pfnmap(rules, area) or rules.hugetlb_error):
         return _ERROR  # clauses 56 and 57: mm/hmm.c hmm_vma_walk_test(), v4.20 hmm_pfns_special()
     if area is None or (not area.prot.readable and rules.unreadable_shown):
