@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from harness.compare import Verdict, compare, obstacle
+from harness.model.allowed import Count
 from harness.model.rules import FEATURES, Rules, rules_for
 from harness.model.world import World
 from harness.program.observations import NO_MARKS, Element, Entry, Mark, Observation, Residence, Status, Told
@@ -24,6 +25,7 @@ NEW = set(FEATURES) - {"MIGRATE_PFN_COMPOUND", "MAKE_DEVICE_EXCLUSIVE_RANGE"}
 RULES = rules_for("interval", NEW)
 OLD = rules_for("interval", NEW - {"MIGRATE_FAULT_PAGE"})
 TEST_HMM = rules_for("test_hmm", NEW)
+TEST_HMM_OLD = rules_for("test_hmm", {*NEW, "MAKE_DEVICE_EXCLUSIVE_RANGE"} - {"MAKE_DEVICE_EXCLUSIVE"})
 BUF = "a: map buf anon 2 rw\na: write buf 5\nd0: bind a\n"
 
 
@@ -93,6 +95,49 @@ def test_shared_memory_goes_from_all_tables() -> None:
     _allows(f"{text}d0: snapshot shm", {NOTHING}, {NOTHING})
     _allows(f"{text}d0: read shm", {5}, {6})
     _allows(f"{text}a: swap-out shm", {IN, OUT}, {IN, OUT})
+
+
+def _counts(text: str, rules: Rules = RULES) -> tuple[tuple[int, int | None], ...]:
+    """At least and at most so many pages are resident, anonymous and swapped out."""
+    allowed, _ = _last(text, rules)
+    return tuple((count.low, count.high) for count in allowed[:3] if isinstance(count, Count))
+
+
+def test_what_is_swapped_out_counts_as_that() -> None:
+    assert _counts(f"{BUF}a: swap-out buf[0]\na: counted buf") == ((1, 1), (1, 1), (1, 1))
+    for backing in ("shared", "file"):
+        text = f"a: map shm {backing} 4 rw\na: write shm[0:3] 5\nd0: bind a\na: swap-out shm\n"
+        assert _counts(f"{text}a: counted shm") == ((0, 0), (0, 0), (3, 3))
+        assert _counts(f"{text}d0: to-device shm\na: counted shm") == ((0, 0), (0, 0), (3, 3))
+        assert _counts(f"{text}a: fork b\nb: counted shm") == ((0, 0), (0, 0), (3, 3))
+        assert _counts(f"{text}a: read shm[0]\na: counted shm") == ((1, 1), (0, 0), (2, 2)), "nothing comes along"
+        assert _counts(f"{text}a: fork b\nb: read shm[0]\na: counted shm") == ((0, 0), (0, 0), (2, 2))
+        assert _counts(f"{text}d0: write shm[0] 7\na: swap-out shm[0]\na: counted shm") == ((0, 0), (0, 0), (3, 3))
+        assert _counts(f"{text}a: unmap shm[0]\na: map end anon 1 r\na: read end\na: counted end") == ((0, 0),) * 3
+
+
+def test_what_was_never_written_is_dropped_or_swapped_out() -> None:
+    assert _counts("a: map shm shared 2 rw\na: read shm\na: swap-out shm\na: counted shm") == ((0, 0), (0, 0), (0, 2))
+
+
+def test_what_may_have_been_swapped_out_may_count_as_that() -> None:
+    """By advice that shows nothing, or where it may have been brought back since."""
+    text = "a: map shm shared 2 rw\na: map out anon 1 r\na: write shm 5\nd0: bind a\na: swap-out out\n"
+    assert _counts(f"{text}a: advise shm pageout\na: counted shm") == ((0, 2), (0, 0), (0, 2))
+    assert _counts("a: map shm shared 2 rw\na: write shm 5\na: advise shm pageout\na: counted shm")[2] == (0, 0)
+    # test_hmm, of a page that it cannot have to itself, and of those behind it
+    text = "a: map shm shared 3 rw\na: write shm 5\nd0: bind a\na: swap-out shm\nd0: exclusive shm\na: counted shm"
+    assert _counts(text, TEST_HMM_OLD) == ((1, 3), (0, 0), (0, 2))
+
+
+def test_private_views_of_a_file_count_what_is_behind_where_they_have_nothing() -> None:
+    """And those that cannot be written count what is behind in any case: fs/proc/task_mmu.c smap_gather_stats()."""
+    text = "a: map f private-file 2 rw\na: read f\na: write f[0] 5\na: swap-out f\n"
+    assert _counts(f"{text}a: counted f") == ((0, 0), (0, 0), (1, 2))
+    assert _counts(f"{text}a: read f[0]\na: counted f") == ((1, 1), (1, 1), (0, 1))
+    text = "a: map f private-file 1 rw\na: read f\na: fork b\na: write f 5\nb: read f\nb: swap-out f\n"
+    assert _counts(f"{text}a: counted f") == ((1, 1), (1, 1), (0, 0))
+    assert _counts(f"{text}a: protect f r\na: counted f") == ((1, 1), (1, 1), (0, 1))
 
 
 def test_a_migration_passes_over_it() -> None:

@@ -91,9 +91,13 @@ def touch_maybe(state: State, space: AddressSpace, number: int, *, write: bool) 
     """A permitted access that may have been made or not."""
     pte = space.ptes.get(number)
     if pte is None:
+        behind = space.behind(number)
+        paged = behind is not None and behind.paged is not Known.NO
         state.touch(space, number, write=write)
         pte = space.ptes[number]
         pte.present = pte.soft = Known.MAYBE
+        if behind is not None and paged:
+            behind.paged = Known.MAYBE
     elif pte.page.private_home is not None:
         state.stray(pte.page, FAULTED_ALONG)
     elif pte.exclusive is not Known.NO:

@@ -42,6 +42,9 @@ class Counting:
         totals = [[0, 0], [0, 0], [0, 0]]  # least and most of each
         for number in self._state.pages(step.span):
             pte = space.ptes.get(number)
+            paged = _paged(space, number)
+            totals[2][0] += paged is Known.YES
+            totals[2][1] += paged is not Known.NO
             if pte is None:
                 for total in totals:
                     total[1] += number in space.traps
@@ -52,6 +55,19 @@ class Counting:
         failed = Trap.POISON in space.traps.values()  # newer kernels count it in smaps, as a page
         slack = None if failed else 0 if self._state.rules.has("RSS_EXACT") else _SLACK
         return Expectation(elements=(*(Count(low, high) for low, high in totals), Count(0, slack)))
+
+
+def _paged(space: AddressSpace, number: int) -> Known:
+    """Whether a page of a file counts as swapped out, by whomever: fs/proc/task_mmu.c smap_gather_stats()."""
+    page = space.behind(number)
+    if page is None or page.paged is Known.NO:
+        return Known.NO
+    area = space.areas[number]
+    if area.shared or not area.prot.writable:
+        return page.paged  # mm/shmem.c shmem_swap_usage(), whatever is mapped
+    # smaps_pte_hole(), where nothing is; and where there is no page table, 5.10 looks at the wrong pages of the file
+    pte = space.ptes.get(number)
+    return Known.NO if pte is not None and pte.present is Known.YES else Known.MAYBE
 
 
 def _weights(pte: Pte) -> tuple[Known, Known, Known]:

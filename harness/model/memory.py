@@ -49,6 +49,7 @@ class Page:
     unbacked: bool = False  # it was that once, and is dropped if nothing says that it was written since
     forgotten: bool = False  # that was lost on the way: `DIRTY_LOST`
     cached: bool = False  # may be in the swap cache, from where few kernels let it migrate to a device
+    paged: Known = Known.NO  # of a file: it is in swap space, which no page table says; any access brings it
     merged: bool = False  # KSM has it in place of several that were equal
     pinned: bool = False  # somebody holds it, for long: it stays where it is
     mappings: set[tuple[AddressSpace, int]] = field(default_factory=set)
@@ -224,6 +225,10 @@ class AddressSpace:
         """Installs `pte`, in place of what was there."""
         self.clear(page_number)
         self.ptes[page_number] = pte
+        if pte.present is Known.YES:
+            pte.page.paged = Known.NO
+        elif pte.page.paged is Known.YES:
+            pte.page.paged = Known.MAYBE
         self._tables.add(page_number // HUGE_PAGES)
         if not pte.page.zero:
             pte.page.mappings.add((self, page_number))
@@ -240,6 +245,11 @@ class AddressSpace:
         if pte is not None:
             pte.page.mappings.discard((self, page_number))
         return pte
+
+    def behind(self, page_number: int) -> Page | None:
+        """The page of a file or of shared memory that this page is a view or a copy of, if there is one."""
+        area = self.areas.get(page_number)
+        return None if area is None or area.file is None else area.file.pages.get(page_number - area.origin)
 
     def file_page(self, page_number: int) -> Page:
         """The page cache's page behind a file or shared mapping, made if it is not there."""
@@ -265,6 +275,7 @@ class AddressSpace:
             # A read that finds nothing where a huge page was possible, or a page was dropped, maps the zero page.
             pte.or_zero = not write and pte.page.anonymous and not pte.page.zero and not area.hugetlb
             pte.present = Known.MAYBE if pte.page.lazy and not write else Known.YES
+            pte.page.paged = Known.NO
             if area.shared and area.prot.writable and pte.write is Known.NO:
                 pte.write = Known.MAYBE
         pte.or_zero = pte.or_zero and not write
@@ -292,6 +303,7 @@ class AddressSpace:
 
     def _touch_file(self, page_number: int, area: Area, *, write: bool) -> None:
         page = self.file_page(page_number)
+        page.paged = Known.NO
         if write:
             if not area.shared:
                 page = Page(page.tokens, anonymous=True)
@@ -303,13 +315,11 @@ class AddressSpace:
         # do_fault_around(): what the page cache has nearby may be mapped as well.
         assert area.file is not None
         for near in range(page_number - FAULT_AROUND + 1, page_number + FAULT_AROUND):
-            if (
-                near not in self.ptes
-                and near - area.origin in area.file.pages
-                and near not in self.traps
-                and self.areas.get(near) == area
-            ):
-                self.set(near, Pte(self.file_page(near), may_write, Known.MAYBE))
+            cached = area.file.pages.get(near - area.origin)
+            if cached is None or cached.paged is Known.YES or near in self.ptes or near in self.traps:
+                continue
+            if self.areas.get(near) == area:
+                self.set(near, Pte(cached, may_write, Known.MAYBE))
 
     def _touch_huge(self, page_number: int, area: Area, *, write: bool) -> None:
         """The rest of an aligned 2 MiB may come with the page that was touched."""

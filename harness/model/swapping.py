@@ -62,9 +62,7 @@ def page_out(
     if number in space.traps:
         return _EITHER  # whatever mincore() calls them
     if pte is None:
-        area = space.areas[number]
-        known = area.file is not None and number - area.origin in area.file.pages
-        return _EITHER if known else _OUT  # what is not mapped is left where it is
+        return _EITHER if space.behind(number) is not None else _OUT  # what is not mapped is left where it is
     page = pte.page
     if page.forgotten:  # for the kernel it may be one that was never written: `DIRTY_LOST`
         for other, at in page.mappings:
@@ -75,6 +73,9 @@ def page_out(
     gone = firmly and (allowed is _OUT or seen is not Residence.IN)
     if not page.anonymous:
         _unmap(state, page, gone=gone)
+        if state.swaps and not space.areas[number].special:
+            # What was never written is dropped.
+            page.paged = Known.YES if gone and 0 not in page.tokens else Known.MAYBE
     elif state.swaps:
         if page.home is not None and gone:
             state.bring_home(page, now=False)
