@@ -445,6 +445,22 @@ def test_modules_are_loaded_behind_those_that_they_need(tmp_path: Path, monkeypa
     assert list(dict.fromkeys(loaded)) == ["lzo_compress", "lzo_rle", "zsmalloc", "zram"]
 
 
+@pytest.mark.parametrize("scans", ["0", "1"])
+def test_huge_pages_are_there_when_khugepaged_has_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scans: str
+) -> None:
+    (tmp_path / "khugepaged").mkdir()
+    (tmp_path / "khugepaged/full_scans").write_text(f"{scans}\n")
+    monkeypatch.setattr(kernel, "_HUGE", str(tmp_path))
+    monkeypatch.setattr(kernel, "_HUGE_SECONDS", 0.05)
+    if scans == "0":
+        with pytest.raises(AgentError, match="khugepaged did not look"):
+            kernel.allow_huge_pages()
+    else:
+        kernel.allow_huge_pages()
+    assert (tmp_path / "enabled").read_text() == "madvise"
+
+
 @pytest.fixture
 def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the module's parameters look like."""

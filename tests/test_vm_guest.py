@@ -14,6 +14,7 @@ from tests.guest_executor import BUS, Seen, mapped, operation, request, split
 
 pytestmark = pytest.mark.vm
 
+HUGEPAGE = 14  # MADV_HUGEPAGE
 HWPOISON = 100  # MADV_HWPOISON
 LATE = "[hmm-harness: printed before this program started, up to here]"
 
@@ -44,6 +45,22 @@ def test_hello_lists_both_bindings(lab: Lab) -> None:
     assert answer["info"]["modules"]["hmm_harness"] == "loaded"
     assert "skip-invalidate" in answer["info"]["mistakes"]
     assert {"DEVMEM", "REMAP_SEVERAL"} & set(answer["info"]["features"])
+
+
+def test_no_huge_page_is_made_of_pages_that_are_there(lab: Lab) -> None:
+    """khugepaged has looked once, before any program: else it would look when one asks for huge pages."""
+    place = "/sys/kernel/mm/transparent_hugepage/khugepaged"
+    status, scans = lab.vm().exec(f"cat {place}/full_scans", timeout=60)
+    assert status == 0
+    assert int(scans) > 0
+    steps = [
+        mapped(1024),
+        operation("WRITE", npages=1024, value=1),
+        operation("ADVISE", npages=1024, argument=HUGEPAGE),
+    ]
+    result, seen = run(lab, steps)
+    assert [(each.status, each.error) for each in seen] == [("DONE", 0)] * len(steps), result
+    assert lab.vm().exec(f"sleep 2; cat {place}/pages_collapsed {place}/full_scans", timeout=60) == (0, f"0\n{scans}")
 
 
 @pytest.mark.parametrize("binding", ["INTERVAL", "TEST_HMM"])

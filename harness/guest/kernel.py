@@ -33,9 +33,9 @@ _TAINTED = "/proc/sys/kernel/tainted"
 _TAINT_BYTES = 32
 _HUGE = "/sys/kernel/mm/transparent_hugepage"
 _HUGE_SETTINGS = (("use_zero_page", "1"), ("defrag", "madvise"), ("enabled", "madvise"))  # defaults of larger systems
-_HUGE_ROOM = 4 << 20  # bytes; never touched
-_HUGE_SECONDS = 5.0  # for khugepaged's first look
-_PROT_READ = 1
+_HUGE_BYTES = 2 << 20  # of a huge page
+_HUGE_SECONDS = 60.0  # for khugepaged's first look: it has the lowest priority
+_PROT_READ_WRITE = 3
 _MAP_PRIVATE_ANONYMOUS = 0x22
 _MADV_HUGEPAGE = 14
 _PARAMETERS = "/sys/module/hmm_harness/parameters"
@@ -76,7 +76,8 @@ def allow_huge_pages() -> None:
 
     A kernel with less than 512 MiB switches them off, whatever its command line says: mm/huge_memory.c
     hugepage_init(). Then khugepaged is made to look once, at us: it does so when the first process asks for huge
-    pages, and after that not before its time, which the image made very long.
+    pages in memory that it has written, and after that not before its time, which the image made very long. What is
+    written is in no 2 MiB that could become a huge page. Raises `AgentError` if khugepaged does not look.
     """
     if not os.path.exists(_HUGE):
         return
@@ -87,8 +88,11 @@ def allow_huge_pages() -> None:
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    room = libc.mmap(None, _HUGE_ROOM, _PROT_READ, _MAP_PRIVATE_ANONYMOUS, -1, 0)
-    if libc.madvise(room, _HUGE_ROOM, _MADV_HUGEPAGE):
+    length = 2 * _HUGE_BYTES + _PAGE
+    room = libc.mmap(None, length, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
+    # Without an anon_vma a mapping does not count: mm/huge_memory.c hugepage_vma_check()
+    ctypes.memset(room if room % _HUGE_BYTES else room + 2 * _HUGE_BYTES, 1, 1)
+    if libc.madvise(room, length, _MADV_HUGEPAGE):
         raise AgentError(f"the kernel refuses huge pages: {os.strerror(ctypes.get_errno())}")
     deadline = time.monotonic() + _HUGE_SECONDS
     while time.monotonic() < deadline:
@@ -96,6 +100,10 @@ def allow_huge_pages() -> None:
             if int(file.read()):
                 return
         time.sleep(0.01)
+    raise AgentError(
+        f"khugepaged did not look for huge pages within {_HUGE_SECONDS:.0f} s",
+        "it would change page tables while programs run: is the machine overloaded?",
+    )
 
 
 def load_module(path: str, parameters: str = "") -> None:
