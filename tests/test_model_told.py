@@ -129,6 +129,10 @@ def test_equal_pages_become_one() -> None:
     assert not _passes(text + "a: merge buf", ALONE, ALONE, ALONE, ALONE)
     assert not _passes(text + "a: merge buf", MERGED, MERGED, MERGED, ALONE)
     assert _passes(text + "a: unmap buf[3]\na: merge buf", error=errno.ENOMEM)
+    assert not _passes(text + "a: merge buf", error=errno.EIO)
+    coherent = partial(_run, error=errno.EIO, features=FEATURES | {"COHERENT", "INTERVAL_COHERENT"})
+    assert coherent(text + "c0: bind a\nc0: to-device buf[3]\na: merge buf").verdict is Verdict.PASS
+    assert coherent(text + "c0: bind a\nc0: to-device buf[3]\na: merge buf[0:3]").verdict is Verdict.FAIL
     text += "a: merge buf\n"
     assert not _passes(text + "d0: table buf[0]", Entry(RW))
     assert _passes(text + "d0: snapshot buf[0:3]", Entry(R), Entry(R), Entry(RW))

@@ -14,7 +14,7 @@ from harness.model.allowed import Expectation, Whereabouts
 from harness.model.memory import AddressSpace, Known, Page, Pte
 from harness.model.state import Handlers, State
 from harness.program.observations import Element, Happening, Merged, Observation, Token
-from harness.program.operations import Merge
+from harness.program.operations import COHERENT, Merge
 
 _EITHER = frozenset(Merged)
 _Place = tuple[AddressSpace, int]
@@ -61,7 +61,11 @@ class Merging:
                 return frozenset({Merged.MERGED})
             return _EITHER if unsure or _pte(place).page.merged else frozenset({Merged.ALONE})
 
-        return Expectation(elements=tuple(Whereabouts(allowed((space, number))) for number in numbers))
+        # What is merged is asked of /proc/kpageflags, which may end before the memory of such a device: where that of
+        # the system does, fs/proc/page.c get_max_dump_pfn()
+        untold = any(number in space.ptes and space.ptes[number].page.home in COHERENT for number in numbers)
+        errors = frozenset({0, errno.EIO}) if untold else frozenset({0})
+        return Expectation(errors, tuple(Whereabouts(allowed((space, number))) for number in numbers))
 
     def _candidates(self) -> list[_Place]:
         """Where there may be pages that KSM looks at."""
