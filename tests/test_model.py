@@ -138,6 +138,16 @@ def test_contents_follow_copy_on_write() -> None:
     _shows(text + "d0: read buf", 50, 51, 12, 13)
 
 
+def test_a_child_need_not_have_what_its_parent_has_only_read() -> None:
+    """mm/memory.c vma_needs_copy(): without an anon_vma there is nothing that a fault would not bring."""
+    text = "a: map buf anon 2 rw\na: read buf\na: fork b\nd0: bind b\n"
+    _shows(text + "d0: snapshot buf", NOTHING, Entry(R | Mark.ZERO))
+    _forbids(text + "d0: snapshot buf", Entry(R), Entry(RW))
+    _shows(text + "d0: fault buf read", Entry(R | Mark.ZERO), Entry(R | Mark.ZERO))
+    _forbids(text + "b: read buf\nd0: snapshot buf", NOTHING, NOTHING)
+    _forbids(text + "d0: unbind\nd0: bind a\nd0: snapshot buf", NOTHING, NOTHING)
+
+
 def test_shared_memory_is_shared() -> None:
     text = "a: map buf shared 2 rw\na: fork b\nd0: bind b\nd0: write buf 7\n"
     _shows(text + "a: read buf", 7, 8)

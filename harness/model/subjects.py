@@ -230,8 +230,8 @@ class Subjects:
             area = parent.areas[number]
             if area.dontfork or area.wipeonfork:
                 continue
-            # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out
-            present = pte.present if pte.page.anonymous else Known.MAYBE
+            # mm/memory.c vma_needs_copy(): page tables that a fault can make again may be left out, zero pages, too
+            present = pte.present if pte.page.anonymous and not pte.page.zero else Known.MAYBE
             if pte.page.pinned and not area.shared:
                 # mm/memory.c copy_present_page(): the child gets a copy at once, the parent's stays as it is.
                 write = Known.YES if area.prot.writable else Known.NO
