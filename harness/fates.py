@@ -6,14 +6,14 @@ A line of the store is a `Row`, in one object. The table is Markdown, and the sa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from harness.errors import HarnessError
+from harness.rows import Rows
 from harness.target.mutant import Patch
 
 PROGRAMS = "programs"  # the suites that mutants are shown to
@@ -70,47 +70,19 @@ class Row:
         return Autopsy(self.fate, self.program, self.binding, self.reason)
 
 
-class Fates:
+class Fates(Rows[Row]):
     """The store in `path`, None for none. With `resume`, what is there already is known."""
 
     def __init__(self, path: Path | None, *, resume: bool = False) -> None:
-        self._path = path
-        self._rows: dict[tuple[str, str], Row] = {}
-        if path is None:
-            return
-        try:
-            if resume and path.exists():
-                for row in _read(path):
-                    self._rows[row.key, row.suite] = row
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(map(_line, self._rows.values())), encoding="utf-8")
-        except OSError as error:
-            raise HarnessError(f"cannot write fates to {path}: {error.strerror}", hint="name another file") from None
-
-    def add(self, row: Row) -> None:
-        """Keeps what is known now."""
-        self._rows[row.key, row.suite] = row
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+        super().__init__(path, read=_read, place=lambda row: (row.key, row.suite), resume=resume)
 
     def get(self, key: str, suite: str) -> Row | None:
         """What is known of the mutant with this key."""
-        return self._rows.get((key, suite))
+        return self.find((key, suite))
 
 
-def _line(row: Row) -> str:
-    return json.dumps(asdict(row)) + "\n"
-
-
-def _read(path: Path) -> Iterator[Row]:
-    """What the store has; half a line at its end, of a run that was killed, is none."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            data = json.loads(line)
-            yield Row(**(data | {"fate": Fate(data["fate"])}))
-        except (ValueError, TypeError, KeyError):
-            continue
+def _read(data: Mapping[str, Any]) -> Row:
+    return Row(**{**data, "fate": Fate(data["fate"])})
 
 
 def summary(fates: Sequence[Fate]) -> str:
