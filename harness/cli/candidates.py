@@ -60,10 +60,9 @@ def flavours(prefix: str) -> list[str]:
 
 def mistakes(prefix: str) -> list[str]:
     """Deliberate mistakes of the driver, read from its source."""
-    from harness.target.places import KMOD
+    from harness.target.mistakes import mistakes as known
 
-    text = (KMOD / "wrong.c").read_text(encoding="utf-8")
-    return _listed(re.findall(r'= \{ "([a-z-]+)"', text), prefix)
+    return _listed([each.name for each in known()], prefix)
 
 
 def bugs(_prefix: str) -> list[str]:
