@@ -97,20 +97,30 @@ def begin(terms: Terms, target: str, store: Store) -> Started:
 
 
 def explore(
-    terms: Terms, machine: Machine, resources: Resources, store: Store, publish: Callable[[bool], None] | None = None
+    terms: Terms,
+    machine: Machine,
+    resources: Resources,
+    store: Store,
+    publish: Callable[[bool], None] | None = None,
+    *,
+    enough: Enough | None = None,
 ) -> ExitCode:
     """Explores until the terms are fulfilled, or Ctrl-C; tells what it finds as it goes, and the totals in the end.
 
     `ExitCode.FAIL`, or what a worse symptom asks for, if anything was found or is still there. Raises `HarnessError`
     if no VM can be had, or programs come to no verdict in any. `publish` is called now and then, and with True in the
-    end.
+    end. With a `purpose` it ends when that is fulfilled.
     """
     started = begin(terms, target_hash(machine, terms.wrong), store)
-    campaign = Campaign(started, store, resources.progress, publish)
+    campaign = Campaign(started, store, resources.progress, publish, enough=enough)
     vms = resources.vms or fitting(machine)
     with ExitStack() as stack:
         labs = [stack.enter_context(resources.lab(shared(machine, vms))) for _ in range(vms)]
-        return campaign.carry_out(_VMs(campaign, labs), f"with {vms} VMs", ())
+        return campaign.carry_out(_VMs(campaign, labs), f"with {vms} VMs", () if enough is None else None)
+
+
+Enough = Callable[[Finding, Totals], bool]
+"""Whether a finding is what an exploration was for; the totals are of all programs that have run by then."""
 
 
 class Crew(Protocol):
@@ -127,7 +137,13 @@ class Campaign:
     """One exploration: it has the store, hands out units, and everything that its crew tells arrives here."""
 
     def __init__(
-        self, started: Started, store: Store, progress: Progress, publish: Callable[[bool], None] | None = None
+        self,
+        started: Started,
+        store: Store,
+        progress: Progress,
+        publish: Callable[[bool], None] | None = None,
+        *,
+        enough: Enough | None = None,
     ) -> None:
         self.started = started
         self.store = store
@@ -136,6 +152,8 @@ class Campaign:
         self._progress = progress
         self._publish = publish
         self._published = 0.0
+        self._enough = enough
+        self._ran: dict[int, UnitDone] = {}  # units whose findings are being looked into
         self._totals = Totals()
         self._before: set[int] = set()  # units that are done
         self._begun = time.monotonic()
@@ -152,11 +170,14 @@ class Campaign:
                 self._totals.add(done)
         self._programs_before, self._operations_before = self._totals.programs, self._totals.operations
 
-    def carry_out(self, crew: Crew, how: str, options: Sequence[str]) -> ExitCode:
-        """See `explore`. `how`: in words; `options` are those of the command that does the same again."""
+    def carry_out(self, crew: Crew, how: str, options: Sequence[str] | None) -> ExitCode:
+        """See `explore`. `how`: in words; `options`: of the command that does the same again, None if none does."""
         say = self._progress.say
-        again = shlex.join([*self._terms.command, "explore", *options, "--seed", str(self._terms.seed)])
-        say(f"exploring {how}; again, or on: {again}")
+        again = ""
+        if options is not None:
+            words = [*self._terms.command, "explore", *options, "--seed", str(self._terms.seed)]
+            again = f"; again, or on: {shlex.join(words)}"
+        say(f"exploring {how}{again}")
         if self._before:
             say(f"going on after {self._totals.programs} programs of before")
         try:
@@ -217,10 +238,19 @@ class Campaign:
                 continue
             self._take_in(told)
             workers -= told.ended
+            if told.finding is not None and self._enough is not None and self._enough(told.finding, self._so_far()):
+                return
             if told.error is not None:
                 if not isinstance(told.error, GuestError) or not workers:
                     raise told.error
                 self._progress.say(f"one VM less: {told.error}")
+
+    def _so_far(self) -> Totals:
+        totals = Totals()
+        totals.include(self._totals)
+        for done in self._ran.values():
+            totals.add(done)
+        return totals
 
     def _drain(self) -> None:
         """What was told last is kept, too, whatever ends the exploration."""
@@ -230,6 +260,8 @@ class Campaign:
 
     def _take_in(self, told: Told) -> None:
         """The order matters: whoever is killed in between does a unit again, and loses nothing."""
+        if told.ran is not None:
+            self._ran[told.ran.number] = told.ran
         if told.suspicion is not None:
             self.store.add_finding(told.suspicion)
         for program, new in told.corpus:
@@ -247,6 +279,7 @@ class Campaign:
             self._progress.say(f"ERROR: {told.given_up.what}: {told.given_up.reason}")
         if told.unit is not None:
             self.store.add_unit(told.unit)
+            self._ran.pop(told.unit.number, None)
             with self._lock:
                 self._totals.add(told.unit)
         if told.unit is not None or (told.given_up is not None and told.given_up.number is not None):
@@ -294,9 +327,14 @@ class Campaign:
 
 @dataclass(frozen=True)
 class Told:
-    """What those who work tell. `suspicion`: what nobody has looked into; `again`: whether it is still there."""
+    """What those who work tell.
+
+    `ran`: a unit whose findings are to be looked into; `unit`: one that is done. `suspicion`: what nobody has looked
+    into; `again`: whether it is still there.
+    """
 
     unit: UnitDone | None = None
+    ran: UnitDone | None = None
     corpus: tuple[tuple[Program, tuple[str, ...]], ...] = ()
     finding: Finding | None = None
     suspicion: Finding | None = None
@@ -345,6 +383,7 @@ class _VMs:
         """One unit; what it found is looked into at once."""
         campaign = self._campaign
         explored = explore_unit(campaign.started, number, lab)
+        campaign.tell(Told(ran=explored.done))
         for suspicion in explored.suspicions:
             if campaign.is_new(suspicion.symptom):
                 campaign.tell(Told(suspicion=suspicion))
@@ -432,6 +471,16 @@ def is_shown(terms: Terms, finding: Finding, lab: Lab) -> bool:
     """Whether the smallest program of a finding still shows it, in one run in a clean VM."""
     looked = _Looked(_plan(terms, finding.program, finding.symptom.binding), lab)
     return any(each == finding.symptom for each in looked.runs(1))
+
+
+def passes(terms: Terms, finding: Finding, lab: Lab, runs: int) -> bool:
+    """Whether the smallest program of a finding passes on another kernel, or driver, each time in a clean VM."""
+    for _ in range(runs):
+        lab.discard()
+        results = list(run(_plan(terms, finding.program, finding.symptom.binding), lab))
+        if not results or not all(result.status.good for result in results):
+            return False
+    return True
 
 
 def _plan(terms: Terms, program: Program, binding: str) -> Plan:
