@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# ARGS="..." is handed to the program behind run, test, test-fast, matrix, mutants, bugs and bench.
+# ARGS="..." is handed to the program behind run, test, test-fast, matrix, mutants, power, bugs and bench.
 
-.PHONY: help run test test-fast matrix mutants bugs lint bench setup doctor clean
+.PHONY: help run test test-fast matrix mutants power bugs lint bench setup doctor clean
 .DEFAULT_GOAL := help
 
 MUTANTS := tests/mutants/debian-6.12
+POWER := tests/mutants/explore-debian-7.3
 
 help:      ## list these targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
@@ -29,6 +30,10 @@ mutants:   ## put each bug of tests/mutants/ into the kernel, and see who notice
 	@vm-images/setup.sh dev
 	@.venv/bin/hmm-harness mutate --kernel debian:6.12 --peer --json results/mutants --table $(MUTANTS)/README.md \
 		$(MUTANTS) $(ARGS)
+
+power:     ## see how soon exploring finds each bug of tests/mutants/explore-*, hours; ARGS=--resume goes on where it ended
+	@vm-images/setup.sh dev
+	@.venv/bin/hmm-harness power --kernel debian:7.3 --json results/power --table $(POWER)/README.md $(POWER) $(ARGS)
 
 bugs:      ## check that programs tell kernels with known bugs from mended ones; builds kernels, minutes each
 	@vm-images/setup.sh

@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from harness.cli import campaign, clauses, completion, config, explore, kernel, race, reproduce, run, tools, vm
+from harness.cli import campaign, clauses, completion, config, explore, kernel, power, race, reproduce, run, tools, vm
 from harness.cli.options import Command
 from harness.errors import ExitCode, HarnessError
 from harness.progress import Progress, let_go
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 # Each with `add`, in the order in which --help shows them
-_COMMANDS = (run, clauses, explore, campaign, race, reproduce, kernel, vm, tools, config, completion)
+_COMMANDS = (run, clauses, explore, campaign, power, race, reproduce, kernel, vm, tools, config, completion)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -97,6 +97,11 @@ def read_patch(path: Path) -> Patch:
     return patch
 
 
+def key_of(kernel: Kernel, patch: Patch) -> str:
+    """The key of the kernel with `patch`; what its header says is no part of that."""
+    return digest_of(kernel.key, patch.text[patch.text.find("\n--- ") + 1 :])
+
+
 class Workshop:
     """A kernel's source in `place`/source, built in `place`/source/build, one patch at a time applied to it."""
 
@@ -111,8 +116,8 @@ class Workshop:
         self._restore()  # whoever was here before may have been killed
 
     def key(self, patch: Patch) -> str:
-        """The key of the kernel with `patch`; what its header says is no part of that."""
-        return digest_of(self._kernel.key, patch.text[patch.text.find("\n--- ") + 1 :])
+        """See `key_of`."""
+        return key_of(self._kernel, patch)
 
     @contextmanager
     def mutated(self, patch: Patch) -> Iterator[Kernel]:

@@ -34,7 +34,7 @@ from harness.target.watchdog import Trouble, VMFailure, complaints, excerpt, tro
 if TYPE_CHECKING:
     import paramiko
 
-__all__ = ["VM", "Debugging", "Machine", "start"]
+__all__ = ["VM", "Debugging", "Machine", "forget", "start"]
 
 _FORMAT = "1"  # of what is saved, besides what QEMU's arguments tell
 _BOOT_SECONDS = 180.0  # a debug kernel on a loaded machine without KVM; a plain one needs 5
@@ -370,6 +370,11 @@ def start(
         if debugging is not None:
             debugging.up(vm)
         yield vm
+
+
+def forget(machine: Machine, *, cache: Cache) -> None:
+    """Removes the saved boot of `machine`, which is not going to be used again."""
+    cache.remove("vm", _key(machine, accelerator(cache)))
 
 
 def _boot(vm: VM, debugging: Debugging | None = None) -> None:
