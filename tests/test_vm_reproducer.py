@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,10 @@ from harness.program.program import Program
 from harness.program.text import parse
 from harness.run import Plan
 from harness.target.lab import Lab
-from harness.target.places import CHECKOUT
-from harness.target.vm import VM
+from tests.reproducing import run_c
 
 pytestmark = pytest.mark.vm
 
-WRONG = "/sys/module/hmm_harness/parameters/wrong"
 # mistake: a program that shows it, the binding, and what its C program says
 FOUND_BY = {
     "skip-invalidate": ("invalidate/dontneed", "interval", "buf[1]: saw 0x43 VALID WRITE STALE, allowed is -"),
@@ -34,20 +31,6 @@ FOUND_BY = {
     "watch-skip-sequence": ("sequence/invalidated", "interval", "sequence: saw "),
     "skip-nonblockable": ("reap/anon", "interval", "STALE"),
 }
-
-
-def _run(vm: VM, text: str, directory: Path, wrong: str = "") -> tuple[int, str]:
-    """Status and output of a C program in the guest, with the driver wrong in that way."""
-    source, program = directory / "reproducer.c", directory / "reproducer"
-    source.write_text(text)
-    argv = ["gcc", "-static", "-Wall", "-Wextra", "-Werror", f"-I{CHECKOUT}/kmod/include/uapi", "-o"]
-    subprocess.run([*argv, program, source], check=True)
-    vm.put("/tmp/reproducer", program.read_bytes())
-    status, output = vm.exec(
-        f"echo '{wrong}' > {WRONG} || exit 3; timeout 60 /tmp/reproducer; status=$?; echo > {WRONG}; exit $status",
-        timeout=90.0,
-    )
-    return status, output
 
 
 def _select(name: str) -> Program:
@@ -66,10 +49,10 @@ def test_a_reproducer_shows_the_symptom_where_it_is(lab: Lab, mistake: str, tmp_
     assert witness.verdict is Verdict.FAIL, witness.reason
     for apart in (False, True):
         text = c_program(program, binding, witness, apart=apart)
-        status, output = _run(lab.vm(), text, tmp_path)
+        status, output = run_c(lab.vm(), text, tmp_path)
         assert status == 0, f"{output}\n{text}"
         assert output.endswith("no symptom\n")
-        status, output = _run(lab.vm(), text, tmp_path, mistake)
+        status, output = run_c(lab.vm(), text, tmp_path, mistake)
         assert status == 1, f"{output}\n{text}"
         assert words in output, f"{output}\n{text}"
         assert output.endswith("the symptom is there\n")
@@ -93,7 +76,7 @@ def test_a_program_that_passes_does_so_in_c(lab: Lab, name: str, tmp_path: Path)
         pytest.skip(error.message)
     assert witness.verdict in (Verdict.PASS, Verdict.DEVIATION), witness.reason
     text = c_program(program, "interval", witness)
-    status, output = _run(lab.vm(), text, tmp_path)
+    status, output = run_c(lab.vm(), text, tmp_path)
     assert status == (1 if witness.verdict is Verdict.DEVIATION else 0), f"{output}\n{text}"
 
 
@@ -103,7 +86,7 @@ def test_a_known_deviation_shows_in_c(lab: Lab, tmp_path: Path) -> None:
     if witness.verdict is not Verdict.DEVIATION:
         pytest.skip(f"this kernel does not deviate: {witness.verdict} {witness.reason}")
     assert witness.details
-    status, output = _run(lab.vm(), c_program(program, "interval", witness), tmp_path)
+    status, output = run_c(lab.vm(), c_program(program, "interval", witness), tmp_path)
     assert status == 1, output
 
 
@@ -113,9 +96,9 @@ def test_what_the_device_keeps_is_seen_when_all_processes_are_gone(lab: Lab, tmp
     witness = look(program, Plan([program], ["interval"], wrong=["leak-device-page"]), lab)
     assert (witness.verdict, witness.step, witness.leaked) == (Verdict.FAIL, None, ("d0",))
     text = c_program(program, "interval", witness)
-    status, output = _run(lab.vm(), text, tmp_path)
+    status, output = run_c(lab.vm(), text, tmp_path)
     assert status == 0, output
-    status, output = _run(lab.vm(), text, tmp_path, "leak-device-page")
+    status, output = run_c(lab.vm(), text, tmp_path, "leak-device-page")
     lab.discard()  # what it leaked stays
     assert status == 1, output
     assert "8 pages of d0 are in use after every process is gone" in output
