@@ -103,7 +103,7 @@ def explore(
     store: Store,
     publish: Callable[[bool], None] | None = None,
     *,
-    enough: Enough | None = None,
+    purpose: Purpose | None = None,
 ) -> ExitCode:
     """Explores until the terms are fulfilled, or Ctrl-C; tells what it finds as it goes, and the totals in the end.
 
@@ -112,15 +112,21 @@ def explore(
     end. With a `purpose` it ends when that is fulfilled.
     """
     started = begin(terms, target_hash(machine, terms.wrong), store)
-    campaign = Campaign(started, store, resources.progress, publish, enough=enough)
+    campaign = Campaign(started, store, resources.progress, publish, purpose=purpose)
     vms = resources.vms or fitting(machine)
     with ExitStack() as stack:
         labs = [stack.enter_context(resources.lab(shared(machine, vms))) for _ in range(vms)]
-        return campaign.carry_out(_VMs(campaign, labs), f"with {vms} VMs", () if enough is None else None)
+        return campaign.carry_out(_VMs(campaign, labs), f"with {vms} VMs", () if purpose is None else None)
 
 
-Enough = Callable[[Finding, Totals], bool]
-"""Whether a finding is what an exploration was for; the totals are of all programs that have run by then."""
+class Purpose(Protocol):
+    """What an exploration is for, if not for all that there is to find."""
+
+    def is_worth(self, suspicion: Finding) -> bool:
+        """Whether to look into it, which takes a minute; any thread asks. If not, others like it are asked about."""
+
+    def is_enough(self, finding: Finding, totals: Totals) -> bool:
+        """Whether this finding, which was looked into, is all of it; the totals are of what has run by then."""
 
 
 class Crew(Protocol):
@@ -143,7 +149,7 @@ class Campaign:
         progress: Progress,
         publish: Callable[[bool], None] | None = None,
         *,
-        enough: Enough | None = None,
+        purpose: Purpose | None = None,
     ) -> None:
         self.started = started
         self.store = store
@@ -152,7 +158,7 @@ class Campaign:
         self._progress = progress
         self._publish = publish
         self._published = 0.0
-        self._enough = enough
+        self._purpose = purpose
         self._ran: dict[int, UnitDone] = {}  # units whose findings are being looked into
         self._totals = Totals()
         self._before: set[int] = set()  # units that are done
@@ -222,6 +228,14 @@ class Campaign:
             self._known.add(symptom)
             return is_new
 
+    def is_worth(self, suspicion: Finding) -> bool:
+        """Whether to look into what nobody has seen before."""
+        if self._purpose is None or self._purpose.is_worth(suspicion):
+            return True
+        with self._lock:
+            self._known.discard(suspicion.symptom)
+        return False
+
     def tell(self, told: Told) -> None:
         """From any thread: it arrives in the order in which it is told."""
         self._told.put(told)
@@ -238,7 +252,8 @@ class Campaign:
                 continue
             self._take_in(told)
             workers -= told.ended
-            if told.finding is not None and self._enough is not None and self._enough(told.finding, self._so_far()):
+            purpose, finding = self._purpose, told.finding
+            if purpose is not None and finding is not None and purpose.is_enough(finding, self._so_far()):
                 return
             if told.error is not None:
                 if not isinstance(told.error, GuestError) or not workers:
@@ -385,7 +400,7 @@ class _VMs:
         explored = explore_unit(campaign.started, number, lab)
         campaign.tell(Told(ran=explored.done))
         for suspicion in explored.suspicions:
-            if campaign.is_new(suspicion.symptom):
+            if campaign.is_new(suspicion.symptom) and campaign.is_worth(suspicion):
                 campaign.tell(Told(suspicion=suspicion))
                 campaign.tell(Told(finding=self._looked_into(suspicion, lab)))
         done = replace(explored.done, ended=round(time.time(), 1))
@@ -473,11 +488,11 @@ def is_shown(terms: Terms, finding: Finding, lab: Lab) -> bool:
     return any(each == finding.symptom for each in looked.runs(1))
 
 
-def passes(terms: Terms, finding: Finding, lab: Lab, runs: int) -> bool:
-    """Whether the smallest program of a finding passes on another kernel, or driver, each time in a clean VM."""
+def passes(terms: Terms, program: Program, binding: str, lab: Lab, runs: int) -> bool:
+    """Whether a program passes, each time in a clean VM."""
     for _ in range(runs):
         lab.discard()
-        results = list(run(_plan(terms, finding.program, finding.symptom.binding), lab))
+        results = list(run(_plan(terms, program, binding), lab))
         if not results or not all(result.status.good for result in results):
             return False
     return True

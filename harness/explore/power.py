@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.explore.campaign import Terms, explore, passes, target_hash
 from harness.explore.findings import Finding, Store, Totals
 from harness.explore.trials import Mutant, Outcome, Trial, Trials, publish, title_of
-from harness.matrix import Resources
+from harness.matrix import Resources, shared
 from harness.mutate import Books
+from harness.program.program import Program
 from harness.program.text import render
 from harness.report import files
 from harness.report.runs import state_directory
@@ -163,10 +165,10 @@ class _Bench:
         shutil.rmtree(place, ignore_errors=True)  # what is known of before would be found first
         begun = time.monotonic()
         failure: HarnessError | None = None
-        with self._resources.lab(self._machine) as healthy, Store(place) as store:
+        with self._resources.lab(shared(self._machine, self._vms + 1)) as healthy, Store(place) as store:
             wanted = _Wanted(replace(terms, wrong=()), self.limit, healthy, self._resources)
             try:
-                explore(terms, machine, self._resources, store, enough=wanted)
+                explore(terms, machine, self._resources, store, purpose=wanted)
             except HarnessError as error:
                 failure = error
             totals = wanted.totals or _totals(store)
@@ -189,7 +191,7 @@ class _Bench:
 
 @dataclass
 class _Wanted:
-    """Whether a finding is the mutant's: its program passes in clean VMs of `healthy`. Remembers the one that is."""
+    """What shows the mutant: a program that passes in clean VMs of `healthy`. Remembers the finding with it."""
 
     terms: Terms
     limit: float
@@ -197,20 +199,28 @@ class _Wanted:
     resources: Resources
     finding: Finding | None = None
     totals: Totals | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of the lab
 
-    def __call__(self, finding: Finding, totals: Totals) -> bool:
+    def is_worth(self, suspicion: Finding) -> bool:
+        return self._passes(suspicion, suspicion.found, 1)
+
+    def is_enough(self, finding: Finding, totals: Totals) -> bool:
         if not finding.shown or finding.seconds > self.limit:
             return False
-        try:
-            with self.resources.progress.step("holding it against the kernel without the bug"):
-                is_new = passes(self.terms, finding, self.healthy, finding.runs)
-        finally:
-            self.healthy.discard()
-        if not is_new:
-            self.resources.progress.say("    it does not pass without the mutant either")
+        if not self._passes(finding, finding.program, finding.runs):
             return False
         self.finding, self.totals = finding, totals
         return True
+
+    def _passes(self, finding: Finding, program: Program, runs: int) -> bool:
+        with self.lock, self.resources.progress.step("holding a program against the kernel without the bug"):
+            try:
+                passed = passes(self.terms, program, finding.symptom.binding, self.healthy, runs)
+            finally:
+                self.healthy.discard()
+        if not passed:
+            self.resources.progress.say(f"that does not pass without the bug either: {finding.symptom}")
+        return passed
 
 
 def _totals(store: Store) -> Totals:
