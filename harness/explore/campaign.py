@@ -39,7 +39,7 @@ from harness.target.lab import Lab
 from harness.target.room import fitting
 from harness.target.vm import Machine
 
-_GENERATOR = "1"  # another one whenever the same seed draws other programs
+_GENERATOR = "2"  # another one whenever the same seed draws other programs
 _BATCH = 24  # programs that are drawn before the next are: they are sent together
 _BATCHES = 8  # of a unit
 _FRESH = 0.4  # of the programs of a unit that has something to vary

@@ -3,6 +3,9 @@
 
 Every operation of `harness.program.operations` is drawn by the types of its fields: a new one takes part by itself.
 A program is a function of the random numbers and of the rules of its binding alone.
+
+Most programs know a part of the vocabulary only, each another one: what takes memory away or ends a process is not in
+all of them, and the rest comes more often (Groce et al., Swarm Testing, ISSTA 2012).
 """
 
 from __future__ import annotations
@@ -60,7 +63,9 @@ from harness.program.operations import (
     Request,
     SequenceNumber,
     Snapshot,
+    SoftDirty,
     Span,
+    SwapOut,
     Table,
     ToDevice,
     ToSystem,
@@ -76,7 +81,7 @@ from harness.program.operations import (
 )
 from harness.program.program import KERNEL_PROT, Growing, Program
 
-_SHORT, _LONG = 4, 24  # steps, besides those that look at everything in the end
+_SHORT, _LONG = 8, 40  # steps, besides those that look at everything in the end
 _SMALL = 8  # pages
 _MAX_TOKEN = 1000
 _EDGES = (0, 1, 100, 511, 512, 513, 1023)  # of spans of many pages: about the edges of huge pages
@@ -87,12 +92,21 @@ _WEIGHTS: dict[type[Operation], int] = {
     Write: 8, Read: 6, DeviceRead: 8, DeviceWrite: 8, ToDevice: 10, ToSystem: 5, Fault: 6, Snapshot: 6, Table: 6,
     Fork: 5, Protect: 6, Bind: 8, Advise: 6, Map: 2, Remap: 3, Unmap: 3, Exit: 1, Reap: 1, Unbind: 1, Poison: 1,
     Miswatch: 1, Refuse: 1, Usage: 2, Pin: 2, Unpin: 6, Lock: 2, Unlock: 1, Merge: 1, Counted: 2, MovePages: 2,
-    ClearSoftDirty: 2,
+    ClearSoftDirty: 4, SwapOut: 6,
 }  # fmt: skip
+# What all programs know; and what is of use together only. Any other kind is one that a program knows, or not.
+_ALWAYS: frozenset[type[Operation]] = frozenset({Map, Write, Read, Bind, ToDevice, Table})
+_TOGETHER: tuple[tuple[type[Operation], ...], ...] = (
+    (Watch, Watched, SequenceNumber), (DmaMap, DmaTable, DmaUnmap), (Pin, Unpin), (Lock, Unlock),
+    (ClearSoftDirty, SoftDirty), (Fork, Exit),
+)  # fmt: skip
+_SHARES = (0.3, 0.5, 1.0)  # of the vocabulary that a program knows
+_FEW_ADVICES = 3
 _OF_OLD_SPANS: dict[type[Operation], type[Operation]] = {
     Watched: Watch, SequenceNumber: Watch, DmaTable: DmaMap, DmaUnmap: DmaMap,
 }  # fmt: skip
 _KINDS: tuple[type[Operation], ...] = (*SUBJECT_OPERATIONS, *DEVICE_OPERATIONS)
+_FAMILIES = (*_TOGETHER, *((kind,) for kind in _KINDS if not any(kind in family for family in _TOGETHER)))
 _HINTS = {kind: get_type_hints(kind) for kind in _KINDS}
 
 
@@ -140,21 +154,32 @@ class Generator:
         return self._finished(draft, name)
 
     def _draft(self) -> _Draft:
-        chance = self._random.random()
-        devices = DEVICES if chance < 0.25 else tuple(name for name in DEVICES if name not in COHERENT)
-        return _Draft(self._rules, devices, spoiling=self._spoiling)
+        random = self._random
+        devices = DEVICES if random.random() < 0.25 else tuple(name for name in DEVICES if name not in COHERENT)
+        draft = _Draft(self._rules, devices, spoiling=self._spoiling)
+        share = random.choice(_SHARES)
+        if share < 1:
+            draft.known = _ALWAYS.union(*(family for family in _FAMILIES if random.random() < share))
+            draft.advices = random.sample(draft.advices, _FEW_ADVICES)
+            draft.backings = [Backing.ANON, random.choice(draft.backings)]
+        return draft
 
     def _begin(self, draft: _Draft) -> None:
         """Something to work with: most of the time memory that was written, and a device that looks at it."""
         random = self._random
         for _ in range(random.choice((1, 1, 1, 2))):
             self._take(draft, Map)
+        if not draft.sizes:
+            draft.take(Map("a", "r0", Backing.ANON, _SMALL, Prot.RW))
+        for region, pages in list(draft.sizes.items()):
+            if pages > _SMALL and random.random() < 0.5:
+                draft.take(Advise("a", Span(region, 0, pages), Advice.HUGEPAGE))
         for kind, chance in ((Write, 0.8), (Bind, 0.9), (ToDevice, 0.4)):
             if random.random() < chance:
                 self._take(draft, kind)
 
     def _grow(self, draft: _Draft, count: int) -> None:
-        kinds = [kind for kind in _KINDS if draft.may(kind)]
+        kinds = [kind for kind in _KINDS if kind in draft.known and draft.may(kind)]
         weights = [_WEIGHTS.get(kind, 4) for kind in kinds]
         for kind in self._random.choices(kinds, weights, k=count):
             self._take(draft, kind)
@@ -234,7 +259,9 @@ class Generator:
         if hint is Span:
             return self._span(draft, kind)
         if hint is Backing:
-            return random.choice((Backing.ANON, Backing.ANON, *Backing))
+            return random.choice(draft.backings)
+        if hint is Advice:
+            return random.choice(draft.advices)
         if hint is Prot:
             return random.choice((Prot.RW, Prot.RW, *Prot)) if kind is Map else random.choice(list(Prot))
         if hint is Call:
@@ -297,6 +324,9 @@ class _Draft(Growing):
         self.born: list[str] = ["a"]
         self.bound: set[str] = set()
         self.huge = False  # there may be huge pages
+        self.known: frozenset[type[Operation]] = frozenset(_KINDS)  # what it is made of, besides what it began with
+        self.advices: list[Advice] = [*Advice, Advice.DONTNEED, Advice.FREE, Advice.HUGEPAGE]
+        self.backings: list[Backing] = [Backing.ANON, Backing.ANON, *Backing]
         self._rules = rules
 
     def may(self, kind: type[Operation]) -> bool:
