@@ -488,14 +488,14 @@ def is_shown(terms: Terms, finding: Finding, lab: Lab) -> bool:
     return any(each == finding.symptom for each in looked.runs(1))
 
 
-def passes(terms: Terms, program: Program, binding: str, lab: Lab, runs: int) -> bool:
-    """Whether a program passes, each time in a clean VM."""
+def not_passed(terms: Terms, program: Program, binding: str, lab: Lab, runs: int) -> Result | None:
+    """The first result of a program that is none to be content with, of some runs, each in a clean VM."""
     for _ in range(runs):
         lab.discard()
-        results = list(run(_plan(terms, program, binding), lab))
-        if not results or not all(result.status.good for result in results):
-            return False
-    return True
+        for result in run(_plan(terms, program, binding), lab):
+            if not result.status.good:
+                return result
+    return None
 
 
 def _plan(terms: Terms, program: Program, binding: str) -> Plan:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import BuildError, ExitCode, HarnessError, UsageError
-from harness.explore.campaign import Terms, explore, passes, target_hash
+from harness.explore.campaign import Terms, explore, not_passed, target_hash
 from harness.explore.findings import Finding, Store, Totals
 from harness.explore.trials import Mutant, Outcome, Trial, Trials, publish, title_of
 from harness.matrix import Resources, shared
@@ -215,12 +215,15 @@ class _Wanted:
     def _passes(self, finding: Finding, program: Program, runs: int) -> bool:
         with self.lock, self.resources.progress.step("holding a program against the kernel without the bug"):
             try:
-                passed = passes(self.terms, program, finding.symptom.binding, self.healthy, runs)
+                result = not_passed(self.terms, program, finding.symptom.binding, self.healthy, runs)
             finally:
                 self.healthy.discard()
-        if not passed:
-            self.resources.progress.say(f"that does not pass without the bug either: {finding.symptom}")
-        return passed
+        if result is None:
+            return True
+        self.resources.progress.say(
+            f"not only with the bug: {finding.symptom}; without: {result.status} {result.reason}"
+        )
+        return False
 
 
 def _totals(store: Store) -> Totals:
