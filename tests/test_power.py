@@ -299,6 +299,7 @@ def test_the_page_tells_what_is_known() -> None:
     assert "| entries survive madvise() | not found | 9 |  |  |  | 1 |" in page
     assert "| `--wrong skip-invalidate` |  | entries outlive their invalidation |  |  |  |  |  |  |" in page
     assert "| 3 mutants | |" in page
+    assert "| not tried yet | 1 |" in page
     assert "| made as small as 8 steps | 0 |" in page
     assert "| the longest time | 12 s |" in page
     assert "| explored with | 2 VMs at once, TCG |" in page

@@ -169,6 +169,8 @@ def _counts(trials: Sequence[Trial], planned: int) -> Iterator[str]:
     for outcome in Outcome:
         if number := sum(trial.outcome is outcome for trial in trials):
             yield f"| {outcome.value} | {number} |"
+    if left := planned - len(trials):
+        yield f"| not tried yet | {left} |"
     found = [trial for trial in trials if trial.outcome is Outcome.FOUND]
     if found:
         yield f"| made as small as {FEW_STEPS} steps | {sum(trial.steps <= FEW_STEPS for trial in found)} |"
