@@ -852,6 +852,19 @@ def test_an_actor_of_a_subject_that_does_not_run_keeps_the_race_from_beginning(e
         ([operation("SEGMENT")], b"no race that it belongs to"),
         ([operation("ACTOR", argument=1)], b"no race that it belongs to"),
         ([operation("RACE", argument=1, value=1)], b"a segment is missing"),
+        ([operation("RACE", argument=0, value=1)], b"an actor is missing"),
+        (
+            [operation("RACE", value=1), operation("ACTOR", argument=1, value=10**12), operation("READ", npages=1)],
+            b"moment out of range",
+        ),
+        (
+            [
+                *_race([(0, 0)], [operation("READ", npages=1)])[:2],
+                operation("ACTOR", argument=1, value=1),
+                operation("READ", npages=1),
+            ],
+            b"a schedule says who runs when",
+        ),
         (_race([(0, 0)], [operation("READ", npages=1)])[:-1], b"an actor is missing"),
         (_race([(1, 0)], [operation("READ", npages=1)]), b"actor out of range"),
         (_race([(0, 99)], [operation("READ", npages=1)]), b"unknown gate"),

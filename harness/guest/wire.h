@@ -103,11 +103,14 @@
  * one. After the last one all go on to their end. Before the first segment and
  * after each, all looks are taken, which wait for nobody.
  *
+ * Without a segment, all actors run at the same time, each from its own moment on, on a CPU of its own as far as there
+ * are, and no gate is armed.
+ *
  * WIRE_RACE: argument: how many segments; value: how many actors; other: how many looks
  * WIRE_SEGMENT: other: the actor; argument: the gate to park it at, 0 for none;
  *               value: how often it passes there first, and from the shift on
  *               the number of the device, from 1 on, or 0 for any
- * WIRE_ACTOR: argument: how many steps
+ * WIRE_ACTOR: argument: how many steps; value: without a segment, its moment: nanoseconds from when all are ready
  * WIRE_LOOK: actor: the device; address, npages: at what of its table, and of the CPU's
  */
 #define WIRE_MAX_SEGMENTS 64
@@ -116,6 +119,7 @@
 #define WIRE_MAX_ACTOR_PAGES 512	/* of a step */
 #define WIRE_MAX_LOOKS 8
 #define WIRE_MAX_LOOK_PAGES 64
+#define WIRE_MAX_MOMENT 60000000000
 #define WIRE_SEGMENT_DEVICE_SHIFT 32
 #define WIRE_GATE_MS 10000		/* how long an actor stays parked; after that nothing is known */
 

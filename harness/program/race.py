@@ -257,6 +257,11 @@ class Race(Program):
                 raise ProgramError(self.first, "two actors make regions", "leave that to one of them")
 
 
+def loose(race: Race) -> Race:
+    """The same race without a schedule: its actors run at the same time, and nothing stops them on their way."""
+    return replace(race, schedule=Schedule(()))
+
+
 def merges(queues: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Every way to make one sequence of `queues` in which each of them is in its order."""
     if not any(queues):

@@ -232,12 +232,15 @@ _ORDER_SHIFT = CONSTANTS["HMM_HARNESS_PAGE_ORDER_SHIFT"]
 _ORDER_MASK = CONSTANTS["HMM_HARNESS_PAGE_ORDER_MASK"]
 
 
-def encode(program: Program, binding: str, timeout: float) -> bytes:
-    """The request that runs `program` on `binding` for at most `timeout` seconds."""
+def encode(program: Program, binding: str, timeout: float, *, moments: Sequence[int] = ()) -> bytes:
+    """The request that runs `program` on `binding` for at most `timeout` seconds.
+
+    `moments`: of a race without a schedule, for each actor when it begins, in nanoseconds from when all are ready.
+    """
     head: Any = ffi.new("struct wire_program *")
     head.magic = CONSTANTS["WIRE_MAGIC"]
     head.binding = _BINDINGS[binding]
-    parts = _encode_race(program) if isinstance(program, Race) else [_encode_steps(program, program.steps)]
+    parts = _encode_race(program, moments) if isinstance(program, Race) else [_encode_steps(program, program.steps)]
     head.operations = sum(map(len, parts)) // ffi.sizeof("struct wire_operation")
     head.timeout_ms = int(timeout * 1000)
     return b"".join([bytes(ffi.buffer(head)), *parts])
@@ -252,8 +255,9 @@ def _encode_steps(program: Program, steps: Sequence[Operation]) -> bytes:
     return bytes(ffi.buffer(encoded))
 
 
-def _encode_race(race: Race) -> list[bytes]:
+def _encode_race(race: Race, moments: Sequence[int]) -> list[bytes]:
     names = [actor.name for actor in race.actors]
+    moments = moments or [0] * len(names)
     parts = [_encode_steps(race, race.steps[: race.first])]
     parts.append(_part("RACE", argument=len(race.schedule.segments), value=len(names), other=len(race.looks)))
     for segment in race.schedule.segments:
@@ -265,8 +269,8 @@ def _encode_race(race: Race) -> list[bytes]:
                 value=_place_of(segment),
             )
         )
-    for actor in race.actors:
-        parts.append(_part("ACTOR", argument=len(actor.steps)))
+    for actor, moment in zip(race.actors, moments, strict=True):
+        parts.append(_part("ACTOR", argument=len(actor.steps), value=moment))
         parts.append(_encode_steps(race, actor.steps))
     for look in race.looks:
         place = {"address": race.address(look.span), "npages": look.span.count}
@@ -403,7 +407,7 @@ def course_of(race: Race, response: bytes, stream: Stream = SILENCE, *, binding:
     if course is None:
         return None
     devices = {f"{_NODES.get(binding)}{number}": device for number, device in enumerate(DEVICES)}
-    begun = course.stops[0].begun
+    begun = min([*(stop.begun for stop in course.stops), *(begun for begun, _ in course.times if begun)], default=0)
     happened = tuple(
         Happened(each.time, each.thread, devices[each.device], each.event)
         for each in stream.heard
@@ -452,11 +456,12 @@ def _read_race(race: Race, reader: _Reader) -> tuple[list[Observation], Course |
         _, _, told = reader.observation()
         observations += [_observation(step, *reader.observation()) for step in actor.steps]
         if told:
+            near = stops[0].begun if stops else told[0]
             count = 2 * len(actor.steps)
             times += zip(told[:count:2], told[1:count:2], strict=True)
             expired += told[count]
             threads.append(told[count + 1])
-            passings.append(tuple(_passing(number, stops[0].begun) for number in told[count + 2 :]))
+            passings.append(tuple(_passing(number, near) for number in told[count + 2 :]))
     sights = tuple(_sights(look, reader.observation()[2]) for look in race.looks)
     if status is not Status.DONE:
         observations[0] = Observation(status)  # of all that it stands for, the first is told of

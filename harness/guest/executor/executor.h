@@ -73,6 +73,9 @@ struct slot {
  * @thread: its number
  * @done: steps that it has done
  * @count: how many it has
+ * @loose: no schedule says when it runs
+ * @cpu: ... it has this one then
+ * @moment: ... and runs so many nanoseconds after @begin of struct control
  * @steps: these
  * @stamps: of each, when it began and ended
  * @seen: what came of each
@@ -83,6 +86,9 @@ struct actor {
 	_Atomic pid_t thread;
 	_Atomic uint32_t done;
 	uint32_t count;
+	bool loose;
+	int cpu;
+	uint64_t moment;
 	struct wire_operation steps[WIRE_MAX_ACTOR_STEPS];
 	uint64_t stamps[WIRE_MAX_ACTOR_STEPS][2];
 	struct wire_observation seen[WIRE_MAX_ACTOR_STEPS];
@@ -97,6 +103,7 @@ struct actor {
  * @slots: one per subject
  * @elements: what the subject under way observed, one per page of the step
  * @clock: of a race: what actor_tick() said last
+ * @begin: of a race without a schedule: when all actors were ready, as actor_tick() has it
  * @actors: of the race under way
  */
 struct control {
@@ -105,6 +112,7 @@ struct control {
 	struct slot slots[WIRE_MAX_SUBJECTS];
 	uint64_t elements[WIRE_MAX_PAGES];
 	_Atomic uint64_t clock;
+	_Atomic uint64_t begin;
 	struct actor actors[WIRE_MAX_ACTORS];
 };
 

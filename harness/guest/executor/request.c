@@ -128,14 +128,16 @@ static const char *find_fault_of_race(const struct wire_operation *part)
 	if (part->code == WIRE_ACTOR) {
 		if (part->argument < 1 || part->argument > WIRE_MAX_ACTOR_STEPS)
 			return "steps of an actor out of range";
-		return part->value || part->other ? "a value where none is meant" : NULL;
+		if (part->value > WIRE_MAX_MOMENT)
+			return "moment out of range";
+		return part->other ? "a value where none is meant" : NULL;
 	}
 	if (part->code == WIRE_SEGMENT) {
 		if (part->argument > HMM_HARNESS_GATE_LAST)
 			return "unknown gate";
 		return part->value >> WIRE_SEGMENT_DEVICE_SHIFT > WIRE_MAX_DEVICES ? "device out of range" : NULL;
 	}
-	if (part->argument < 1 || part->argument > WIRE_MAX_SEGMENTS)
+	if (part->argument > WIRE_MAX_SEGMENTS)
 		return "segments out of range";
 	if (part->value < 1 || part->value > WIRE_MAX_ACTORS)
 		return "actors out of range";
@@ -205,6 +207,8 @@ static const char *find_fault_of_whole(const struct wire_operation *race, uint32
 
 		if (fault)
 			return fault;
+		if (race->argument && race[at].value)
+			return "a moment, where a schedule says who runs when";
 		at += 1 + race[at].argument;
 	}
 	for (uint8_t i = 0; i < race->other; i++, at++)

@@ -39,6 +39,7 @@ static struct {
 } unknown;
 static int devices[WIRE_MAX_DEVICES]; /* open files, or -1 */
 static const struct binding *binding;
+static cpu_set_t cpus; /* that there are for actors */
 static int channel[2]; /* [0] the worker's, [1] every subject's */
 
 static volatile sig_atomic_t child_ended;
@@ -404,8 +405,18 @@ struct part {
 	struct race_place place;
 };
 
+/* The CPU of the actor @number of a race without a schedule */
+static int cpu_of(unsigned int number)
+{
+	int cpu = 0;
+
+	for (unsigned int left = number % CPU_COUNT(&cpus) + 1; !CPU_ISSET(cpu, &cpus) || --left; cpu++)
+		;
+	return cpu;
+}
+
 /* Prepares the actors of a race, of which @at is the first. Returns whether all that they need is there. */
-static bool prepare_actors(struct part *parts, const struct wire_operation *at, uint64_t count,
+static bool prepare_actors(struct part *parts, const struct wire_operation *at, uint64_t count, bool loose,
 			   struct wire_observation *seen)
 {
 	for (uint64_t i = 0; i < count; i++) {
@@ -413,6 +424,9 @@ static bool prepare_actors(struct part *parts, const struct wire_operation *at, 
 		struct part *part = &parts[i];
 
 		actor->count = at->argument;
+		actor->loose = loose;
+		actor->cpu = cpu_of(i);
+		actor->moment = at->value;
 		memcpy(actor->steps, at + 1, actor->count * sizeof(*at));
 		part->device = request_is_device(at[1].code);
 		part->subject = at[1].actor;
@@ -607,7 +621,7 @@ static bool run_race(const struct wire_operation *race, uint64_t *length)
 		return false;
 	}
 	race_prepare(race);
-	if (!prepare_actors(parts, race + 1 + race->argument, count, &seen)) {
+	if (!prepare_actors(parts, race + 1 + race->argument, count, !race->argument, &seen)) {
 		*length = skip_race(race, &seen, *length);
 		return true;
 	}
@@ -623,6 +637,7 @@ static bool run_race(const struct wire_operation *race, uint64_t *length)
 		*length = put(*length, &told, elements);
 		take_looks(race, i + 1);
 	}
+	atomic_store(&control->begin, actor_tick());
 	for (uint64_t i = 0; i < count; i++)
 		race_let_go(i);
 	dead = await_actors(parts, count);
@@ -760,11 +775,13 @@ static void run_program(void)
  */
 static void stay_on_one_cpu(void)
 {
-	cpu_set_t cpus;
+	cpu_set_t one;
 
-	CPU_ZERO(&cpus);
-	CPU_SET(sched_getcpu(), &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+	if (sched_getaffinity(0, sizeof(cpus), &cpus))
+		give_up("cannot tell the CPUs");
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
 		give_up("cannot stay on one CPU");
 }
 
