@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.cli import candidates, timelines
+from harness.cli import candidates, machine, timelines
 from harness.cli.options import (
     CONFIGURED,
     add_kernel,
@@ -52,6 +52,7 @@ def add(commands: Commands) -> None:
             ("race show race/lock", "one of them, and the gates that there are"),
             ("race replay race/lock 'x@walk.lock y x'", "one schedule"),
             ("race explore race/lock --wrong skip-retry", "every schedule, until one shows the mistake"),
+            ("race machine race/lock --wrong skip-retry", "no schedule and no gate: seeds, until one shows it"),
             ("run race", "each race under its own schedule, with reports"),
         ),
     )
@@ -123,6 +124,8 @@ def add(commands: Commands) -> None:
     command.add_argument("--all", action="store_true", help="go on after the first one that is found")
     timelines.add(command)
     _add_target(command)
+
+    machine.add(actions)
 
 
 def _add_race(command: argparse.ArgumentParser) -> None:

@@ -58,6 +58,10 @@ EXECUTOR_HEADERS = (
     UAPI_HEADER,
 )
 
+# The first process of the deterministic machine, which has no agent: harness/target/clockwork.py
+MACHINE_INIT = "harness/guest/machine_init.c"
+MACHINE_HEADERS = ("harness/guest/family.h", "kmod/include/uapi/hmm_harness_netlink.h", WIRE_HEADER)
+
 
 def executor_compiler(root: Path, output: Path, *, test_hmm_header: Path | None, compiler: str = "gcc") -> list[str]:
     """The command that compiles the executor of the checkout `root` to `output`.

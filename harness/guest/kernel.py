@@ -323,11 +323,11 @@ class KernelLog:
                 lines.append(LOST_LINES)
                 self.grave = True
                 continue
-            lines.append(_as_dmesg(record.decode(errors="replace")))
+            lines.append(as_dmesg(record.decode(errors="replace")))
             self.grave = self.grave or int(record.split(b",", 1)[0]) & _LEVEL < _INFORMATION
 
 
-def _as_dmesg(record: str) -> str:
+def as_dmesg(record: str) -> str:
     """Documentation/ABI/testing/dev-kmsg: `level,sequence,microseconds,flags;text`, then lines of key=value.
 
     A kernel with PRINTK_CALLER adds `caller=T1` or `caller=C0` to the flags: it tells reports of several CPUs apart.

@@ -53,6 +53,15 @@ def qemu_stamp(qemu: Path) -> str:
     return f"{qemu} {status.st_size} {status.st_mtime_ns}"
 
 
+def qemu_version(qemu: Path) -> str:
+    """As QEMU says it: "7.2.22". Raises `MissingError` if it says nothing of that kind."""
+    said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=False).stdout
+    words = said.partition("\n")[0].removeprefix("QEMU emulator version ").split()
+    if not words:
+        raise MissingError(f"{qemu} does not say its version", hint="apt-get install qemu-system-x86")
+    return words[0]
+
+
 def accelerator(cache: Cache) -> Accelerator:
     """What QEMU can use on this machine. A probe's answer is remembered until the next boot or another QEMU."""
     known = remembered(cache)
