@@ -40,7 +40,7 @@ TEXT = """\
 a: map buf anon 2 rw
 a: write buf 10
 actor x: a: write buf[0] 50
-actor y: a: read buf
+actor y: a: read buf[1]
 schedule x y
 """
 ROUNDS = 4
@@ -150,6 +150,10 @@ def test_races_that_take_their_schedule_are_left_out() -> None:
     assert isinstance(promising, Race)
     assert unfit(fit) is None
     assert "in the middle of another step" in (unfit(promising) or "")
+    (reading,) = catalogue.select(["race/touched-twice"])
+    assert isinstance(reading, Race)
+    assert unfit(reading) == "x and y touch buf at once, and a page is not written at once"
+    assert unfit(_race()) is None, "these are two pages"
 
 
 def test_one_that_is_asked_for_by_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +190,7 @@ def test_rounds_are_judged_one_by_one(executor: Path, game: Game) -> None:
     told = HEAD + b"".join(map(_ended, responses)) + _frame("DONE")
     right = judge_run(game, 5, _run(told))
     assert (right.comparison.verdict, right.number) == (Verdict.PASS, 0), right.comparison.reason
-    # What y read, and what is read behind the race, is the token 50 or 10: another one is nobody's.
+    # What is read behind the race is the token 50: another one is nobody's.
     torn = responses[2].replace(struct.pack("<Q", 50), struct.pack("<Q", 51))
     assert torn != responses[2]
     wrong = judge_run(game, 5, _run(HEAD + b"".join(map(_ended, [*responses[:2], torn])) + _frame("DONE")))

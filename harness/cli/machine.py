@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import candidates
+from harness.cli import candidates, timelines
 from harness.cli.options import (
     CONFIGURED,
     add_gdb,
@@ -68,6 +68,7 @@ def add(actions: Commands) -> None:
             ("race machine race/lock --seeds 50 --kernel debian:7.3", "fifty, on the driver as it is"),
             ("race machine race/lock --seed 3 --times 20 --wrong skip-retry", "one seed: is it the same 20 times?"),
             ("race machine race/lock --seed 3 --wrong skip-retry --gdb", "gdb, before the round that fails"),
+            ("race machine race/lock --wrong skip-retry --timeline", "how it went: who did what when, to the ns"),
             ("race machine race/lock --wrong skip-retry --bundle lost", "what is found, to be sent to others"),
             ("race machine --replay lost", "such a directory, once more; so does its replay.sh"),
             ("race machine --kernel debian:6.1 --flavour preempt", "every race, on one CPU"),
@@ -94,6 +95,7 @@ def add(actions: Commands) -> None:
     again.add_argument("--bundle", type=Path, metavar="DIR", help="write what is found, or the only seed, to DIR")
     again.add_argument("--replay", type=Path, metavar="DIR", help="run what --bundle wrote")
     add_gdb(command)
+    timelines.add(command)
     add_kernel(command, "timeout")
     command.add_argument(
         "--binding", action="append", choices=_BINDINGS, help="the driver to run on; may be repeated (default: both)"
@@ -120,12 +122,14 @@ def _machine(options: argparse.Namespace, progress: Progress) -> int:
     wrong = tuple(options.wrong or ())
     check_mistakes(wrong)
     games = _games(options, wrong, progress)
+    drawings = timelines.Drawings(options)
     statuses: list[Verdict] = []
     same = True
     for game in games:
-        found, again = _search(game, options, progress)
+        found, again = _search(game, options, drawings, progress)
         statuses += found
         same = same and again
+    drawings.write()
     return _code(statuses) if same else ExitCode.INFRASTRUCTURE
 
 
@@ -206,7 +210,9 @@ def _marks(kernel: Kernel) -> tuple[int, int] | None:
     return symbols["devkmsg_write"], symbols["devkmsg_read"]
 
 
-def _search(game: Game, options: argparse.Namespace, progress: Progress) -> tuple[list[Verdict], bool]:
+def _search(
+    game: Game, options: argparse.Namespace, drawings: timelines.Drawings, progress: Progress
+) -> tuple[list[Verdict], bool]:
     """Goes through the seeds: what came of each, and whether what was run again was the same."""
     from harness.explore.seeds import try_seeds
     from harness.target.room import cpus
@@ -227,7 +233,11 @@ def _search(game: Game, options: argparse.Namespace, progress: Progress) -> tupl
             if played.good and not only:
                 continue
             bad += not played.good
-            _tell(game, played, _command(game, played, options))
+            replay = _command(game, played, options)
+            _tell(game, played, replay)
+            if played.execution is not None:
+                drawings.see(game.race, played.comparison, played.execution)
+                drawings.draw(game.binding, replay)
             if options.times > 1:
                 same = _again(game, played, options.times, vms) and same
             if options.bundle is not None:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +22,14 @@ from harness.conformance.bugs import with_bug
 from harness.errors import GuestError
 from harness.guest.runner import OUTCOME, UNKNOWN
 from harness.model.rules import rules_for
-from harness.program.operations import DEVICES
+from harness.program.operations import (
+    DEVICES,
+    DeviceRead,
+    DeviceWrite,
+    Operation,
+    Read,
+    Write,
+)
 from harness.program.race import Course, Race
 from harness.run import judge, verdict_of
 from harness.target.clockwork import Answer, Round, Run, Setup, job, play, read_answer
@@ -32,7 +39,6 @@ from harness.target.lab import Execution
 from harness.target.watchdog import complaints, trouble_on_console
 from harness.target.wire import course_of, decode, encode
 
-MOST_ROUNDS = 1000
 DEFAULT_ROUNDS = 100
 _SHIFTS = (2, 3, 4, 5)  # of which a seed takes one
 _LEAD = 1 << 18  # instructions from when all actors are ready to the first one's moment: all sleep by then
@@ -91,7 +97,21 @@ def unfit(race: Race) -> str | None:
     """Why `race` is none without its schedule; None if it is one."""
     if any(promise for actor in race.actors for promise in actor.promises):
         return "it promises what a query sees in the middle of another step, where its schedule puts it"
+    for one, other in combinations(race.actors, 2):
+        for step, its in product(one.steps, other.steps):
+            region = _torn(step, its) or _torn(its, step)
+            if region is not None:
+                return f"{one.name} and {other.name} touch {region} at once, and a page is not written at once"
     return None
+
+
+def _torn(one: Operation, other: Operation) -> str | None:
+    """The region of which `one` writes what `other` reads or writes, word by word; None if there is none."""
+    if not isinstance(one, Write | DeviceWrite) or not isinstance(other, Read | Write | DeviceRead | DeviceWrite):
+        return None
+    ours, its = one.span, other.span
+    same = ours.region == its.region and ours.start < its.stop and its.start < ours.stop
+    return ours.region if same else None
 
 
 def moments(race: Race, seed: int, number: int, shift: int) -> tuple[int, ...]:
@@ -205,11 +225,10 @@ def _unfinished(run: Run, answer: Answer) -> Comparison:
 
 def overlap(race: Race, course: Course) -> Iterator[str]:
     """A line for each actor: when each of its steps began and ended, in us from when the first one did."""
-    begun = min((start for start, _ in course.times if start), default=0)
     times = iter(course.times)
     for actor in race.actors:
         spans = [
-            f"{step.verb} {(start - begun) / 1000:.1f} to {(stop - begun) / 1000:.1f}"
+            f"{step.verb} {(start - course.begun) / 1000:.1f} to {(stop - course.begun) / 1000:.1f}"
             for step, (start, stop) in zip(actor.steps, islice(times, len(actor.steps)), strict=True)
         ]
         yield f"{actor.name}: {', '.join(spans)} us"

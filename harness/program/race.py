@@ -472,6 +472,13 @@ class Course:
     happened: tuple[Happened, ...] = ()
     lost: int = 0
 
+    @property
+    def begun(self) -> int:
+        """When its first segment began, or without any, the first step; 0 for never."""
+        if self.stops:
+            return self.stops[0].begun
+        return min((begun for begun, _ in self.times if begun), default=0)
+
     def show(self, schedule: Schedule) -> str:
         """The schedule as it went."""
         pairs = zip(schedule.segments, self.stops, strict=True)

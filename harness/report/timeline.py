@@ -17,6 +17,7 @@ from harness.program.race import MAX_PASSINGS, Course, Ending, Happened, Race, S
 from harness.program.text import render_step
 
 _MOST_ELEMENTS = 8  # of what a step showed
+_NO_SCHEDULE = "none: nothing stops the actors"
 _MOST_DETAILS = 8  # of what is not allowed
 _LONGEST_ROUND = 16  # rows that are looked for again
 _FEWEST_ROUNDS = 3  # that become one
@@ -149,7 +150,7 @@ def draw(
         good=comparison.verdict.good,
         reason=comparison.reason,
         promise=race.title,
-        schedule=str(race.schedule),
+        schedule=str(race.schedule) or _NO_SCHEDULE,
         rules=tuple(rules),
         before=tuple(render_step(step, race) for step in race.steps[: race.first]),
         actors=tuple(actor.name for actor in race.actors),
@@ -211,7 +212,7 @@ _Placed = tuple[int, int, Row]  # when, which comes first of what is at the same
 
 
 def _rows(race: Race, observations: Sequence[Observation], course: Course, fault: _Fault) -> Iterator[_Placed]:
-    start = course.stops[0].begun
+    start = course.begun
     for actor in range(len(race.actors)):
         yield from _steps(race, actor, observations, course, fault)
         yield from _gates(race, actor, course)
@@ -228,7 +229,7 @@ def _rows(race: Race, observations: Sequence[Observation], course: Course, fault
     for each in course.happened:
         running = course.threads.index(each.thread) if each.thread in course.threads else None
         yield each.time, 3, Row(each.time - start, Kind.EVENT, _heard(each), running)
-    for actor in range(len(race.actors)):
+    for actor in range(len(race.actors)) if course.stops else ():
         ended = course.stops[-1].ended
         yield ended, 9, Row(ended - start, Kind.GOES_ON, "goes on", actor)
 
@@ -241,7 +242,7 @@ def _heard(each: Happened) -> str:
 def _steps(
     race: Race, actor: int, observations: Sequence[Observation], course: Course, fault: _Fault
 ) -> Iterator[_Placed]:
-    start = course.stops[0].begun
+    start = course.begun
     number = race.first + sum(len(each.steps) for each in race.actors[:actor])
     for step in race.actors[actor].steps:
         begun, ended = course.times[number - race.first]
@@ -271,7 +272,7 @@ def _together(texts: Sequence[str]) -> list[tuple[str, int]]:
 
 def _gates(race: Race, actor: int, course: Course) -> Iterator[_Placed]:
     passings = course.passings[actor]
-    start = course.stops[0].begun
+    start = course.begun
     parked = set()
     for segment, stop in zip(race.schedule.segments, course.stops, strict=True):
         if segment.actor == race.actors[actor].name and stop.ending is Ending.PARKED:
@@ -286,7 +287,7 @@ def _gates(race: Race, actor: int, course: Course) -> Iterator[_Placed]:
 def _looks(race: Race, course: Course) -> Iterator[_Placed]:
     if not course.sights:
         return
-    start = course.stops[0].begun
+    start = course.begun
     subjects = {step.actor: step.subject for step in race.steps[: race.first] if isinstance(step, Bind)}
     times = [start, *(stop.ended for stop in course.stops)]
     titles = ["before", *(f"after {segment}" for segment in race.schedule.segments)]

@@ -407,11 +407,10 @@ def course_of(race: Race, response: bytes, stream: Stream = SILENCE, *, binding:
     if course is None:
         return None
     devices = {f"{_NODES.get(binding)}{number}": device for number, device in enumerate(DEVICES)}
-    begun = min([*(stop.begun for stop in course.stops), *(begun for begun, _ in course.times if begun)], default=0)
     happened = tuple(
         Happened(each.time, each.thread, devices[each.device], each.event)
         for each in stream.heard
-        if each.device in devices and each.concerns_programs and begun <= each.time <= _end_of(course)
+        if each.device in devices and each.concerns_programs and course.begun <= each.time <= _end_of(course)
     )
     return replace(course, happened=happened, lost=stream.lost)
 
