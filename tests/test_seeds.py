@@ -69,10 +69,11 @@ HEAD = (
     + _frame("HAVE", b"ONE,TWO THREE\n")
     + _frame("SECT", b"==> .text <==\n0x10\n")
     + _frame("LOGS", RECORDS)
+    + _frame("TNTD", b"4096\n")
 )
 
 
-def _ended(response: bytes, *, events: bytes = EVENTS, log: bytes = b"", taint: int = 0) -> bytes:
+def _ended(response: bytes, *, events: bytes = EVENTS, log: bytes = b"", taint: int = 4096) -> bytes:
     """What a guest says of a round."""
     mark = b"6,3,2500002,-;hmm-init: round 1\n"
     said = [
@@ -93,14 +94,14 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def game(tmp_path: Path) -> Game:
     for name in ("bzImage", "base"):
         (tmp_path / name).write_bytes(name.encode() * 4)
-    return Game(loose(_race()), "interval", tmp_path / "bzImage", tmp_path / "base", "quiet", rounds=ROUNDS)
+    return Game((loose(_race()),), "interval", tmp_path / "bzImage", tmp_path / "base", "quiet", rounds=ROUNDS)
 
 
 def _responses(executor: Path, game: Game, seed: int = 5) -> list[bytes]:
     """What the executor answers to the rounds of a seed, as if it knew that no device memory was left."""
     responses = []
     for number in range(1, game.rounds + 1):
-        request = encode(game.race, game.binding, 20, moments=moments(game.race, seed, number, 3))
+        request = encode(game.races[0], game.binding, 20, moments=moments(game.races[0], seed, number, 3))
         result = run_executor(executor, request)
         assert (result.returncode, result.stderr) == (0, b"")
         responses.append(result.stdout[:16] + bytes(32) + result.stdout[48:])
@@ -162,7 +163,7 @@ def test_one_that_is_asked_for_by_name_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_reads_what_a_guest_says() -> None:
-    answer = read_answer(HEAD + _ended(b"one", taint=512) + _ended(b"two", log=b"4,4,3000000,-;hm\n", taint=512))
+    answer = read_answer(HEAD + _ended(b"one", taint=4608) + _ended(b"two", log=b"4,4,3000000,-;hm\n", taint=4608))
     assert (answer.cpus, answer.features, answer.sections) == (2, ("ONE", "TWO", "THREE"), "==> .text <==\n0x10\n")
     assert answer.boot == ("[    2.500000] hmm_harness: loaded", "[    2.500001][     T1] it is late")
     assert [each.response for each in answer.rounds] == [b"one", b"two"]
@@ -198,7 +199,7 @@ def test_rounds_are_judged_one_by_one(executor: Path, game: Game) -> None:
     assert "51" in wrong.comparison.reason
     assert wrong.execution is not None
     assert wrong.execution.course is not None
-    assert [line.partition(":")[0] for line in overlap(game.race, wrong.execution.course)] == ["x", "y"]
+    assert [line.partition(":")[0] for line in overlap(game.races[0], wrong.execution.course)] == ["x", "y"]
     assert all(seen.status is Status.DONE for seen in wrong.execution.observations)
 
 
@@ -257,7 +258,7 @@ def test_what_is_to_be_run_is_in_the_initramfs(game: Game, tmp_path: Path) -> No
     setup = assemble(replace(game, wrong=("skip-retry",), shift=4), 5, out)
     data = setup.initrd.read_bytes()
     requests = [
-        encode(game.race, "interval", game.timeout, moments=moments(game.race, 5, number, 4))
+        encode(game.races[0], "interval", game.timeout, moments=moments(game.races[0], 5, number, 4))
         for number in range(1, ROUNDS + 1)
     ]
     assert data == (tmp_path / "base").read_bytes() + job(requests, ["skip-retry"])
@@ -334,7 +335,7 @@ def _replay(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_bundle_replays_by_itself(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {path.name for path in made.iterdir()} == {
-        "README", "bzImage", "initrd", "machine.json", "race.hmm", "replay.sh",
+        "README", "bzImage", "initrd", "machine.json", "race-1.hmm", "replay.sh",
     }  # fmt: skip
     result = _replay(made)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"the same: {SHA256}\n", "")
@@ -352,7 +353,7 @@ def test_a_bundle_says_that_the_qemu_is_another_one(made: Path, qemu: Path) -> N
 
 def test_a_bundle_reads_back(made: Path, game: Game) -> None:
     found = bundle.read(made)
-    assert found.game.race == game.race
+    assert found.game.races == game.races
     assert (found.game.wrong, found.game.rounds, found.game.marks) == (("skip-retry",), ROUNDS, (0x10, 0x20))
     assert (found.seed, found.number, found.qemu, found.fingerprint) == (6, 3, "7.2.22", SHA256)
     assert found.setup == Setup(made / "bzImage", made / "initrd", "quiet", game.shift_of(6), 6, 2)
@@ -423,6 +424,6 @@ def test_the_init_compiles_and_is_for_the_guest_alone(tmp_path: Path) -> None:
 
 
 def test_played_without_an_answer_is_told() -> None:
-    played = judge_run(Game(loose(_race()), "interval", Path(), Path(), ""), 1, _run(_frame("WHAT")))
+    played = judge_run(Game((loose(_race()),), "interval", Path(), Path(), ""), 1, _run(_frame("WHAT")))
     assert isinstance(played, Played)
     assert played.answer is None

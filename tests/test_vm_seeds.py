@@ -36,7 +36,9 @@ def game(machine: Machine, cache: Cache, progress: Progress) -> Game:
     symbols = {name: address for address, name in read_symbols(kernel.build / "System.map")}
     marks = (symbols["devkmsg_write"], symbols["devkmsg_read"]) if "devkmsg_write" in symbols else None
     append = command_line(kernel)
-    return Game(loose(race), "interval", kernel.image, initrd, append, rounds=ROUNDS, shift=3, cpus=cpus, marks=marks)
+    return Game(
+        (loose(race),), "interval", kernel.image, initrd, append, rounds=ROUNDS, shift=3, cpus=cpus, marks=marks
+    )
 
 
 @pytest.fixture(scope="module")

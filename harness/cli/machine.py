@@ -54,9 +54,10 @@ def add(actions: Commands) -> None:
             Runs a race on a deterministic machine: QEMU counts instructions, which are the only clock there is, and
             nobody says a word to the guest. No gate is used, and the race's schedule does not count. A seed says in
             each round when each actor begins, and how many ns an instruction takes (2^shift); kernel and driver are
-            as they are. It goes through seeds, and stops at the first one of which a round shows what no order of the
-            actors' steps may show. The same seed shows the same again: kernel log, events and times, to the last bit,
-            which the SHA-256 of all of it tells. That takes the same QEMU, kernel, module and number of rounds.
+            as they are. Of several races, each round is one of the next. It goes through seeds, and stops at the
+            first one of which a round shows what no order of the actors' steps may show. The same seed shows the same
+            again: kernel log, events and times, to the last bit, which the SHA-256 of all of it tells. That takes the
+            same QEMU, kernel, module, races and number of rounds.
 
             Each seed is a boot of some seconds with its rounds, and takes one CPU. Kernels that do not start their
             second CPU on such a machine (6.1 waits for it for ever) get one, which is said. They take --flavour
@@ -134,7 +135,7 @@ def _machine(options: argparse.Namespace, progress: Progress) -> int:
 
 
 def _games(options: argparse.Namespace, wrong: tuple[str, ...], progress: Progress) -> list[Game]:
-    """What is to be played: each race on each binding."""
+    """What is to be played: the races, on each binding."""
     from harness.explore.seeds import Game
     from harness.labels import label
     from harness.program.race import loose
@@ -156,7 +157,7 @@ def _games(options: argparse.Namespace, wrong: tuple[str, ...], progress: Progre
     _warn(kernel, cpus, progress)
     return [
         Game(
-            race=loose(race),
+            races=tuple(map(loose, races)),
             binding=binding,
             kernel=kernel.image,
             initrd=initrd,
@@ -168,7 +169,6 @@ def _games(options: argparse.Namespace, wrong: tuple[str, ...], progress: Progre
             timeout=options.timeout or DEFAULT_TIMEOUT,
             marks=_marks(kernel),
         )
-        for race in races
         for binding in options.binding or _BINDINGS
     ]
 
@@ -225,7 +225,7 @@ def _search(
     rounds = bad = 0
     same = True
     vms = options.vms or cpus()
-    with progress.step(f"{game.race.name} on {game.binding}, seeds from {first} on") as step:
+    with progress.step(f"{game.name} on {game.binding}, seeds from {first} on") as step:
         for played in try_seeds(game, seeds, vms=vms):
             statuses.append(played.comparison.verdict)
             rounds += len(played.answer.rounds) if played.answer else 0
@@ -236,7 +236,7 @@ def _search(
             replay = _command(game, played, options)
             _tell(game, played, replay)
             if played.execution is not None:
-                drawings.see(game.race, played.comparison, played.execution)
+                drawings.see(game.race_of(played.number or 1), played.comparison, played.execution)
                 drawings.draw(game.binding, replay)
             if options.times > 1:
                 same = _again(game, played, options.times, vms) and same
@@ -248,7 +248,7 @@ def _search(
                 break
     spent = time.monotonic() - begun
     print(
-        f"{game.race.name} on {game.binding}: {len(statuses)} {'seed' if len(statuses) == 1 else 'seeds'}, "
+        f"{game.name} on {game.binding}: {len(statuses)} {'seed' if len(statuses) == 1 else 'seeds'}, "
         f"{rounds} rounds, {bad} found, {spent:.1f} s",
         flush=True,
     )
@@ -265,14 +265,16 @@ def _lines(game: Game, played: Played, replay: str) -> list[str]:
     from harness.report.explain import explain
 
     where = f"seed {played.seed}, shift {played.shift}" + (f", round {played.number}" if played.number else "")
-    title = f"{played.comparison.verdict} {game.race.name} on {game.binding}, {where}"
+    race = game.race_of(played.number or 1)
+    name = race.name if played.number else game.name
+    title = f"{played.comparison.verdict} {name} on {game.binding}, {where}"
     if played.good:
         lines = [title, *([f"    {played.comparison.reason}"] if played.comparison.reason else [])]
     else:
         course = played.execution.course if played.execution else None
-        went = "\n  ".join(overlap(game.race, course)) if course else ""
+        went = "\n  ".join(overlap(race, course)) if course else ""
         log = played.execution.log if played.execution else played.run.console.decode(errors="replace").splitlines()
-        program = played.comparison.program or game.race
+        program = played.comparison.program or race
         lines = list(explain(program, played.comparison, title=title, log=log, replay=replay, remark=went))
     return [*lines, f"  SHA-256 of all that came out: {played.run.fingerprint}"]
 
@@ -323,7 +325,7 @@ def _replay(options: argparse.Namespace, progress: Progress) -> int:
     alike = 0
     statuses: list[Verdict] = []
     for turn in range(options.times):
-        with progress.step(f"{found.game.race.name}, seed {found.seed}"):
+        with progress.step(f"{found.game.name}, seed {found.seed}"):
             run = play(found.setup, seconds=patience(found.game))
         played = judge_run(found.game, found.seed, run)
         statuses.append(played.comparison.verdict)
@@ -394,7 +396,7 @@ def _command(game: Game, played: Played, options: argparse.Namespace) -> str:
         words += ["--wrong", ",".join(game.wrong)]
     if game.timeout != DEFAULT_TIMEOUT:
         words += ["--timeout", f"{game.timeout:g}"]
-    return shlex.join([*words, game.race.name])
+    return shlex.join([*words, *options.race])
 
 
 def _qemu() -> str:

@@ -4,7 +4,7 @@
 bzImage, initrd   what is booted; the initramfs has the driver, and what is to be run
 replay.sh         runs it, and says whether the same bytes came out
 README            what it shows
-race.hmm          the race
+race-1.hmm, ...   the race, or each of several
 machine.json      the rest of it, for `hmm-harness race machine --replay`
 """
 
@@ -71,7 +71,7 @@ def write(directory: Path, game: Game, played: Played, *, qemu: str, says: Seque
         shutil.copyfile(game.kernel, directory / "bzImage")
         told = {
             "format": _FORMAT,
-            "race": game.race.name,
+            "races": [race.name for race in game.races],
             "binding": game.binding,
             "wrong": list(game.wrong),
             "rounds": game.rounds,
@@ -86,7 +86,8 @@ def write(directory: Path, game: Game, played: Played, *, qemu: str, says: Seque
             "fingerprint": played.run.fingerprint,
         }
         (directory / "machine.json").write_text(json.dumps(told, indent=1) + "\n")
-        (directory / "race.hmm").write_text(_text(game.race))
+        for number, race in enumerate(game.races, 1):
+            (directory / f"race-{number}.hmm").write_text(_text(race))
         (directory / "README").write_text("\n".join([*says, ""]))
         script = directory / "replay.sh"
         script.write_text(_script(setup, qemu, played.run.fingerprint))
@@ -117,11 +118,12 @@ def read(directory: Path) -> Bundle:
             raise UsageError(
                 f"{directory} is of another version of hmm-harness", hint="its replay.sh works all the same"
             )
-        race = parse((directory / "race.hmm").read_text(), file=str(directory / "race.hmm"), name=str(told["race"]))
-        if not isinstance(race, Race):
-            raise UsageError(f"{directory / 'race.hmm'} is no race")
+        races = [
+            loose(_read_race(directory / f"race-{number}.hmm", str(name)))
+            for number, name in enumerate(told["races"], 1)
+        ]
         game = Game(
-            race=loose(race),
+            races=tuple(races),
             binding=str(told["binding"]),
             kernel=directory / "bzImage",
             initrd=directory / "initrd",
@@ -138,3 +140,10 @@ def read(directory: Path) -> Bundle:
         return Bundle(game, seed, setup, str(told["fingerprint"]), str(told["qemu"]), int(told["round"]))
     except (OSError, ValueError, KeyError, TypeError, ProgramError, ProgramSyntaxError) as error:
         raise UsageError(f"{directory} is no bundle: {error}") from error
+
+
+def _read_race(path: Path, name: str) -> Race:
+    race = parse(path.read_text(), file=str(path), name=name)
+    if not isinstance(race, Race):
+        raise UsageError(f"{path} is no race")
+    return race

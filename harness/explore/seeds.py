@@ -40,6 +40,8 @@ from harness.target.watchdog import complaints, trouble_on_console
 from harness.target.wire import course_of, decode, encode
 
 DEFAULT_ROUNDS = 100
+# Verdicts of a round with which the next one is looked at; of all rounds the highest counts
+_RANKS = {Verdict.SKIP: 0, Verdict.PASS: 1, Verdict.DEVIATION: 2}
 _SHIFTS = (2, 3, 4, 5)  # of which a seed takes one
 _LEAD = 1 << 18  # instructions from when all actors are ready to the first one's moment: all sleep by then
 _SCALES = range(11, 18)  # moments lie at most 2^scale instructions apart; a step of a few pages takes some 2^15
@@ -49,13 +51,13 @@ _SECONDS_EACH = 3.0
 
 @dataclass(frozen=True)
 class Game:
-    """A race without a schedule on a binding of a kernel, which seeds are tried with.
+    """Races without a schedule, on a binding of a kernel, which seeds are tried with: each round is one of the next.
 
     `initrd`: the part that all runs share. `shift` None: the seed says which. `timeout`: seconds of the guest's time
     for a round. `marks`: of harness/target/gdbstub.py.
     """
 
-    race: Race
+    races: tuple[Race, ...]
     binding: str
     kernel: Path
     initrd: Path
@@ -66,6 +68,15 @@ class Game:
     cpus: int = 2
     timeout: float = 30.0
     marks: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the race, or how many there are."""
+        return self.races[0].name if len(self.races) == 1 else f"{len(self.races)} races"
+
+    def race_of(self, number: int) -> Race:
+        """What is run in a round, from 1 on."""
+        return self.races[(number - 1) % len(self.races)]
 
     def shift_of(self, seed: int) -> int:
         """How long an instruction takes: 2^shift ns."""
@@ -128,8 +139,9 @@ def assemble(game: Game, seed: int, directory: Path) -> Setup:
     """All that a run of `seed` takes; its initramfs is written to `directory`."""
     shift = game.shift_of(seed)
     requests = [
-        encode(game.race, game.binding, game.timeout, moments=moments(game.race, seed, number, shift))
+        encode(race, game.binding, game.timeout, moments=moments(race, seed, number, shift))
         for number in range(1, game.rounds + 1)
+        for race in [game.race_of(number)]
     ]
     initrd = directory / "initrd"
     initrd.write_bytes(game.initrd.read_bytes() + job(requests, game.wrong))
@@ -170,36 +182,34 @@ def judge_run(game: Game, seed: int, run: Run) -> Played:
     if said:
         return played(Comparison(Verdict.CRASHED, f"the kernel complained before any round: {said[0]}"))
     rules = rules_for(game.binding, answer.features)
-    why = obstacle(game.race, rules) if answer.features else None
-    if why is not None:
-        return played(Comparison(Verdict.SKIP, why))
     best = Comparison(Verdict.ERROR, "there was no round")
     for number, each in enumerate(answer.rounds, 1):
+        race = game.race_of(number)
         try:
-            execution = _execution(game, each)
+            execution = _execution(race, game.binding, each)
         except GuestError as error:
             return played(Comparison(Verdict.ERROR, f"round {number}: {error.message}"), number)
-        comparison = judge(game.race, rules, execution, strict=False)
-        if not comparison.verdict.good:
+        why = obstacle(race, rules)
+        comparison = Comparison(Verdict.SKIP, why) if why else judge(race, rules, execution, strict=False)
+        if comparison.verdict not in _RANKS:
             return played(comparison, number, execution)
-        if number == 1 or comparison.verdict is Verdict.DEVIATION:
-            best = comparison
+        best = max(best, comparison, key=lambda each: _RANKS.get(each.verdict, -1))
     if answer.done and len(answer.rounds) == game.rounds:
         return played(best)
     return played(_unfinished(run, answer), len(answer.rounds) + 1 if answer.features else 0)
 
 
-def _execution(game: Game, each: Round) -> Execution:
-    stream = read_stream(each.events, game.race)
+def _execution(race: Race, binding: str, each: Round) -> Execution:
+    stream = read_stream(each.events, race)
     _, _, _, *in_use = OUTCOME.unpack_from(each.response)
     return Execution(
-        observations=decode(game.race, each.response, stream, binding=game.binding),
+        observations=decode(race, each.response, stream, binding=binding),
         seconds=0.0,
         log=(*each.log, *each.remarks),
         earlier=(),
         crashes=tuple(crashes(each.log, each.taint)),
         residue={DEVICES[number]: pages for number, pages in enumerate(in_use) if pages != UNKNOWN},
-        course=course_of(game.race, each.response, stream, binding=game.binding),
+        course=course_of(race, each.response, stream, binding=binding),
     )
 
 

@@ -19,7 +19,7 @@
  *   RESP   of a round: the executor's response
  *   SAID   of a round: what the executor printed
  *   EVNT   of a round: the module's netlink messages, from the answer to subscribing to the answer to unsubscribing
- *   TNTD   the taint, as text, after each round, which ends with this
+ *   TNTD   the taint, as text, before the first round, and after each, which ends with this
  *   FAIL   why nothing more comes
  *   DONE   all is done
  *
@@ -391,10 +391,17 @@ static void run(const char *request, uint32_t size)
 	tell("RESP", response, outcome->length);
 }
 
-static void run_all(void)
+static void tell_taint(void)
 {
 	char taint[64];
+
+	tell("TNTD", taint, load("/proc/sys/kernel/tainted", taint, sizeof(taint)));
+}
+
+static void run_all(void)
+{
 	uint32_t number = 0, size;
+	char mark[64]; /* dprintf() would look for its position in the file first, which this one has not */
 	FILE *file = fopen("/rounds", "re");
 
 	if (!file)
@@ -407,13 +414,14 @@ static void run_all(void)
 		events.length = 0;
 		ask(HMM_HARNESS_CMD_SUBSCRIBE);
 		/* A debugger may stop here: harness/target/clockwork.py */
-		dprintf(kernel_log, "<6>hmm-init: round %u", ++number);
+		if (write(kernel_log, mark, snprintf(mark, sizeof(mark), "<6>hmm-init: round %u", ++number)) < 0)
+			fail_at("/dev/kmsg");
 		run(request, size);
 		ask(HMM_HARNESS_CMD_UNSUBSCRIBE);
 		tell("EVNT", events.heard, events.length);
 		tell_remarks();
 		tell_log();
-		tell("TNTD", taint, load("/proc/sys/kernel/tainted", taint, sizeof(taint)));
+		tell_taint();
 		free(request);
 	}
 	fclose(file);
@@ -439,6 +447,7 @@ int main(void)
 	open_events();
 	start_executor();
 	tell_log();
+	tell_taint();
 	run_all();
 	tell("DONE", "", 0);
 	power_off();

@@ -183,7 +183,7 @@ def read_answer(data: bytes) -> Answer:
     rounds: list[Round] = []
     log: list[str] = []
     here: dict[str, bytes] = {}
-    taint = 0
+    taint: int | None = None
     for what, content in _frames(data):
         match what:
             case "CPUS":
@@ -198,10 +198,10 @@ def read_answer(data: bytes) -> Answer:
                 log.append(LOST_LINES)
             case "RESP" | "EVNT" | "SAID":
                 here[what] = content
+            case "TNTD" if taint is None:
+                boot, log, taint = tuple(log), [], int(content)
             case "TNTD":
-                if not rounds:
-                    boot, log = _before_rounds(log)
-                before, taint = taint, int(content)
+                before, taint = taint or 0, int(content)
                 remarks = tuple(here.get("SAID", b"").decode(errors="replace").splitlines())
                 rounds.append(
                     Round(here.get("RESP", b""), here.get("EVNT", b""), tuple(log), remarks, before ^ taint)
@@ -232,15 +232,6 @@ def _records(content: bytes) -> Iterator[str]:
     for line in content.decode(errors="replace").splitlines():
         if not line.startswith(" "):
             yield as_dmesg(line)
-
-
-_MARK = "hmm-init: round "
-
-
-def _before_rounds(log: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The log up to the mark of the first round, and what follows."""
-    first = next((number for number, line in enumerate(log) if _MARK in line), len(log))
-    return tuple(log[:first]), list(log[first:])
 
 
 @dataclass(frozen=True)
