@@ -23,6 +23,7 @@ from harness.explore.seeds import Game, Played, assemble, judge_run, moments, ov
 from harness.guest.files import MACHINE_INIT
 from harness.guest.kernel import LOST_LINES
 from harness.program.observations import Status
+from harness.program.operations import Span, Write
 from harness.program.race import Race, loose
 from harness.program.text import parse
 from harness.target import clockwork
@@ -155,6 +156,20 @@ def test_races_that_take_their_schedule_are_left_out() -> None:
     assert isinstance(reading, Race)
     assert unfit(reading) == "x and y touch buf at once, and a page is not written at once"
     assert unfit(_race()) is None, "these are two pages"
+
+
+def test_what_goes_page_by_page_is_a_step_for_each_page() -> None:
+    race = loose(_race(TEXT.replace("a: write buf[0] 50", "a: write buf 50").replace("read buf[1]", "protect buf r")))
+    assert [len(actor.steps) for actor in race.actors] == [2, 1]
+    first, second = race.actors[0].steps
+    assert (first, second) == (Write("a", Span("buf", 0, 1), 50), Write("a", Span("buf", 1, 2), 51))
+    assert len(list(race.orders())) == 3
+    assert loose(race) == race
+    assert parse(bundle._text(race), file="x").steps == race.steps
+    many = _race(TEXT.replace("buf anon 2", "buf anon 16").replace("read buf[1]", "advise buf dontneed"))
+    assert unfit(many) is None, "only one page is written"
+    long = _race(TEXT.replace("buf anon 2", "buf anon 16").replace("read buf[1]", "read buf[1:16]"))
+    assert "too long" in (unfit(long) or "")
 
 
 def test_one_that_is_asked_for_by_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,8 @@ from harness.program.operations import (
     Read,
     Write,
 )
-from harness.program.race import Course, Race
+from harness.program.program import ProgramError
+from harness.program.race import Course, Race, loose
 from harness.run import judge, verdict_of
 from harness.target.clockwork import Answer, Round, Run, Setup, job, play, read_answer
 from harness.target.crashes import crashes
@@ -113,6 +114,10 @@ def unfit(race: Race) -> str | None:
             region = _torn(step, its) or _torn(its, step)
             if region is not None:
                 return f"{one.name} and {other.name} touch {region} at once, and a page is not written at once"
+    try:
+        loose(race)
+    except ProgramError as error:
+        return f"page by page, it is too long: {error.message}"
     return None
 
 

@@ -26,6 +26,7 @@ from harness.program.operations import (
     Bind,
     DeviceOperation,
     DeviceRead,
+    DeviceWrite,
     Exit,
     Fork,
     Map,
@@ -40,6 +41,7 @@ from harness.program.operations import (
     Table,
     Unbind,
     Usage,
+    Write,
     span_of,
 )
 from harness.program.program import Program, ProgramError
@@ -258,8 +260,35 @@ class Race(Program):
 
 
 def loose(race: Race) -> Race:
-    """The same race without a schedule: its actors run at the same time, and nothing stops them on their way."""
-    return replace(race, schedule=Schedule(()))
+    """The same race without a schedule: its actors run at the same time, and nothing stops them on their way.
+
+    What goes page by page is a step for each page then, since others may come in between. Raises `ProgramError` if
+    that is too much of it.
+    """
+    actors = []
+    for actor in race.actors:
+        pairs = [
+            (page, promise)
+            for step, promise in zip(actor.steps, actor.promises, strict=True)
+            for page in _page_by_page(step)
+        ]
+        actors.append(Actor(actor.name, *zip(*pairs, strict=True)))
+    raced = (step for actor in actors for step in actor.steps)
+    steps = (*race.steps[: race.first], *raced, *race.steps[race.last :])
+    return replace(race, steps=steps, actors=tuple(actors), schedule=Schedule(()))
+
+
+def _page_by_page(step: Operation) -> Iterator[Operation]:
+    if not isinstance(step, Read | Write | DeviceRead | DeviceWrite):
+        yield step
+        return
+    for page in range(step.span.count):
+        at = step.span.start + page
+        span = Span(step.span.region, at, at + 1)
+        if isinstance(step, Write | DeviceWrite):
+            yield replace(step, span=span, token=step.token + page)
+        else:
+            yield replace(step, span=span)
 
 
 def merges(queues: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
