@@ -156,6 +156,9 @@ def test_races_that_take_their_schedule_are_left_out() -> None:
     assert isinstance(reading, Race)
     assert unfit(reading) == "x and y touch buf at once, and a page is not written at once"
     assert unfit(_race()) is None, "these are two pages"
+    (evicting,) = catalogue.select(["race/evicted"])
+    assert isinstance(evicting, Race)
+    assert "an eviction leaves" in (unfit(evicting) or "")
 
 
 def test_what_goes_page_by_page_is_a_step_for_each_page() -> None:

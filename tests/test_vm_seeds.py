@@ -22,7 +22,7 @@ from harness.target.vm import Machine
 
 pytestmark = pytest.mark.vm
 
-ROUNDS = 10
+ROUNDS = 5
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ from harness.program.operations import (
     DEVICES,
     DeviceRead,
     DeviceWrite,
+    Evict,
+    EvictBy,
     Operation,
     Read,
     Write,
@@ -109,6 +111,8 @@ def unfit(race: Race) -> str | None:
     """Why `race` is none without its schedule; None if it is one."""
     if any(promise for actor in race.actors for promise in actor.promises):
         return "it promises what a query sees in the middle of another step, where its schedule puts it"
+    if any(isinstance(step, Evict | EvictBy) for actor in race.actors for step in actor.steps):
+        return "an eviction leaves what somebody holds at that moment, and no order says who does"
     for one, other in combinations(race.actors, 2):
         for step, its in product(one.steps, other.steps):
             region = _torn(step, its) or _torn(its, step)
