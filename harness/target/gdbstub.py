@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs a machine that waits for a debugger up to a point, and leaves it there for a person's gdb.
 
-The little of gdb's remote protocol that this takes (Debugging with GDB, appendix E). Breakpoints are QEMU's own: they
-change nothing in the guest, and no count of instructions.
+The little of gdb's remote protocol that this takes (Debugging with GDB, appendix E). Breakpoints are QEMU's own, and
+change no instruction; but a machine that was stopped does not go on bit for bit as one that was not (QEMU 7.2).
 """
 
 from __future__ import annotations
