@@ -196,6 +196,7 @@ static char *scratch;		/* where results go: 1 page, then a hole */
 static char *bulk;		/* where the data of READ and WRITE are */
 #define BULK_PAGES 64UL
 static int memory_file = -1;
+static bool alone;		/* it has one thread, which keeps its files */
 
 static __thread uint64_t random_state;
 static __thread int fail_nth_file = -1;
@@ -538,8 +539,11 @@ static void note(unsigned int row, unsigned int slot, int result, int error)
 	if (at >= MAX_ERRNO)
 		at = MAX_ERRNO - 1;
 	count(&board->outcome[row][at]);
-	/* Only of these is it known which device they are. */
-	if (!at && slot < SHARED_FILES)
+	/*
+	 * Only of these is it known which device they are. Those that all share
+	 * are soon full of threads that ended, under control of nobody.
+	 */
+	if (!at && (slot < SHARED_FILES || alone))
 		count(&board->done[binding_of[slot % device_count]][row]);
 }
 
@@ -945,8 +949,8 @@ static void worker(uint64_t seed, pid_t parent)
 	for (i = SHARED_FILES; i < ARRAY_SIZE(files); i++)
 		files[i] = open(devices[i % device_count], O_RDWR);
 
-	if (one_in(4)) {
-		/* Alone, so that what the table says can be believed. */
+	alone = one_in(4);
+	if (alone) { /* so that what the table says can be believed */
 		uint64_t step, steps = 200 + below(2000);
 
 		for (step = 0; step < steps && !board->stop; step++) {
