@@ -424,7 +424,7 @@ def test_programs_are_parameters(run: Pytest) -> None:
     (run.path / "mine/two.hmm").write_text("a: map buf anon 1 rw\na: read buf\n")
     result = run(
         """
-@pytest.mark.hmm_programs("snapshot/z*", "mine/*.hmm")
+@pytest.mark.hmm_programs("snapshot/zero-p*", "mine/*.hmm")
 def test_it(lockstep, hmm_program):
     lockstep(hmm_program)
 
