@@ -61,7 +61,7 @@ def _runs(name: str, rules: Rules) -> bool:
     cannot = any(
         isinstance(step, DeviceOperation)
         and step.verb in rules.cannot
-        and not (isinstance(step, Move) and step.call is Call.PLAIN)  # which is refused at times
+        and not (isinstance(step, Move) and step.call in (Call.PLAIN, Call.LOCKED))  # refused at times
         for step in program.steps
     )
     return not cannot and obstacle(program, rules) is None
