@@ -22,12 +22,11 @@ from harness.cli.options import (
     open_cache,
     own_command,
 )
+from harness.defaults import DRIVERS
 from harness.progress import Progress
 
 if TYPE_CHECKING:
     from harness.cli.options import Commands
-
-_BINDINGS = ("interval", "mirror")
 
 
 def add(commands: Commands) -> None:
@@ -63,7 +62,7 @@ def add(commands: Commands) -> None:
     command.set_defaults(run_command=_explore)
     add_kernel(command, "timeout")
     command.add_argument(
-        "--binding", action="append", choices=_BINDINGS, help="the driver to run on; may be repeated (default: both)"
+        "--binding", action="append", choices=DRIVERS, help="the driver to run on; may be repeated (default: both)"
     )
     command.add_argument(
         "--seed",
@@ -131,7 +130,7 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
             )
         terms = Terms(
             seed=seed,
-            bindings=tuple(dict.fromkeys(options.binding or (("interval",) if wrong else _BINDINGS))),
+            bindings=tuple(dict.fromkeys(options.binding or (("interval",) if wrong else DRIVERS))),
             wrong=wrong,
             timeout=options.timeout,
             seconds=600.0 if unlimited else options.time,
@@ -148,7 +147,6 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
 
 def explored_at(kernel: str, flavour: str, wrong: Sequence[str] = ()) -> Path:
     """Where an exploration is kept if nobody says."""
-    from harness.report.runs import state_directory
+    from harness.report.runs import kept_for
 
-    name = "-".join([kernel, flavour, *wrong]).replace("/", "_").replace(":", "-")
-    return state_directory() / "explore" / name
+    return kept_for("explore", kernel, flavour, *wrong)

@@ -25,7 +25,7 @@ from harness.cli.options import (
     open_cache,
     own_command,
 )
-from harness.defaults import DEFAULT_TIMEOUT
+from harness.defaults import DEFAULT_ROUNDS, DEFAULT_TIMEOUT, DRIVERS
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.progress import Progress
 
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from harness.target.artifacts import Kernel
     from harness.target.clockwork import Setup
 
-_BINDINGS = ("interval", "mirror")
 _SEEDS = 10
 _POLL_SECONDS = 0.2
-_ROUNDS = 100  # harness.explore.seeds.DEFAULT_ROUNDS, which --help must not import
 
 
 def add(actions: Commands) -> None:
@@ -85,7 +83,9 @@ def add(actions: Commands) -> None:
     seeds.add_argument(
         "--shift", type=_shift, metavar="K", help="2^K ns an instruction, 0 to 10 (default: the seed's)"
     )
-    seeds.add_argument("--rounds", type=number, default=_ROUNDS, metavar="N", help="of a seed (default: %(default)s)")
+    seeds.add_argument(
+        "--rounds", type=number, default=DEFAULT_ROUNDS, metavar="N", help="of a seed (default: %(default)s)"
+    )
     seeds.add_argument("--cpus", type=_cpus, metavar="N", help="of the machine (default: 2, if it starts them)")
     seeds.add_argument("--all", action="store_true", help="go on after the first one that is found")
     seeds.add_argument("--vms", type=number, metavar="N", help="machines at once (default: one for each CPU here)")
@@ -99,7 +99,7 @@ def add(actions: Commands) -> None:
     timelines.add(command)
     add_kernel(command, "timeout")
     command.add_argument(
-        "--binding", action="append", choices=_BINDINGS, help="the driver to run on; may be repeated (default: both)"
+        "--binding", action="append", choices=DRIVERS, help="the driver to run on; may be repeated (default: both)"
     )
     add_wrong(command)
     add_timeout(command)
@@ -169,7 +169,7 @@ def _games(options: argparse.Namespace, wrong: tuple[str, ...], progress: Progre
             timeout=options.timeout or DEFAULT_TIMEOUT,
             marks=_marks(kernel),
         )
-        for binding in options.binding or _BINDINGS
+        for binding in options.binding or DRIVERS
     ]
 
 
@@ -388,7 +388,7 @@ def _command(game: Game, played: Played, options: argparse.Namespace) -> str:
     words += ["--binding", game.binding, "--seed", str(played.seed)]
     if game.shift is not None:
         words += ["--shift", str(game.shift)]
-    if game.rounds != _ROUNDS:
+    if game.rounds != DEFAULT_ROUNDS:
         words += ["--rounds", str(game.rounds)]
     if options.cpus is not None:
         words += ["--cpus", str(options.cpus)]

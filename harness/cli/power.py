@@ -20,12 +20,12 @@ from harness.cli.options import (
     open_cache,
     own_command,
 )
+from harness.defaults import DRIVERS
 from harness.progress import Progress
 
 if TYPE_CHECKING:
     from harness.cli.options import Commands
 
-_BINDINGS = ("interval", "mirror")
 _SECONDS = 600.0
 _SEED = 1
 
@@ -68,7 +68,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--binding",
         action="append",
-        choices=_BINDINGS,
+        choices=DRIVERS,
         help="the driver to run on; may be repeated (default: both for a patch, interval for a mistake)",
     )
     command.add_argument("--seed", type=count, default=_SEED, help=f"of what is drawn (default: {_SEED})")

@@ -22,7 +22,7 @@ from harness.cli.options import (
     open_cache,
     own_command,
 )
-from harness.defaults import DEFAULT_TIMEOUT
+from harness.defaults import DEFAULT_TIMEOUT, DRIVERS
 from harness.errors import ExitCode, UsageError
 from harness.progress import Progress
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from harness.program.race import Race
     from harness.target.lab import Lab
 
-_BINDINGS = ("interval", "mirror")
 _MOST_TIMES = 1000
 
 
@@ -136,7 +135,7 @@ def _add_race(command: argparse.ArgumentParser) -> None:
 def _add_target(command: argparse.ArgumentParser) -> None:
     add_kernel(command, "timeout")
     command.add_argument(
-        "--binding", action="append", choices=_BINDINGS, help="the driver to run on; may be repeated (default: both)"
+        "--binding", action="append", choices=DRIVERS, help="the driver to run on; may be repeated (default: both)"
     )
     add_wrong(command)
     add_timeout(command)
@@ -209,7 +208,7 @@ def _replay(options: argparse.Namespace, progress: Progress) -> int:
     check_mistakes(wrong)
     drawings = timelines.Drawings(options)
     race = drawings.prepared(race)
-    bindings = options.binding or _BINDINGS
+    bindings = options.binding or DRIVERS
     batches = [[race]] * options.times if options.clean else [[race] * options.times]  # a batch is sent at once
     counts: dict[tuple[str, Verdict], int] = {}
     shown: set[tuple[str, Verdict]] = set()
@@ -243,7 +242,7 @@ def _explore(options: argparse.Namespace, progress: Progress) -> int:
     statuses: list[Verdict] = []
     with _lab(options, progress) as lab:
         for race in races:
-            for binding in options.binding or _BINDINGS:
+            for binding in options.binding or DRIVERS:
                 rules = rules_for(binding, lab.features())
                 why = lab.missing(binding) or obstacle(race, rules)
                 if why is not None:

@@ -16,16 +16,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness.defaults import DRIVERS
 from harness.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.explore.campaign import Terms, explore, not_passed, target_hash
 from harness.explore.findings import Finding, Store, Totals
+from harness.explore.story import tell
 from harness.explore.trials import Mutant, Outcome, Trial, Trials, publish, title_of
 from harness.matrix import Resources, shared
 from harness.mutate import Books
 from harness.program.program import Program
 from harness.program.text import render
 from harness.report import files
-from harness.report.runs import state_directory
+from harness.report.runs import kept_for
 from harness.target.accel import accelerator
 from harness.target.lab import Lab, prepare
 from harness.target.mistakes import mistakes
@@ -36,7 +38,6 @@ from harness.target.watchdog import VMFailure
 
 MISTAKES = "wrong.txt"  # of a directory of mutants: the names of our driver's mistakes, a line each
 _DRIVER_BINDINGS = ("interval",)  # which has all mistakes
-_BINDINGS = ("interval", "mirror")
 
 
 def read_mutants(words: Sequence[str]) -> list[Mutant]:
@@ -155,13 +156,12 @@ class _Bench:
         with self._shop.mutated(mutant) as kernel:
             machine = replace(self._machine, kernel=kernel)
             try:
-                yield machine, replace(self._terms, bindings=self._terms.bindings or _BINDINGS)
+                yield machine, replace(self._terms, bindings=self._terms.bindings or DRIVERS)
             finally:
                 forget(machine, cache=self._resources.cache)
 
     def _explored(self, mutant: Mutant, machine: Machine, terms: Terms, nothing: Trial) -> Trial:
-        name = f"{machine.kernel.name}-{machine.kernel.flavour}".replace("/", "_").replace(":", "-")
-        place = state_directory() / "power" / name / mutant.name
+        place = kept_for("power", machine.kernel.name, machine.kernel.flavour) / mutant.name
         shutil.rmtree(place, ignore_errors=True)  # what is known of before would be found first
         begun = time.monotonic()
         failure: HarnessError | None = None
@@ -171,7 +171,7 @@ class _Bench:
                 explore(terms, machine, self._resources, store, purpose=wanted)
             except HarnessError as error:
                 failure = error
-            totals = wanted.totals or _totals(store)
+            totals = wanted.totals or tell(store).total
         trial = replace(
             nothing, whole=round(time.monotonic() - begun, 1), programs=totals.programs, operations=totals.operations
         )
@@ -224,10 +224,3 @@ class _Wanted:
             f"not only with the bug: {finding.symptom}; without: {result.status} {result.reason}"
         )
         return False
-
-
-def _totals(store: Store) -> Totals:
-    totals = Totals()
-    for done in store.units():
-        totals.add(done)
-    return totals

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from harness.compare import Comparison, Verdict, obstacle
 from harness.conformance.bugs import with_bug
+from harness.defaults import DEFAULT_ROUNDS
 from harness.errors import GuestError
 from harness.guest.runner import OUTCOME, UNKNOWN
 from harness.model.rules import rules_for
@@ -42,7 +43,6 @@ from harness.target.lab import Execution
 from harness.target.watchdog import complaints, trouble_on_console
 from harness.target.wire import course_of, decode, encode
 
-DEFAULT_ROUNDS = 100
 # Verdicts of a round with which the next one is looked at; of all rounds the highest counts
 _RANKS = {Verdict.SKIP: 0, Verdict.PASS: 1, Verdict.DEVIATION: 2}
 _SHIFTS = (2, 3, 4, 5)  # of which a seed takes one

@@ -89,6 +89,11 @@ def state_directory() -> Path:
     return base_directory("XDG_STATE_HOME", ".local/state") / "hmm-harness"
 
 
+def kept_for(kind: str, *names: str) -> Path:
+    """Where what is of one kind is kept, of a kernel for instance, and whatever else tells it from others."""
+    return state_directory() / kind / "-".join(names).replace("/", "_").replace(":", "-")
+
+
 def _directory() -> Path:
     return state_directory() / "runs"
 
