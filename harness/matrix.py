@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A plan on several kernels, one after the other: each is built or taken from the cache, and gets a pool of VMs."""
+"""A plan on several kernels, one after the other: each is built or taken from the cache, and gets a pool of VMs.
+
+While programs run on one, the next is built.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
+from harness.ahead import Ahead
 from harness.errors import HarnessError, UsageError
 from harness.peer import Peers
 from harness.pool import fitting, spread
@@ -64,33 +68,40 @@ def run_matrix(
     `UsageError` if there is no other and it makes no sense.
     """
     peers = Peers(plan, kernels)
-    for kernel, flavour in kernels:
-        told: set[tuple[str, str]] = set()
-        machine: Machine | None = None
-        running = plan
-        try:
-            machine = prepare(kernel, flavour, cache=resources.cache, progress=resources.progress)
-            for told_now in run_machine(plan, machine, resources, done=done):
-                if isinstance(told_now, Result):
-                    told.add((told_now.program, told_now.binding))
-                yield told_now
-            if plan.cases:
-                running, planned = peers.plan(machine, progress=resources.progress)
-                yield planned
-                for told_now in run_machine(running, peers.room(machine), resources, done=done):
+    with Ahead(partial(_prepared, resources.progress), resources.cache) as ahead:
+        for number, (kernel, flavour) in enumerate(kernels):
+            told: set[tuple[str, str]] = set()
+            machine: Machine | None = None
+            running = plan
+            try:
+                machine = ahead.get((kernel, flavour))
+                for following in kernels[number + 1 : number + 2]:
+                    ahead.begin(following)
+                for told_now in run_machine(plan, machine, resources, done=done):
                     if isinstance(told_now, Result):
                         told.add((told_now.program, told_now.binding))
-                    if isinstance(told_now, Result) or not plan.programs:  # else the kernel was told
-                        yield told_now
-        except HarnessError as error:
-            if isinstance(error, UsageError) and len(kernels) == 1:
-                raise
-            peers.failed((kernel, flavour), error)
-            yield Target(kernel, flavour, error="\n".join(filter(None, [error.message, error.hint])))
-            for task in _tasks(running, (kernel, flavour), machine, done):
-                left = [binding for binding in task.bindings if (task.program.name, binding) not in told]
-                yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
+                    yield told_now
+                if plan.cases:
+                    running, planned = peers.plan(machine, progress=resources.progress)
+                    yield planned
+                    for told_now in run_machine(running, peers.room(machine), resources, done=done):
+                        if isinstance(told_now, Result):
+                            told.add((told_now.program, told_now.binding))
+                        if isinstance(told_now, Result) or not plan.programs:  # else the kernel was told
+                            yield told_now
+            except HarnessError as error:
+                if isinstance(error, UsageError) and len(kernels) == 1:
+                    raise
+                peers.failed((kernel, flavour), error)
+                yield Target(kernel, flavour, error="\n".join(filter(None, [error.message, error.hint])))
+                for task in _tasks(running, (kernel, flavour), machine, done):
+                    left = [binding for binding in task.bindings if (task.program.name, binding) not in told]
+                    yield from _in_vain(Task(task.program, tuple(left)), plan, (kernel, flavour), error)
     yield from peers.missing()
+
+
+def _prepared(progress: Progress, kernel: Kernel, cache: Cache) -> Machine:
+    return prepare(*kernel, cache=cache, progress=progress)
 
 
 def run_machine(

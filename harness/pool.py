@@ -23,7 +23,6 @@ from harness.target.upstream import Case
 
 __all__ = ["fitting", "spread"]
 
-_JOIN_SECONDS = 0.1
 _MANY_PAGES = 2048
 _MANY_SECONDS = 60.0
 _HANDFUL = 8  # tasks
@@ -115,10 +114,7 @@ def dismiss(workers: Sequence[threading.Thread], labs: Sequence[Lab]) -> None:
     """Returns when all `workers`, who use `labs` and were told to stop, are gone."""
     for lab in labs:
         lab.give_up()
-    while alive := [worker for worker in workers if worker.is_alive()]:
-        children.kill_all()  # whatever a worker waits for ends with it
-        for worker in alive:
-            worker.join(_JOIN_SECONDS)
+    children.call_off(workers)
 
 
 class _Work:

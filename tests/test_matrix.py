@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,7 +26,7 @@ from harness.program.text import parse
 from harness.progress import Progress
 from harness.report.results import Result, Target
 from harness.run import Plan, Task
-from harness.target import vm
+from harness.target import children, vm
 from harness.target.accel import Accelerator
 from harness.target.cache import Cache, digest_of
 from harness.target.lab import Lab
@@ -297,26 +298,68 @@ def test_an_error_of_ours_is_not_swallowed(world: type[FakeLab]) -> None:
 
 
 def test_workers_that_wait_for_their_vm_are_ended_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes no more results, after Ctrl-C for instance, does not wait for VMs that never answer."""
-    killed = threading.Event()
+    """Whoever takes no more results, after Ctrl-C for instance, does not wait for VMs that never answer.
+
+    What others wait for, such as the kernel that comes next, goes on.
+    """
 
     def run_task(task: Task, _plan: Plan, _lab: Any, _missing: Mapping[str, str]) -> Iterator[Result]:
         yield _result(task.program.name, "k", "interval", "")
-        assert killed.wait(60)
+        children.spawn(["sleep", "1000"]).wait()
         raise GuestError("QEMU was killed")
 
     monkeypatch.setattr(pool, "run_task", run_task)
     monkeypatch.setattr(pool, "survey", lambda _plan, _lab: {})
     monkeypatch.setattr(pool, "expect", lambda _tasks, _lab, _missing: None)
-    monkeypatch.setattr("harness.target.children.kill_all", killed.set)
-    before = threading.active_count()
-    labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None, give_up=lambda: None)) for _ in range(2)]
-    tasks = [Task(program, ("interval",)) for program in PROGRAMS]
-    told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain"), say=lambda _line: None))
-    assert next(told) == Target("k", "plain")
-    assert isinstance(next(told), Result)
-    cast(Any, told).close()
-    assert threading.active_count() == before
+    with closing(_Child()) as other:
+        before = threading.active_count()
+        labs = [cast(Lab, SimpleNamespace(vm=lambda: None, memo=None, give_up=lambda: None)) for _ in range(2)]
+        tasks = [Task(program, ("interval",)) for program in PROGRAMS]
+        told = iter(pool.spread(PLAN, tasks, labs, lambda _lab: Target("k", "plain"), say=lambda _line: None))
+        assert next(told) == Target("k", "plain")
+        assert isinstance(next(told), Result)
+        cast(Any, told).close()
+        assert threading.active_count() == before
+        assert other.process.poll() is None
+
+
+class _Child:
+    """A child that another thread of ours has started."""
+
+    def __init__(self) -> None:
+        thread = threading.Thread(target=self._start)
+        thread.start()
+        thread.join()
+
+    def _start(self) -> None:
+        self.process = children.spawn(["sleep", "1000"])
+
+    def close(self) -> None:
+        children.end(self.process)
+
+
+def test_the_next_kernel_is_built_while_programs_run(world: type[FakeLab], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is waited for before the other begins; a kernel that has trouble takes nothing from the next."""
+    begun = threading.Event()
+    prepare = cast(Any, matrix).prepare
+
+    def slow(kernel: str, flavour: str, **words: Any) -> Any:
+        if kernel == "k2":
+            begun.set()
+        return prepare(kernel, flavour, **words)
+
+    def describe(lab: Any) -> Target:
+        if lab.machine.name == "k1":
+            assert begun.wait(60)
+            raise GuestError("no memory")
+        return Target(lab.machine.name, "plain", banner="up")
+
+    monkeypatch.setattr(matrix, "prepare", slow)
+    monkeypatch.setattr(matrix, "_describe", describe)
+    targets, results = _run(["k1", "k2", "k3"])
+    assert [target.error for target in targets] == ["no memory", "", ""]
+    assert {result.kernel for result in results if result.status is Verdict.PASS} == {"k2", "k3"}
+    assert world.made == 2 * len(targets)
 
 
 def test_a_worker_that_waits_for_another_process_is_ended_with_the_run(

@@ -98,11 +98,13 @@ def digest_of_tree(root: Path, *, ignore: Ignore | None = None) -> str:
 class Cache:
     """The store below `root`. Any number of processes use it at once.
 
-    What `entry` has handed out stays as long as this object and its process live: others do not remove it.
+    What `entry` has handed out stays as long as this object and its process live: others do not remove it. When
+    `given_up` is set, no other builder is waited for any more.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, given_up: threading.Event | None = None) -> None:
         self.root = default_root() if root is None else root
+        self._given_up = given_up
         self._uses: dict[Path, int] = {}  # entries that were handed out: descriptors with a lock on each
         self._using = threading.Lock()
         weakref.finalize(self, _close, self._uses)
@@ -356,6 +358,7 @@ class Cache:
     ) -> Iterator[None]:
         """Waits for the lock. Never in flock() itself: from that no other thread could call a thread away."""
         what = f"{kind} {key[:12]}"
+        given_up = given_up or self._given_up
         with ExitStack() as waiting:
             said = False
             for attempt in itertools.count():

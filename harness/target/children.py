@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +21,10 @@ from typing import IO
 
 from harness.errors import BuildError, MissingError
 
+_JOIN_SECONDS = 0.1
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
-_STARTED: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+_STARTED: weakref.WeakKeyDictionary[subprocess.Popen[bytes], threading.Thread] = weakref.WeakKeyDictionary()
 
 # $PPID is read by the shell when the signal is already armed: a parent that died before that is noticed here.
 _ONLY_WITH_PARENT = '[ "$PPID" = "$1" ] || exit 125; shift; exec "$@"'
@@ -57,9 +59,10 @@ def spawn(
             env=env,
             start_new_session=True,
         )
-        _STARTED.add(process)
+        _STARTED[process] = asking
         return process
 
+    asking = threading.current_thread()
     started: Future[subprocess.Popen[bytes]] = _SPAWNER.submit(start)
     try:
         return started.result()
@@ -84,16 +87,18 @@ def end(process: subprocess.Popen[bytes]) -> int:
 
 
 def exempt(process: subprocess.Popen[bytes]) -> None:
-    """From now on `kill_all` leaves `process` alone."""
-    _STARTED.discard(process)
+    """From now on `call_off` leaves `process` alone."""
+    _STARTED.pop(process, None)
 
 
-def kill_all() -> None:
-    """Kills all children that still run and collects none: for whoever waits for them in another thread."""
-    for process in list(_STARTED):
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+def call_off(threads: Collection[threading.Thread]) -> None:
+    """Returns when all `threads`, which were told to stop, are gone: the children that they wait for are killed."""
+    while alive := [thread for thread in threads if thread.is_alive()]:
+        for process, thread in list(_STARTED.items()):
+            if thread in alive and process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        alive[0].join(_JOIN_SECONDS)
 
 
 def run(
